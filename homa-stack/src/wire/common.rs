@@ -1,0 +1,254 @@
+//! The header that all packets begin with, and the checksum in it.
+
+use std::net::IpAddr;
+
+use zerocopy::byteorder::big_endian::{U16, U32, U64};
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
+
+use super::WireError;
+
+/// Packet types with their codes (homa-protocol.md 1.3).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[repr(u8)]
+pub enum Kind {
+    /// Message bytes.
+    Data = 0x10,
+    /// Permission to send, with a priority.
+    Grant = 0x11,
+    /// Request for retransmission.
+    Resend = 0x12,
+    /// Answer to a RESEND about an RPC that does not exist.
+    RpcUnknown = 0x13,
+    /// Answer to a RESEND: alive, but nothing to send.
+    Busy = 0x14,
+    /// Unscheduled priorities of the sending host.
+    Cutoffs = 0x15,
+    /// Debugging: freeze the peer's time trace.
+    Freeze = 0x16,
+    /// A server asks for an ACK.
+    NeedAck = 0x17,
+    /// A client is done with RPCs.
+    Ack = 0x18,
+}
+
+impl Kind {
+    /// All types in order of their codes.
+    pub const ALL: [Self; 9] = [
+        Self::Data,
+        Self::Grant,
+        Self::Resend,
+        Self::RpcUnknown,
+        Self::Busy,
+        Self::Cutoffs,
+        Self::Freeze,
+        Self::NeedAck,
+        Self::Ack,
+    ];
+
+    /// The type with code `code`.
+    pub const fn from_code(code: u8) -> Option<Self> {
+        if code >= 0x10 && code <= 0x18 { Some(Self::ALL[(code - 0x10) as usize]) } else { None }
+    }
+
+    /// The code on the wire.
+    pub const fn code(self) -> u8 {
+        self as u8
+    }
+
+    /// Position in [`Kind::ALL`].
+    pub const fn index(self) -> usize {
+        (self as u8 - 0x10) as usize
+    }
+
+    /// The name as metrics and messages spell it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Data => "DATA",
+            Self::Grant => "GRANT",
+            Self::Resend => "RESEND",
+            Self::RpcUnknown => "RPC_UNKNOWN",
+            Self::Busy => "BUSY",
+            Self::Cutoffs => "CUTOFFS",
+            Self::Freeze => "FREEZE",
+            Self::NeedAck => "NEED_ACK",
+            Self::Ack => "ACK",
+        }
+    }
+}
+
+/// Who a packet is from and for: ports, and the RPC id as its sender knows it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ends {
+    /// Sender's Homa port.
+    pub sport: u16,
+    /// Receiver's Homa port.
+    pub dport: u16,
+    /// The RPC's id on the sending host.
+    pub sender_id: u64,
+}
+
+/// The first 28 bytes of each packet: 20 that look like a TCP header, then the id. Source: homa-protocol.md 1.2.
+#[derive(Clone, Copy, Debug, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
+#[repr(C)]
+pub struct CommonHdr {
+    pub(crate) sport: U16,
+    pub(crate) dport: U16,
+    /// DATA: offset of the packet's first byte in its message; control: 0.
+    pub(crate) sequence: U32,
+    pub(crate) ack: [u8; 3],
+    pub(crate) kind: u8,
+    /// Header length in 32-bit words, in the high nibble.
+    pub(crate) doff: u8,
+    pub(crate) flags: u8,
+    pub(crate) window: U16,
+    pub(crate) checksum: U16,
+    pub(crate) urgent: U16,
+    pub(crate) sender_id: U64,
+}
+const _: () = assert!(size_of::<CommonHdr>() == 28);
+
+/// TCP SYN+RST: with `URGENT` the mark of a hijacked packet, written on all.
+const FLAGS: u8 = 6;
+const URGENT: u16 = 0xb97d;
+const DOFF_CONTROL: u8 = 5 << 4;
+const DOFF_DATA: u8 = 14 << 4;
+const CHECKSUM_AT: usize = 16;
+
+impl CommonHdr {
+    /// The header of a control packet.
+    pub(crate) fn control(kind: Kind, ends: Ends) -> Self {
+        Self::new(kind, ends, DOFF_CONTROL, 0)
+    }
+
+    /// The header of a DATA packet whose data begin at `offset`.
+    pub(crate) fn data(ends: Ends, offset: u32) -> Self {
+        Self::new(Kind::Data, ends, DOFF_DATA, offset)
+    }
+
+    fn new(kind: Kind, ends: Ends, doff: u8, sequence: u32) -> Self {
+        Self {
+            sport: ends.sport.into(),
+            dport: ends.dport.into(),
+            sequence: sequence.into(),
+            ack: [0; 3],
+            kind: kind.code(),
+            doff,
+            flags: FLAGS,
+            window: 0.into(),
+            checksum: 0.into(),
+            urgent: URGENT.into(),
+            sender_id: ends.sender_id.into(),
+        }
+    }
+
+    /// The common header at the start of `bytes`, and the type it names.
+    pub(crate) fn parse(bytes: &[u8]) -> Result<(&Self, Kind), WireError> {
+        let (hdr, _) = prefix::<Self>("Homa", bytes)?;
+        let kind = Kind::from_code(hdr.kind).ok_or(WireError::UnknownType(hdr.kind))?;
+        Ok((hdr, kind))
+    }
+
+    pub(crate) fn ends(&self) -> Ends {
+        Ends { sport: self.sport.get(), dport: self.dport.get(), sender_id: self.sender_id.get() }
+    }
+
+    pub(crate) fn put(&self, out: &mut [u8]) -> usize {
+        put(self, out)
+    }
+}
+
+/// Views the start of `bytes` as a `T`; the rest comes second.
+pub(super) fn prefix<'a, T>(kind: &'static str, bytes: &'a [u8]) -> Result<(&'a T, &'a [u8]), WireError>
+where
+    T: FromBytes + KnownLayout + Immutable + Unaligned,
+{
+    T::ref_from_prefix(bytes).map_err(|_| WireError::Short { kind, need: size_of::<T>(), got: bytes.len() })
+}
+
+/// Copies `hdr` to the start of `out`; returns its length.
+pub(super) fn put<T: IntoBytes + Immutable>(hdr: &T, out: &mut [u8]) -> usize {
+    let bytes = hdr.as_bytes();
+    out[..bytes.len()].copy_from_slice(bytes);
+    bytes.len()
+}
+
+/// Internet checksum of `packet` (Homa header and data, checksum field included) with the TCP pseudo-header that
+/// Homa uses for every IP protocol number. Source: homa-protocol.md 1.5.
+pub fn checksum(packet: &[u8], src: IpAddr, dst: IpAddr) -> u16 {
+    const IPPROTO_TCP: u64 = 6;
+    let mut sum = IPPROTO_TCP + packet.len() as u64;
+    for addr in [src, dst] {
+        sum += match addr {
+            IpAddr::V4(a) => add_words(&a.octets()),
+            IpAddr::V6(a) => add_words(&a.octets()),
+        };
+    }
+    sum += add_words(packet);
+    while sum > 0xffff {
+        sum = (sum & 0xffff) + (sum >> 16);
+    }
+    !(sum as u16)
+}
+
+/// Sum of the big-endian 16-bit words of `bytes`, an odd last byte padded with zero, folded to fit 17 bits or so.
+fn add_words(bytes: &[u8]) -> u64 {
+    // Four bytes at a time into 64 bits: cannot overflow below 2^32 words. One's-complement sums don't care about
+    // the width of the words, so 32-bit big-endian words fold to the same result.
+    let (chunks, rest) = bytes.as_chunks::<4>();
+    let mut sum: u64 = chunks.iter().map(|c| u64::from(u32::from_be_bytes(*c))).sum();
+    let mut last = [0; 4];
+    last[..rest.len()].copy_from_slice(rest);
+    sum += u64::from(u32::from_be_bytes(last));
+    (sum & 0xffff) + ((sum >> 16) & 0xffff) + ((sum >> 32) & 0xffff) + (sum >> 48)
+}
+
+/// Computes the checksum of `packet` and stores it.
+///
+/// # Panics
+///
+/// If `packet` is shorter than the common header.
+pub fn fill_checksum(packet: &mut [u8], src: IpAddr, dst: IpAddr) {
+    packet[CHECKSUM_AT..CHECKSUM_AT + 2].fill(0);
+    let sum = checksum(packet, src, dst);
+    packet[CHECKSUM_AT..CHECKSUM_AT + 2].copy_from_slice(&sum.to_be_bytes());
+}
+
+/// True if the checksum that `packet` carries is right.
+pub fn verify_checksum(packet: &[u8], src: IpAddr, dst: IpAddr) -> bool {
+    checksum(packet, src, dst) == 0
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn checksums_equal_the_sum_of_16_bit_words() {
+        let naive = |bytes: &[u8]| {
+            let mut sum: u64 =
+                bytes.chunks(2).map(|c| u64::from(c[0]) << 8 | c.get(1).map_or(0, |b| u64::from(*b))).sum();
+            while sum > 0xffff {
+                sum = (sum & 0xffff) + (sum >> 16);
+            }
+            sum
+        };
+        let bytes: Vec<u8> = (0..1500_u32).map(|i| (i * 7919 >> 3) as u8).collect();
+        for len in 0..1500 {
+            let mut sum = add_words(&bytes[..len]);
+            while sum > 0xffff {
+                sum = (sum & 0xffff) + (sum >> 16);
+            }
+            assert_eq!(sum, naive(&bytes[..len]), "{len} bytes");
+        }
+    }
+
+    #[test]
+    fn codes_and_names_cover_all_types() {
+        for (i, kind) in Kind::ALL.into_iter().enumerate() {
+            assert_eq!(kind.index(), i);
+            assert_eq!(Kind::from_code(kind.code()), Some(kind));
+        }
+        assert_eq!(Kind::from_code(0x0f), None);
+        assert_eq!(Kind::from_code(0x19), None);
+    }
+}
