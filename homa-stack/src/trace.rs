@@ -218,6 +218,18 @@ impl Recorder {
         self.made += 1;
     }
 
+    /// Records `event` at the time of the event before it: for steps that follow at once, to spare a clock reading.
+    #[inline]
+    pub fn record_also(&mut self, event: Event) {
+        if self.frozen {
+            return;
+        }
+        let mask = self.ring.len() - 1;
+        let ticks = self.ring[self.made.wrapping_sub(1) & mask].ticks;
+        self.ring[self.made & mask] = Record { ticks, event };
+        self.made += 1;
+    }
+
     /// Sets the time of a [`Clock::Manual`] recorder.
     pub fn set_now(&mut self, ticks: u64) {
         self.now = ticks;

@@ -1,0 +1,129 @@
+//! Parameters of the protocol.
+
+use crate::units::{Nanos, Priority};
+use crate::wire::MAX_MESSAGE_LEN;
+
+/// Parameters of an endpoint. Defaults are the kernel module's of July 2026 (homa-protocol.md 7).
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// First bytes of a message that go out without grants.
+    pub unsched_bytes: usize,
+    /// Most bytes granted and not yet received, over all messages.
+    pub max_incoming: usize,
+    /// Most messages granted to at once, 1 to 8: the degree of overcommitment.
+    pub max_overcommit: usize,
+    /// Bytes granted ahead of what one message has received; 0: `max_incoming` / (messages granted to + 1).
+    pub window: usize,
+    /// Bytes given to the oldest message at a time, whatever its length.
+    pub fifo_grant_increment: usize,
+    /// Share of the link for such grants, in 1/1000; 0 turns them off.
+    pub grant_fifo_fraction: u32,
+    /// Rate of this host's link, in Mbit/s: paces grants by age.
+    pub link_mbps: u64,
+    /// Priority levels in use, 1 to 8.
+    pub num_priorities: u8,
+    /// Precedence bits for each level.
+    pub priority_map: [u8; Priority::LEVELS],
+    /// Unscheduled priorities of messages to this host: entry `i` is the longest message that uses level `i`.
+    pub cutoffs: [u32; Priority::LEVELS],
+    /// Version of `cutoffs`, not 0.
+    pub cutoff_version: u16,
+    /// Highest level for scheduled packets.
+    pub max_sched_priority: u8,
+    /// Time between timer ticks, the unit of the next five.
+    pub tick: Nanos,
+    /// Silent ticks before the first RESEND.
+    pub resend_ticks: u32,
+    /// Ticks between RESENDs.
+    pub resend_interval: u32,
+    /// Silent ticks after which a peer is given up.
+    pub timeout_ticks: u32,
+    /// Ticks after a whole response before its first NEED_ACK.
+    pub request_ack_ticks: u32,
+    /// Most ticks between NEED_ACKs, which double from `request_ack_ticks`.
+    pub need_ack_max_ticks: u32,
+    /// Pages of 64 KiB in the receive pool.
+    pub pool_pages: usize,
+    /// How long a request is remembered so that it runs once.
+    pub tombstone_time: Nanos,
+    /// Most groups of 4096 ids so remembered.
+    pub tombstone_chunks: usize,
+    /// Most server RPCs at once.
+    pub max_server_rpcs: usize,
+    /// Bytes of a packet for the network: IP header, Homa header and data.
+    pub mtu: usize,
+    /// Process id shown in time traces.
+    pub pid: u32,
+    /// First RPC id; made even. Should be random, so that a restarted client's ids are new to its servers.
+    pub first_id: u64,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            unsched_bytes: 40_000,
+            max_incoming: 400_000,
+            max_overcommit: 8,
+            window: 0,
+            fifo_grant_increment: 50_000,
+            grant_fifo_fraction: 50,
+            link_mbps: 25_000,
+            num_priorities: 8,
+            priority_map: [0, 1, 2, 3, 4, 5, 6, 7],
+            cutoffs: [u32::MAX, 0, 0, 0, MAX_MESSAGE_LEN as u32, 15_000, 2_800, 200],
+            cutoff_version: 1,
+            max_sched_priority: 3,
+            tick: Nanos::from_millis(1),
+            resend_ticks: 5,
+            resend_interval: 5,
+            timeout_ticks: 100,
+            request_ack_ticks: 2,
+            need_ack_max_ticks: 64,
+            pool_pages: 1000,
+            tombstone_time: Nanos::from_secs(5),
+            tombstone_chunks: 4096,
+            max_server_rpcs: 100_000,
+            mtu: 1500,
+            pid: 0,
+            first_id: 2,
+        }
+    }
+}
+
+impl Config {
+    /// The level of control packets: the highest in use.
+    pub(crate) fn control_priority(&self) -> u8 {
+        self.num_priorities.clamp(1, 8) - 1
+    }
+
+    /// The level of grants by age and of requests for messages that had no buffers.
+    pub(crate) fn second_priority(&self) -> u8 {
+        self.control_priority().saturating_sub(1)
+    }
+
+    /// What the network sees for level `priority`.
+    pub(crate) fn mapped(&self, priority: u8) -> Priority {
+        let level = priority.min(self.control_priority());
+        Priority::clamped(self.priority_map[usize::from(level)])
+    }
+
+    /// Time between two grants by age.
+    pub(crate) fn fifo_interval(&self) -> Option<Nanos> {
+        let fraction = u64::from(self.grant_fifo_fraction.min(500));
+        let share_mbps = self.link_mbps * fraction;
+        // bits / (Mbit/s * fraction/1000), in ns: bits * 1000 * 1000 / (Mbit/s * fraction)
+        (share_mbps > 0 && self.fifo_grant_increment > 0)
+            .then(|| Nanos::from_nanos(self.fifo_grant_increment as u64 * 8 * 1_000_000 / share_mbps))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn grants_by_age_come_every_320_microseconds_by_default() {
+        assert_eq!(Config::default().fifo_interval(), Some(Nanos::from_micros(320)));
+        assert_eq!(Config { grant_fifo_fraction: 0, ..Config::default() }.fifo_interval(), None);
+    }
+}

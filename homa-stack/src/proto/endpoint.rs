@@ -1,0 +1,516 @@
+//! The endpoint: its tables, and what the application calls. Packets in: `input`; out: `output`; time: `timers`.
+
+use std::cmp::Reverse;
+use std::collections::VecDeque;
+use std::hash::BuildHasherDefault;
+use std::net::{IpAddr, SocketAddr};
+
+use priority_queue::PriorityQueue;
+use rustc_hash::{FxHashMap, FxHashSet, FxHasher};
+use slab::Slab;
+
+use super::config::Config;
+use super::event::{Event, Message, RpcError, SendError, ServerRpc};
+use super::grants::{Grants, RpcKey, View};
+use super::output::Control;
+use super::payload::Payload;
+use super::peers::{PeerKey, Peers};
+use super::pool::Pool;
+use super::rpc::{Rpc, State};
+use super::timers::Due;
+use super::tombstones::Tombstones;
+use super::tx_message::TxMessage;
+use crate::metrics::Metrics;
+use crate::trace::{self, Recorder, Via};
+use crate::units::{Instant, RpcId};
+use crate::wire::{Ack, AckRecord, DATA_HEADER_LEN, MAX_MESSAGE_LEN, ends};
+
+/// First port that is assigned automatically.
+const FIRST_CLIENT_PORT: u16 = 32_768;
+
+/// Order of messages that can send: fewest bytes left first, the older at a tie.
+type Srpt = Reverse<(usize, u64)>;
+
+/// A Homa endpoint without any input or output of its own: one address, many ports.
+///
+/// Tell it of packets ([`handle_packet`](Self::handle_packet)), of time ([`handle_timeout`](Self::handle_timeout)) and
+/// of calls ([`call`](Self::call), [`reply`](Self::reply)); ask it for packets to send
+/// ([`poll_transmit`](Self::poll_transmit)), for news ([`poll_event`](Self::poll_event)) and when it wants to be told
+/// of time next ([`next_deadline`](Self::next_deadline)).
+///
+/// ```
+/// use homa_stack::{Config, Endpoint, Event, Instant, Payload};
+/// use std::net::SocketAddr;
+///
+/// let (client_addr, server_addr) = ("10.0.0.1".parse().unwrap(), "10.0.0.2".parse().unwrap());
+/// let (mut client, mut server) = (Endpoint::new(Config::default()), Endpoint::new(Config::default()));
+/// let now = Instant::from_nanos(0);
+/// server.bind(99).unwrap();
+/// let port = client.client_port();
+/// let id = client.call(now, port, SocketAddr::new(server_addr, 99), Payload::from(b"ping".to_vec()), 7).unwrap();
+///
+/// // The network: a packet from each to the other until there are none.
+/// let mut packet = [0; 1500];
+/// let mut exchange = |from: &mut Endpoint, to: &mut Endpoint, addr| {
+///     while let Some(sent) = from.poll_transmit(now, &mut packet) {
+///         to.handle_packet(now, addr, &packet[..sent.len]);
+///     }
+/// };
+/// exchange(&mut client, &mut server, client_addr);
+/// let Some(Event::Request { rpc, msg, .. }) = server.poll_event() else { panic!("no request") };
+/// assert_eq!(server.pieces(&msg).collect::<Vec<_>>().concat(), b"ping");
+/// server.release(msg);
+/// server.reply(now, rpc, Payload::from(b"pong!".to_vec())).unwrap();
+/// exchange(&mut server, &mut client, server_addr);
+/// let Some(Event::Response { id: of, cookie: 7, msg, .. }) = client.poll_event() else { panic!("no response") };
+/// assert_eq!((of, msg.len()), (id, 5));
+/// client.release(msg);
+/// ```
+#[derive(Debug)]
+pub struct Endpoint {
+    /// Counters.
+    pub metrics: Metrics,
+    /// Time trace.
+    pub trace: Recorder,
+    pub(super) config: Config,
+    pub(super) rpcs: Slab<Rpc>,
+    pub(super) clients: FxHashMap<u64, RpcKey>,
+    pub(super) servers: FxHashMap<(PeerKey, u64), RpcKey>,
+    pub(super) peers: Peers,
+    pub(super) tombstones: Tombstones,
+    pub(super) grants: Grants,
+    /// True if packets have come since grants were last considered.
+    pub(super) grants_due: bool,
+    pub(super) pool: Pool,
+    /// RPCs that wait for room in the pool.
+    pub(super) starved: Vec<(RpcKey, RpcId)>,
+    /// Messages with new data that may be sent.
+    pub(super) ready: PriorityQueue<RpcKey, Srpt, BuildHasherDefault<FxHasher>>,
+    /// Messages with data to send again; may name RPCs that are over.
+    pub(super) resending: VecDeque<RpcKey>,
+    pub(super) control: VecDeque<Control>,
+    events: VecDeque<Event>,
+    server_ports: FxHashSet<u16>,
+    client_ports: FxHashSet<u16>,
+    next_client_port: u16,
+    next_id: u64,
+    next_serial: u64,
+    /// Events handed out since the queue was last empty: how the next one was come by.
+    drained: u32,
+    slept: bool,
+    pub(super) ticks: u64,
+    pub(super) next_tick: Option<Instant>,
+    pub(super) next_fifo: Option<Instant>,
+    pub(super) grants_counted: Instant,
+    /// Kept between ticks to spare allocations.
+    pub(super) due: Vec<(RpcKey, Due)>,
+}
+
+impl Endpoint {
+    /// An endpoint without ports or peers. Its time trace is off: see [`Self::set_trace`].
+    pub fn new(config: Config) -> Self {
+        Self {
+            metrics: Metrics::default(),
+            trace: Recorder::new(0, trace::Clock::Manual, 0),
+            rpcs: Slab::new(),
+            clients: FxHashMap::default(),
+            servers: FxHashMap::default(),
+            peers: Peers::default(),
+            tombstones: Tombstones::new(config.tombstone_time, config.tombstone_chunks),
+            grants: Grants::default(),
+            grants_due: false,
+            pool: Pool::new(config.pool_pages),
+            starved: Vec::new(),
+            ready: PriorityQueue::with_default_hasher(),
+            resending: VecDeque::new(),
+            control: VecDeque::new(),
+            events: VecDeque::new(),
+            server_ports: FxHashSet::default(),
+            client_ports: FxHashSet::default(),
+            next_client_port: FIRST_CLIENT_PORT,
+            next_id: (config.first_id & !1).max(2),
+            next_serial: 0,
+            drained: 0,
+            slept: false,
+            ticks: 0,
+            next_tick: None,
+            next_fifo: None,
+            grants_counted: Instant::default(),
+            due: Vec::new(),
+            config,
+        }
+    }
+
+    /// Records events with `trace` from now on.
+    pub fn set_trace(&mut self, trace: Recorder) {
+        self.trace = trace;
+    }
+
+    /// Parameters in force.
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// Makes `port` a server port: requests to it become events.
+    ///
+    /// # Errors
+    ///
+    /// If it is not in 1 to 32767 or bound already.
+    pub fn bind(&mut self, port: u16) -> Result<(), SendError> {
+        if port == 0 || port >= FIRST_CLIENT_PORT {
+            return Err(SendError::BadPort(port));
+        }
+        if self.server_ports.insert(port) { Ok(()) } else { Err(SendError::PortInUse(port)) }
+    }
+
+    /// Gives up a port: its RPCs end without a word to their peers, and no events about them follow.
+    pub fn unbind(&mut self, port: u16) {
+        self.server_ports.remove(&port);
+        self.client_ports.remove(&port);
+        let keys: Vec<_> = self.rpcs.iter().filter(|(_, rpc)| rpc.port == port).map(|(key, _)| key).collect();
+        for key in keys {
+            self.end(key);
+        }
+    }
+
+    /// A new port to call from.
+    ///
+    /// # Panics
+    ///
+    /// If all 32768 such ports are in use.
+    pub fn client_port(&mut self) -> u16 {
+        assert!(self.client_ports.len() < usize::from(FIRST_CLIENT_PORT), "all client ports are in use");
+        loop {
+            let port = self.next_client_port;
+            self.next_client_port = port.checked_add(1).unwrap_or(FIRST_CLIENT_PORT);
+            if self.client_ports.insert(port) {
+                return port;
+            }
+        }
+    }
+
+    /// Sends a request from our port `from` to `to`. A [`Event::Response`] or [`Event::Failed`] with the same id and
+    /// `cookie` follows.
+    ///
+    /// # Errors
+    ///
+    /// If the message is empty or longer than 1,000,000 bytes, or `from` is no port of ours.
+    pub fn call(
+        &mut self,
+        now: Instant,
+        from: u16,
+        to: SocketAddr,
+        payload: Payload,
+        cookie: u64,
+    ) -> Result<RpcId, SendError> {
+        check_length(&payload)?;
+        if !self.client_ports.contains(&from) && !self.server_ports.contains(&from) {
+            return Err(SendError::NotBound(from));
+        }
+        let peer = self.intern(to.ip());
+        let id = RpcId::local(self.next_id);
+        self.next_id = self.next_id.wrapping_add(2).max(2);
+        let (len, tag) = (payload.len(), self.peers[peer].tag);
+        self.trace.record(trace::Event::SendmsgRequest { peer: tag, port: to.port(), id: id.low(), length: len as u32 });
+        let tx = self.outgoing(payload, peer, id);
+        self.metrics.client_requests_started += 1;
+        self.metrics.client_request_bytes_started += len as u64;
+        self.metrics.send_calls += 1;
+        let key = self.insert(now, id, peer, to.port(), from, State::Outgoing);
+        self.rpcs[key].cookie = cookie;
+        self.rpcs[key].tx = Some(tx);
+        self.clients.insert(id.get(), key);
+        self.schedule(key);
+        self.trace.record_also(trace::Event::SendmsgDone { id: id.low() });
+        Ok(id)
+    }
+
+    /// Answers a request. An answer to an RPC that has ended meanwhile (the client gave up) goes nowhere, without
+    /// an error.
+    ///
+    /// # Errors
+    ///
+    /// If the message is empty or longer than 1,000,000 bytes; the request is then given up.
+    pub fn reply(&mut self, now: Instant, rpc: ServerRpc, payload: Payload) -> Result<(), SendError> {
+        let Some(key) = self.in_service(&rpc) else { return Ok(()) };
+        if let Err(error) = check_length(&payload) {
+            self.end(key);
+            return Err(error);
+        }
+        let (id, peer, port, len) = (rpc.id, self.rpcs[key].peer, self.rpcs[key].port, payload.len());
+        let pid = self.config.pid;
+        self.trace.record(trace::Event::SendmsgResponse { id: id.low(), port, pid, length: len as u32 });
+        let tx = self.outgoing(payload, peer, id);
+        self.metrics.server_responses_started += 1;
+        self.metrics.server_response_bytes_started += len as u64;
+        self.metrics.reply_calls += 1;
+        self.rpcs[key].state = State::Outgoing;
+        self.rpcs[key].tx = Some(tx);
+        self.rpcs[key].silent = 0;
+        self.schedule(key);
+        self.arm(now);
+        self.trace.record_also(trace::Event::SendmsgDone { id: id.low() });
+        Ok(())
+    }
+
+    /// Gives up a request without an answer; its client will time out.
+    pub fn discard(&mut self, rpc: ServerRpc) {
+        if let Some(key) = self.in_service(&rpc) {
+            self.end(key);
+        }
+    }
+
+    /// Gives up a call: no event about it follows. Without effect if it is over.
+    pub fn abort(&mut self, id: RpcId) {
+        if let Some(&key) = self.clients.get(&id.get()) {
+            self.metrics.abort_calls += 1;
+            self.end(key);
+        }
+    }
+
+    /// The next news, if any.
+    pub fn poll_event(&mut self) -> Option<Event> {
+        let Some(event) = self.events.pop_front() else {
+            self.drained = 0;
+            return None;
+        };
+        let (id, port, len) = match &event {
+            Event::Request { rpc, port, msg, .. } => (rpc.id, *port, msg.len),
+            Event::Response { id, port, msg, peer, .. } => {
+                self.acknowledge(*id, *peer);
+                (*id, *port, msg.len)
+            }
+            Event::Failed { .. } => return Some(event),
+        };
+        let via = if self.drained == 0 { Via::Handoff } else { Via::ReadyRpcs };
+        let blocked = self.slept && via == Via::Handoff;
+        self.drained += 1;
+        match (blocked, via) {
+            (true, _) => self.metrics.wait_block += 1,
+            (false, Via::Handoff) => self.metrics.wait_fast += 1,
+            (false, Via::ReadyRpcs) => self.metrics.wait_none += 1,
+        }
+        self.metrics.recv_calls += 1;
+        self.trace.record(trace::Event::WaitFound { id: id.low(), pid: self.config.pid, port, via, blocked });
+        self.trace.record_also(trace::Event::RecvmsgDone { status: len as u32, id: id.low() });
+        Some(event)
+    }
+
+    /// Tells whether the thread slept before the packets that are handled next; for traces and metrics.
+    pub fn set_slept(&mut self, slept: bool) {
+        self.slept = slept;
+    }
+
+    /// Gives the pages of a message back, perhaps to messages that wait for room.
+    pub fn release(&mut self, msg: Message) {
+        self.pool.free(&msg.lease);
+        if !self.starved.is_empty() {
+            self.feed_starved();
+        }
+    }
+
+    /// The bytes of `msg` in order, piece by piece.
+    pub fn pieces<'a>(&'a self, msg: &'a Message) -> impl Iterator<Item = &'a [u8]> {
+        self.pool.pieces(&msg.lease, msg.len)
+    }
+
+    /// Copies bytes of `msg` from `offset` on into `out`; returns how many there were to copy.
+    pub fn copy_out(&self, msg: &Message, offset: usize, out: &mut [u8]) -> usize {
+        let (mut skip, mut filled) = (offset, 0);
+        for piece in self.pieces(msg) {
+            let part = &piece[skip.min(piece.len())..];
+            skip = skip.saturating_sub(piece.len());
+            let n = part.len().min(out.len() - filled);
+            out[filled..filled + n].copy_from_slice(&part[..n]);
+            filled += n;
+        }
+        filled
+    }
+
+    /// RPCs in the table, as client and as server.
+    pub fn active_rpcs(&self) -> usize {
+        self.rpcs.len()
+    }
+
+    /// True if nothing is left of any RPC: no state, no granted bytes, no pages in use, nothing to send.
+    pub fn is_quiet(&self) -> bool {
+        self.rpcs.is_empty()
+            && self.grants.is_empty()
+            && self.grants.total_incoming == 0
+            && self.pool.free_pages() == self.config.pool_pages
+            && self.control.is_empty()
+            && self.ready.is_empty()
+            && self.events.is_empty()
+    }
+
+    // ---- shared by input, output and timers ----
+
+    pub(super) fn is_server_port(&self, port: u16) -> bool {
+        self.server_ports.contains(&port)
+    }
+
+    pub(super) fn intern(&mut self, addr: IpAddr) -> PeerKey {
+        let (peer, new) = self.peers.intern(addr);
+        self.metrics.peer_allocs += u64::from(new);
+        peer
+    }
+
+    pub(super) fn insert(
+        &mut self,
+        now: Instant,
+        id: RpcId,
+        peer: PeerKey,
+        peer_port: u16,
+        port: u16,
+        state: State,
+    ) -> RpcKey {
+        self.arm(now);
+        self.next_serial += 1;
+        self.rpcs.insert(Rpc {
+            id,
+            peer,
+            peer_port,
+            port,
+            cookie: 0,
+            state,
+            tx: None,
+            rx: None,
+            silent: 0,
+            busy: 0,
+            done: 0,
+            next_need_ack: self.config.request_ack_ticks.max(1),
+            serial: self.next_serial,
+        })
+    }
+
+    /// Removes an RPC and all that hangs on it.
+    pub(super) fn end(&mut self, key: RpcKey) {
+        let rpc = self.rpcs.remove(key);
+        if rpc.is_client() {
+            self.clients.remove(&rpc.id.get());
+        } else {
+            self.servers.remove(&(rpc.peer, rpc.id.get()));
+        }
+        if rpc.tx.is_some() {
+            self.ready.remove(&key);
+        }
+        if let Some(rx) = &rpc.rx {
+            self.grants.total_incoming -= rx.incoming;
+            if rx.managed {
+                self.grants.remove(key);
+                self.grants_due = true;
+            }
+            if let Some(lease) = &rx.lease {
+                self.pool.free(lease);
+            }
+        }
+        self.trace.record(trace::Event::RpcEnd { id: rpc.id.low(), port: rpc.port });
+    }
+
+    /// Ends a call and tells the application why.
+    pub(super) fn fail(&mut self, key: RpcKey, error: RpcError) {
+        let rpc = &self.rpcs[key];
+        let peer = SocketAddr::new(self.peers[rpc.peer].addr, rpc.peer_port);
+        self.events.push_back(Event::Failed { id: rpc.id, cookie: rpc.cookie, port: rpc.port, peer, error });
+        self.end(key);
+    }
+
+    /// Hands a complete message to the application.
+    pub(super) fn deliver(&mut self, key: RpcKey) {
+        let rpc = &mut self.rpcs[key];
+        let (id, port, cookie) = (rpc.id, rpc.port, rpc.cookie);
+        let peer = SocketAddr::new(self.peers[rpc.peer].addr, rpc.peer_port);
+        let rx = rpc.rx.take().expect("a complete message was being received");
+        self.grants.total_incoming -= rx.incoming;
+        if rx.managed {
+            self.grants.remove(key);
+            self.grants_due = true;
+        }
+        let msg = Message { lease: rx.lease.expect("a complete message has its bytes"), len: rx.len };
+        self.metrics.received(rx.len);
+        if self.events.is_empty() {
+            self.metrics.handoffs_thread_waiting += 1;
+            self.trace.record(trace::Event::Handoff { id: id.low(), port });
+        } else {
+            self.trace.record(trace::Event::HandoffQueued { id: id.low(), port });
+        }
+        if id.is_client() {
+            self.metrics.responses_received += 1;
+            self.metrics.client_responses_done += 1;
+            self.events.push_back(Event::Response { id, cookie, port, peer, msg });
+            self.end(key);
+        } else {
+            self.metrics.requests_received += 1;
+            self.metrics.server_requests_done += 1;
+            self.rpcs[key].state = State::InService;
+            self.events.push_back(Event::Request { rpc: ServerRpc { key, id }, port, peer, msg });
+        }
+    }
+
+    /// Puts a message where [`Self::poll_transmit`] finds it, or takes it away, as it has something to send or not.
+    pub(super) fn schedule(&mut self, key: RpcKey) {
+        let rpc = &self.rpcs[key];
+        match &rpc.tx {
+            Some(tx) if tx.can_send() => {
+                self.ready.push(key, Reverse((tx.left(), rpc.serial)));
+            }
+            _ => {
+                self.ready.remove(&key);
+            }
+        }
+    }
+
+    /// What the grant policy needs to know of an RPC's incoming message.
+    pub(super) fn view(rpcs: &Slab<Rpc>) -> impl Fn(RpcKey) -> View + '_ {
+        |key| {
+            let rx = rpcs[key].rx.as_ref().expect("messages leave the grant table before they go");
+            View {
+                remaining: rx.remaining(),
+                birth: rx.birth,
+                received: rx.received,
+                granted: rx.granted,
+                len: rx.len,
+            }
+        }
+    }
+
+    /// Sees to it that time goes on while there are RPCs.
+    pub(super) fn arm(&mut self, now: Instant) {
+        self.next_tick.get_or_insert(now + self.config.tick);
+    }
+
+    fn outgoing(&mut self, payload: Payload, peer: PeerKey, id: RpcId) -> TxMessage {
+        let ip_header = if self.peers[peer].addr.is_ipv4() { 20 } else { 40 };
+        let segment = self.config.mtu.saturating_sub(ip_header + DATA_HEADER_LEN).max(1);
+        let tx = TxMessage::new(payload, self.config.unsched_bytes, segment);
+        self.metrics.sent_msg_bytes += tx.len as u64;
+        let (id, length) = (id.low(), tx.len as u32);
+        self.trace.record_also(trace::Event::CopyInStart { id, length, unscheduled: tx.unscheduled as u32 });
+        self.trace.record_also(trace::Event::CopyInDone { id, length });
+        tx
+    }
+
+    fn in_service(&self, rpc: &ServerRpc) -> Option<RpcKey> {
+        let is_it = |found: &Rpc| found.id == rpc.id && found.state == State::InService;
+        self.rpcs.get(rpc.key).is_some_and(is_it).then_some(rpc.key)
+    }
+
+    /// The application has the response: its server may forget the RPC.
+    fn acknowledge(&mut self, id: RpcId, server: SocketAddr) {
+        let peer = self.intern(server.ip());
+        let record = AckRecord { client_id: id.get(), server_port: server.port() };
+        if let Some(waiting) = self.peers[peer].push_ack(record) {
+            self.metrics.ack_overflows += 1;
+            // The port is free: the server looks at the id and its own port only.
+            self.control.push_back(Control::ack(peer, ends(0, server.port(), id), Ack::new(&waiting)));
+        }
+    }
+}
+
+fn check_length(payload: &Payload) -> Result<(), SendError> {
+    match payload.len() {
+        0 => Err(SendError::Empty),
+        len if len > MAX_MESSAGE_LEN => Err(SendError::TooLong { len, max: MAX_MESSAGE_LEN }),
+        _ => Ok(()),
+    }
+}

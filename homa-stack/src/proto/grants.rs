@@ -1,0 +1,277 @@
+//! Which incoming messages get grants, how far, and at which priority. Source: homa-protocol.md 3.2.
+//!
+//! The policy is the receiver's own choice: this one is SRPT with overcommitment. Up to `max_overcommit` messages are
+//! *active*, at most one a peer while others wait; each may have a window of granted bytes that have not come, and
+//! all together `max_incoming`. Ranks come from the bytes that are missing now, not from a copy made earlier.
+
+use super::config::Config;
+use super::peers::PeerKey;
+use crate::units::Instant;
+
+/// Index of an RPC in the endpoint's table.
+pub(crate) type RpcKey = usize;
+
+/// What the policy needs to know of a message.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct View {
+    pub(crate) remaining: usize,
+    pub(crate) birth: Instant,
+    pub(crate) received: usize,
+    pub(crate) granted: usize,
+    pub(crate) len: usize,
+}
+
+impl View {
+    fn srpt(&self) -> (usize, Instant) {
+        (self.remaining, self.birth)
+    }
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Entry {
+    rpc: RpcKey,
+    peer: PeerKey,
+    /// True if it lacks grants because the others' use up `max_incoming`.
+    needy: bool,
+}
+
+/// A decision to grant.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Decision {
+    pub(crate) rpc: RpcKey,
+    /// New limit in bytes of the message.
+    pub(crate) offset: usize,
+    pub(crate) priority: u8,
+    /// True if the message had waited for room.
+    pub(crate) was_needy: bool,
+}
+
+/// Messages in need of grants.
+#[derive(Debug, Default)]
+pub(crate) struct Grants {
+    active: Vec<Entry>,
+    waiting: Vec<Entry>,
+    /// Granted bytes that have not come, over all incoming messages, unscheduled ones included.
+    pub(crate) total_incoming: usize,
+}
+
+impl Grants {
+    /// Messages in need of grants.
+    pub(crate) fn len(&self) -> usize {
+        self.active.len() + self.waiting.len()
+    }
+
+    /// True if no message needs grants.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.active.is_empty() && self.waiting.is_empty()
+    }
+
+    /// All messages in need of grants.
+    pub(crate) fn rpcs(&self) -> impl Iterator<Item = RpcKey> + '_ {
+        self.active.iter().chain(&self.waiting).map(|e| e.rpc)
+    }
+
+    /// Adds a message, which waits until [`Self::fill`].
+    pub(crate) fn insert(&mut self, rpc: RpcKey, peer: PeerKey) {
+        self.waiting.push(Entry { rpc, peer, needy: true });
+    }
+
+    /// Takes a message out, if it is in.
+    pub(crate) fn remove(&mut self, rpc: RpcKey) {
+        self.active.retain(|e| e.rpc != rpc);
+        self.waiting.retain(|e| e.rpc != rpc);
+    }
+
+    /// Chooses the active messages: free slots go to the peers with fewest of them, then to the shortest; a shorter
+    /// message displaces the longest of the peer that has most.
+    pub(crate) fn fill(&mut self, config: &Config, view: impl Fn(RpcKey) -> View) {
+        let slots = config.max_overcommit.clamp(1, 8);
+        while self.active.len() > slots {
+            let longest = self.longest_of(|_| true, &view);
+            let entry = self.active.swap_remove(longest);
+            self.waiting.push(entry);
+        }
+        while let Some(best) = self.best_waiting(&view) {
+            let candidate = self.waiting[best];
+            if self.active.len() < slots {
+                self.active.push(self.waiting.swap_remove(best));
+                continue;
+            }
+            // The peer that has most slots, the candidate counted for its own.
+            let held = |peer| self.held(peer) + usize::from(peer == candidate.peer);
+            let most = self.active.iter().map(|e| held(e.peer)).max().expect("all slots are taken");
+            let victim = self.longest_of(|e| held(e.peer) == most, &view);
+            let loser = self.active[victim];
+            let unfair = self.held(loser.peer) > self.held(candidate.peer) + 1;
+            let longer = view(loser.rpc).srpt() > view(candidate.rpc).srpt();
+            if unfair || longer {
+                self.active[victim] = self.waiting.swap_remove(best);
+                self.waiting.push(loser);
+            } else {
+                return;
+            }
+        }
+    }
+
+    /// The next grant to make, if any: the shortest active message whose window is open, as far as
+    /// `max_incoming` allows. To be called until it returns nothing, the caller applying each decision.
+    pub(crate) fn decide(&mut self, config: &Config, view: impl Fn(RpcKey) -> View) -> Option<Decision> {
+        let active = self.active.len();
+        self.active.sort_unstable_by_key(|e| view(e.rpc).srpt());
+        let window = if config.window > 0 { config.window } else { config.max_incoming / (active + 1) };
+        let headroom = config.max_incoming.saturating_sub(self.total_incoming);
+        for (rank, entry) in self.active.iter_mut().enumerate() {
+            let v = view(entry.rpc);
+            let want = (v.received + window).min(v.len).saturating_sub(v.granted);
+            // Small steps would cost a packet each; the rest of a message is worth one whatever its size.
+            let worthwhile = want >= window / 8 || v.granted + want == v.len;
+            if want == 0 || !worthwhile {
+                continue;
+            }
+            let step = want.min(headroom);
+            if step == 0 || (step < want && step < window / 8) {
+                entry.needy = true;
+                continue;
+            }
+            let was_needy = std::mem::replace(&mut entry.needy, step < want);
+            return Some(Decision {
+                rpc: entry.rpc,
+                offset: v.granted + step,
+                priority: priority(config.max_sched_priority, rank, active),
+                was_needy,
+            });
+        }
+        None
+    }
+
+    /// The message to favour by age: the oldest that still needs grants and answers those it has.
+    pub(crate) fn oldest(&self, config: &Config, view: impl Fn(RpcKey) -> View) -> Option<(RpcKey, usize)> {
+        let window = if config.window > 0 { config.window } else { config.max_incoming / (self.active.len() + 1) };
+        let increment = config.fifo_grant_increment;
+        self.rpcs()
+            .map(|rpc| (rpc, view(rpc)))
+            .filter(|(_, v)| v.granted < v.len && v.granted - v.received.min(v.granted) < window + 2 * increment)
+            .min_by_key(|(_, v)| v.birth)
+            .map(|(rpc, v)| (rpc, (v.granted + increment).min(v.len)))
+    }
+
+    fn held(&self, peer: PeerKey) -> usize {
+        self.active.iter().filter(|e| e.peer == peer).count()
+    }
+
+    fn best_waiting(&self, view: &impl Fn(RpcKey) -> View) -> Option<usize> {
+        (0..self.waiting.len()).min_by_key(|&i| (self.held(self.waiting[i].peer), view(self.waiting[i].rpc).srpt()))
+    }
+
+    fn longest_of(&self, mut among: impl FnMut(&Entry) -> bool, view: &impl Fn(RpcKey) -> View) -> usize {
+        (0..self.active.len())
+            .filter(|&i| among(&self.active[i]))
+            .max_by_key(|&i| view(self.active[i].rpc).srpt())
+            .expect("some active message is among them")
+    }
+}
+
+/// The level for scheduled packets of the active message with `rank` shorter ones: with few active messages the
+/// lowest levels, so that a newcomer can overtake at once.
+fn priority(max_sched: u8, rank: usize, active: usize) -> u8 {
+    let spare = (usize::from(max_sched) + 1).saturating_sub(active);
+    usize::from(max_sched).saturating_sub(rank).saturating_sub(spare) as u8
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Messages by key: (remaining, birth).
+    fn view(remaining: &[usize]) -> impl Fn(RpcKey) -> View + '_ {
+        |rpc| View {
+            remaining: remaining[rpc],
+            birth: Instant::from_nanos(rpc as u64),
+            received: 1_000_000 - remaining[rpc],
+            granted: 1_000_000 - remaining[rpc],
+            len: 1_000_000,
+        }
+    }
+
+    fn active(g: &Grants) -> Vec<RpcKey> {
+        let mut keys: Vec<_> = g.active.iter().map(|e| e.rpc).collect();
+        keys.sort_unstable();
+        keys
+    }
+
+    #[test]
+    fn each_peer_gets_a_slot_before_any_gets_two() {
+        let config = Config { max_overcommit: 2, ..Config::default() };
+        let lens = [500_000, 400_000, 900_000];
+        let mut g = Grants::default();
+        g.insert(0, 10);
+        g.insert(1, 10);
+        g.fill(&config, view(&lens));
+        assert_eq!(active(&g), [0, 1]);
+        g.insert(2, 20);
+        g.fill(&config, view(&lens));
+        assert_eq!(active(&g), [1, 2], "the longer of peer 10's two made room for peer 20's only one");
+    }
+
+    #[test]
+    fn a_shorter_message_displaces_a_longer_one() {
+        let config = Config { max_overcommit: 2, ..Config::default() };
+        let lens = [500_000, 400_000, 300_000, 450_000];
+        let mut g = Grants::default();
+        for (rpc, peer) in [(0, 1), (1, 2), (2, 3), (3, 4)] {
+            g.insert(rpc, peer);
+            g.fill(&config, view(&lens));
+        }
+        assert_eq!(active(&g), [1, 2]);
+        g.remove(2);
+        g.fill(&config, view(&lens));
+        assert_eq!(active(&g), [1, 3]);
+        let fewer = Config { max_overcommit: 1, ..Config::default() };
+        g.fill(&fewer, view(&lens));
+        assert_eq!(active(&g), [1], "lowering the limit at run time shrinks the active set");
+    }
+
+    #[test]
+    fn grants_stop_at_the_window_and_at_max_incoming() {
+        let config = Config::default();
+        let lens = [900_000, 800_000, 700_000];
+        let mut g = Grants::default();
+        for rpc in 0..3 {
+            g.insert(rpc, rpc as PeerKey);
+        }
+        g.fill(&config, view(&lens));
+        let first = g.decide(&config, view(&lens)).unwrap();
+        assert_eq!((first.rpc, first.offset), (2, 300_000 + 100_000), "shortest first, window max_incoming / 4");
+        g.total_incoming = config.max_incoming - 50_000;
+        assert_eq!(g.decide(&config, view(&lens)).unwrap().offset, 350_000);
+        g.total_incoming = config.max_incoming;
+        assert_eq!(g.decide(&config, view(&lens)), None);
+    }
+
+    #[test]
+    fn few_active_messages_use_the_lowest_levels() {
+        assert_eq!(priority(3, 0, 1), 0);
+        assert_eq!([priority(3, 0, 2), priority(3, 1, 2)], [1, 0]);
+        assert_eq!((0..6).map(|rank| priority(3, rank, 6)).collect::<Vec<_>>(), [3, 2, 1, 0, 0, 0]);
+    }
+
+    #[test]
+    fn the_oldest_is_favoured_unless_it_does_not_answer() {
+        let config = Config::default();
+        let mut g = Grants::default();
+        g.insert(0, 0);
+        g.insert(1, 1);
+        let v = |granted0| {
+            move |rpc: RpcKey| View {
+                remaining: 900_000,
+                birth: Instant::from_nanos(rpc as u64),
+                received: 100_000,
+                granted: if rpc == 0 { granted0 } else { 100_000 },
+                len: 1_000_000,
+            }
+        };
+        assert_eq!(g.oldest(&config, v(100_000)), Some((0, 150_000)));
+        assert_eq!(g.oldest(&config, v(800_000)), Some((1, 150_000)));
+        assert_eq!(g.oldest(&config, v(1_000_000)), Some((1, 150_000)));
+    }
+}

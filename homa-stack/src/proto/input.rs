@@ -1,0 +1,461 @@
+//! Packets in.
+
+use std::net::IpAddr;
+
+use super::endpoint::Endpoint;
+use super::grants::RpcKey;
+use super::output::{Body, Control};
+use super::peers::{PeerKey, address_tag};
+use super::rpc::State;
+use super::rx_message::RxMessage;
+use crate::metrics::DropReason;
+use crate::trace;
+use crate::units::{Instant, Nanos, RpcId};
+use crate::wire::{Ack, Cutoffs, Data, Ends, Grant, Kind, Packet, RESEND_ALL, Resend, WireError, ends};
+
+impl Endpoint {
+    /// Notes in the time trace that the driver has found a packet: IP payload `bytes` from `from` at `priority`,
+    /// which waited `wait` in the ring. Cheap, and without effect on the protocol.
+    pub fn note_arrival(&mut self, from: IpAddr, priority: u8, wait: Option<Nanos>, bytes: &[u8]) {
+        if let Some(wait) = wait {
+            self.metrics.ring_wait_nanos += wait.as_nanos();
+            self.metrics.ring_wait_packets += 1;
+        }
+        if self.trace.is_frozen() {
+            return;
+        }
+        let Ok((ends, packet)) = Packet::parse(bytes) else { return };
+        let (peer, id) = (address_tag(from), RpcId::from_peer(ends.sender_id).low());
+        let mut at = 0;
+        self.trace.record(match &packet {
+            Packet::Data(data) => {
+                at = data.offset;
+                trace::Event::GroData { peer, id, offset: at, priority }
+            }
+            Packet::Grant(grant) => {
+                at = grant.offset;
+                trace::Event::GroGrant { peer, id, offset: at, priority }
+            }
+            other => trace::Event::GroControl { peer, id, kind: other.kind().code(), priority },
+        });
+        if let Some(wait) = wait {
+            let nanos = u32::try_from(wait.as_nanos()).unwrap_or(u32::MAX);
+            self.trace.record_also(trace::Event::RingWait { nanos, id, offset: at });
+        }
+    }
+
+    /// Notes the start of a batch of packets in time trace and metrics.
+    pub fn note_batch(&mut self) {
+        self.metrics.softirq_calls += 1;
+        self.trace.record(trace::Event::SoftirqStart);
+    }
+
+    /// Takes a packet: IP payload `bytes`, Ethernet padding trimmed, from `from`. Packets that are of no use are
+    /// counted under one [`DropReason`] and have no other effect.
+    pub fn handle_packet(&mut self, now: Instant, from: IpAddr, bytes: &[u8]) {
+        let (ends, packet) = match Packet::parse(bytes) {
+            Ok(parsed) => parsed,
+            Err(error) => {
+                return self.metrics.dropped(match error {
+                    WireError::Short { .. } => DropReason::Short,
+                    WireError::UnknownType(_) => DropReason::UnknownType,
+                    WireError::MessageLength(_) | WireError::BeyondEnd { .. } => DropReason::Malformed,
+                });
+            }
+        };
+        self.metrics.packets_rcvd[packet.kind().index()] += 1;
+        let peer = self.peers.find(from);
+        if let Some(peer) = peer {
+            self.peers[peer].heard = self.ticks;
+        }
+        let used = match packet {
+            Packet::Data(data) => self.data(now, from, ends, &data),
+            Packet::Freeze => {
+                let (port, peer_port) = (ends.dport, ends.sport);
+                let id = RpcId::from_peer(ends.sender_id).low();
+                self.trace.record(trace::Event::FreezeRx { port, peer: address_tag(from), peer_port, id });
+                self.trace.freeze();
+                Ok(())
+            }
+            // All else is about RPCs with peers that we have met, but for questions about RPCs that are gone.
+            Packet::Ack(ack) => self.ack(peer, ends, &ack),
+            Packet::Cutoffs(cutoffs) => self.cutoffs(peer, &cutoffs),
+            Packet::Resend(resend) => self.resend(from, ends, resend),
+            Packet::NeedAck => self.need_ack(from, ends),
+            Packet::Grant(grant) => self.find(peer, ends).map(|key| self.grant(key, grant)),
+            Packet::Busy => self.find(peer, ends).map(|key| self.busy(key)),
+            Packet::RpcUnknown => self.find(peer, ends).map(|key| self.unknown(key)),
+        };
+        if let Err(reason) = used {
+            self.metrics.dropped(reason);
+            if reason == DropReason::UnknownRpc {
+                let (id, kind) = (RpcId::from_peer(ends.sender_id).low(), bytes[11]);
+                let (peer, port) = (address_tag(from), ends.sport);
+                self.trace.record(trace::Event::DiscardUnknown { id, kind, peer, port });
+            }
+        }
+    }
+
+    /// The RPC that a packet from `peer` is about.
+    fn find(&self, peer: Option<PeerKey>, ends: Ends) -> Result<RpcKey, DropReason> {
+        let peer = peer.ok_or(DropReason::UnknownRpc)?;
+        let id = RpcId::from_peer(ends.sender_id);
+        if id.is_client() {
+            let key = *self.clients.get(&id.get()).ok_or(DropReason::UnknownRpc)?;
+            // Ids alone would let any host speak for the server.
+            if self.rpcs[key].peer == peer { Ok(key) } else { Err(DropReason::WrongPeer) }
+        } else {
+            self.servers.get(&(peer, id.get())).copied().ok_or(DropReason::UnknownRpc)
+        }
+    }
+
+    fn data(&mut self, now: Instant, from: IpAddr, ends: Ends, data: &Data<'_>) -> Result<(), DropReason> {
+        let known = self.peers.find(from);
+        if let (Some(peer), Some(ack)) = (known, data.ack) {
+            self.acked(peer, RpcId::from_peer(ack.client_id));
+        }
+        let key = match self.find(known, ends) {
+            Ok(key) => key,
+            Err(DropReason::UnknownRpc) if !RpcId::from_peer(ends.sender_id).is_client() => {
+                self.accept(now, from, ends, data)?
+            }
+            Err(reason) => return Err(reason),
+        };
+        let rpc = &mut self.rpcs[key];
+        let (id, peer, state, is_client) = (rpc.id.low(), rpc.peer, rpc.state, rpc.is_client());
+        if data.cutoff_version != self.config.cutoff_version {
+            self.send_cutoffs(now, peer, ends);
+        }
+        match state {
+            State::Outgoing if is_client => self.begin_response(now, key, data),
+            State::Incoming => {}
+            State::InService | State::Outgoing => {
+                self.count_duplicate(data.retransmit);
+                return Err(DropReason::Duplicate);
+            }
+        }
+        let (offset, length) = (data.offset, data.message_len);
+        self.trace.record(trace::Event::SoftirqData { id, peer: self.peers[peer].tag, offset, length });
+        self.make_room(key, data)?;
+        self.add_data(key, data)
+    }
+
+    /// Makes a server RPC for a request that was not heard of before.
+    fn accept(&mut self, now: Instant, from: IpAddr, ends: Ends, data: &Data<'_>) -> Result<RpcKey, DropReason> {
+        if !self.is_server_port(ends.dport) {
+            return Err(DropReason::UnknownPort);
+        }
+        if self.servers.len() >= self.config.max_server_rpcs {
+            return Err(DropReason::TooManyRpcs);
+        }
+        let peer = self.intern(from);
+        let id = RpcId::from_peer(ends.sender_id);
+        if !self.tombstones.insert(now, peer, id) {
+            return Err(DropReason::Executed);
+        }
+        self.metrics.tombstones += 1;
+        self.metrics.tombstones_evicted = self.tombstones.evicted;
+        self.peers[peer].heard = self.ticks;
+        let key = self.insert(now, id, peer, ends.sport, ends.dport, State::Incoming);
+        self.servers.insert((peer, id.get()), key);
+        self.metrics.server_requests_started += 1;
+        self.metrics.server_request_bytes_started += u64::from(data.message_len);
+        self.begin_message(now, key, data);
+        Ok(key)
+    }
+
+    /// Notes that a call's response has begun. The server answers only what it has whole, so nothing of the request
+    /// need be sent any more.
+    fn begin_response(&mut self, now: Instant, key: RpcKey, data: &Data<'_>) {
+        self.rpcs[key].state = State::Incoming;
+        self.ready.remove(&key);
+        self.metrics.client_responses_started += 1;
+        self.metrics.client_response_bytes_started += u64::from(data.message_len);
+        self.begin_message(now, key, data);
+    }
+
+    fn begin_message(&mut self, now: Instant, key: RpcKey, data: &Data<'_>) {
+        let rx = RxMessage::new(data.message_len as usize, data.incoming as usize, now);
+        let (id, bytes) = (self.rpcs[key].id.low(), rx.granted as u32);
+        self.trace.record(trace::Event::Unscheduled { id, bytes });
+        self.rpcs[key].rx = Some(rx);
+    }
+
+    /// Sees to it that the message has room in the pool, and grants to come if it needs any.
+    fn make_room(&mut self, key: RpcKey, data: &Data<'_>) -> Result<(), DropReason> {
+        let rpc = &mut self.rpcs[key];
+        let rx = rpc.rx.as_mut().expect("an RPC that is receiving has a message");
+        if rx.len != data.message_len as usize {
+            return Err(DropReason::LengthChanged);
+        }
+        if rx.lease.is_none() {
+            rx.lease = self.pool.alloc(rx.len);
+            self.metrics.bpage_reuses = self.pool.reuses;
+        }
+        if rx.lease.is_none() {
+            self.metrics.dropped_data_no_bufs += data.bytes.len() as u64;
+            let (id, offset, length) = (rpc.id.low(), data.offset, data.bytes.len() as u32);
+            self.trace.record(trace::Event::DiscardNoBuffers { id, offset, length });
+            if !self.starved.contains(&(key, rpc.id)) {
+                self.metrics.buffer_alloc_failures += 1;
+                self.starved.push((key, rpc.id));
+            }
+            return Err(DropReason::NoBuffers);
+        }
+        self.manage(key);
+        Ok(())
+    }
+
+    /// Enters a message that has room and needs grants into the table of those.
+    fn manage(&mut self, key: RpcKey) {
+        let rpc = &mut self.rpcs[key];
+        let rx = rpc.rx.as_mut().expect("an RPC that is receiving has a message");
+        if !rx.managed && rx.granted < rx.len {
+            rx.managed = true;
+            self.grants.insert(key, rpc.peer);
+            self.grants_due = true;
+        }
+    }
+
+    /// Stores what is new of a packet; delivers the message if that makes it whole.
+    fn add_data(&mut self, key: RpcKey, data: &Data<'_>) -> Result<(), DropReason> {
+        let rpc = &mut self.rpcs[key];
+        let id = rpc.id.low();
+        let rx = rpc.rx.as_mut().expect("an RPC that is receiving has a message");
+        let (start, end) = (data.offset as usize, data.offset as usize + data.bytes.len());
+        let added = rx.add(start, end);
+        if let Some((start, end)) = added.gap {
+            self.metrics.gaps_created += 1;
+            self.trace.record(trace::Event::GapCreated { id, start: start as u32, end: end as u32 });
+        }
+        if added.fresh == 0 && start != end {
+            let (offset, length) = (data.offset, data.bytes.len() as u32);
+            self.trace.record(trace::Event::RejectData { id, offset, length, retransmit: data.retransmit });
+            self.count_duplicate(data.retransmit);
+            return Err(DropReason::Duplicate);
+        }
+        let lease = rx.lease.as_ref().expect("the caller made room");
+        self.trace.record_also(trace::Event::CopyOutStart { id });
+        self.pool.write(lease, start, data.bytes);
+        self.trace.record(trace::Event::CopyOutDone { start: start as u32, end: end as u32, id });
+        let incoming = rx.granted.saturating_sub(rx.received);
+        self.grants.total_incoming = self.grants.total_incoming + incoming - rx.incoming;
+        rx.incoming = incoming;
+        self.grants_due |= !self.grants.is_empty();
+        let complete = rx.is_complete();
+        rpc.heard();
+        if rpc.is_client() {
+            self.metrics.client_response_bytes_done += added.fresh as u64;
+        } else {
+            self.metrics.server_request_bytes_done += added.fresh as u64;
+        }
+        self.metrics.resent_packets_used += u64::from(data.retransmit);
+        if complete {
+            self.deliver(key);
+        }
+        Ok(())
+    }
+
+    fn count_duplicate(&mut self, retransmit: bool) {
+        if retransmit {
+            self.metrics.resent_discards += 1;
+        } else {
+            self.metrics.packet_discards += 1;
+        }
+    }
+
+    fn grant(&mut self, key: RpcKey, grant: Grant) {
+        let rpc = &mut self.rpcs[key];
+        rpc.heard();
+        // A client that has begun to receive is past sending.
+        let Some(tx) = rpc.tx.as_mut().filter(|_| rpc.state == State::Outgoing) else { return };
+        let before = tx.granted;
+        let increment = tx.grant(grant.offset as usize);
+        let id = rpc.id.low();
+        let (offset, priority) = (grant.offset, grant.priority);
+        self.trace.record(trace::Event::SoftirqGrant { id, offset, priority, increment: increment as i32 });
+        if increment <= 0 {
+            self.metrics.stale_grants += 1;
+        }
+        // A stale grant's priority is stale too.
+        if (offset as usize).min(tx.len) >= before {
+            tx.priority = priority.min(self.config.control_priority());
+        }
+        self.schedule(key);
+    }
+
+    fn busy(&mut self, key: RpcKey) {
+        let rpc = &mut self.rpcs[key];
+        rpc.silent = 0;
+        rpc.busy = rpc.busy.saturating_add(1);
+        self.trace.record(trace::Event::BusyRx { id: rpc.id.low(), peer: self.peers[rpc.peer].tag });
+    }
+
+    fn unknown(&mut self, key: RpcKey) {
+        let rpc = &mut self.rpcs[key];
+        let (id, peer, port) = (rpc.id.low(), self.peers[rpc.peer].tag, rpc.peer_port);
+        self.trace.record(trace::Event::UnknownRx { id, peer, port });
+        if !rpc.is_client() {
+            self.metrics.server_rpcs_unknown += 1;
+            return self.end(key);
+        }
+        if rpc.state != State::Outgoing {
+            return;
+        }
+        let tx = rpc.tx.as_mut().expect("an outgoing RPC has a message");
+        tx.resend_priority = self.peers[rpc.peer].unscheduled_priority(tx.len, self.config.num_priorities);
+        if tx.ask_again(0, tx.next) {
+            self.trace.record(trace::Event::Restart { id, peer, port, lost: tx.next as u32 });
+            self.metrics.resend_restarts += 1;
+            self.resending.push_back(key);
+        }
+    }
+
+    fn resend(&mut self, from: IpAddr, ends: Ends, resend: Resend) -> Result<(), DropReason> {
+        let known = self.peers.find(from);
+        let id = RpcId::from_peer(ends.sender_id);
+        let key = match self.find(known, ends) {
+            Ok(key) => key,
+            Err(DropReason::UnknownRpc) => {
+                // "Unknown" invites the client to begin anew: never for a request that may have run.
+                let ran = known.is_some_and(|peer| self.tombstones.contains(peer, id));
+                if ran {
+                    return Err(DropReason::Executed);
+                }
+                let peer = self.intern(from);
+                let (tag, port) = (self.peers[peer].tag, ends.sport);
+                self.trace.record(trace::Event::ResendUnknown { id: id.low(), peer: tag, port, offset: resend.offset });
+                self.control.push_back(Control::new(peer, back(ends), Body::Bare(Kind::RpcUnknown)));
+                return Ok(());
+            }
+            Err(reason) => return Err(reason),
+        };
+        let rpc = &mut self.rpcs[key];
+        let (peer, low, state) = (rpc.peer, id.low(), rpc.state);
+        let (offset, length) = (resend.offset, resend.length as i32);
+        self.trace.record(trace::Event::ResendRx { id: low, offset, length, priority: resend.priority });
+        let reply = Control::new(peer, back(ends), Body::Bare(Kind::Busy));
+        let sending = rpc.state == State::Outgoing || rpc.is_client();
+        let Some(tx) = rpc.tx.as_mut().filter(|_| sending) else {
+            self.trace.record_also(trace::Event::BusyState { id: low, state: state.code() });
+            self.control.push_back(reply);
+            return Ok(());
+        };
+        if resend.length != RESEND_ALL {
+            tx.grant(usize::try_from(resend.end()).unwrap_or(usize::MAX));
+        }
+        let start = resend.offset as usize;
+        if start >= tx.next {
+            let tx_end = tx.next as u32;
+            self.trace.record_also(trace::Event::BusyOffset { id: low, offset, tx_end });
+            self.control.push_back(reply);
+        } else {
+            let end = usize::try_from(resend.end()).unwrap_or(usize::MAX).min(tx.next);
+            tx.resend_priority = resend.priority.min(self.config.control_priority());
+            self.trace.record_also(trace::Event::Retransmit { offset, length: (end - start) as u32, id: low });
+            if tx.ask_again(start, end) {
+                self.resending.push_back(key);
+            }
+        }
+        self.schedule(key);
+        Ok(())
+    }
+
+    fn need_ack(&mut self, from: IpAddr, ends: Ends) -> Result<(), DropReason> {
+        let id = RpcId::from_peer(ends.sender_id);
+        if !id.is_client() {
+            return Err(DropReason::Malformed);
+        }
+        self.trace.record(trace::Event::NeedAckRx { id: id.low() });
+        match self.find(self.peers.find(from), ends) {
+            Ok(key) => {
+                self.metrics.ignored_need_acks += 1;
+                self.ask_for_missing(key, self.config.control_priority());
+                Ok(())
+            }
+            Err(DropReason::UnknownRpc) => {
+                let peer = self.intern(from);
+                let waiting = self.peers[peer].take_acks();
+                let tag = self.peers[peer].tag;
+                let acks = waiting.len() as u32;
+                self.trace.record_also(trace::Event::NeedAckReply { id: id.low(), peer: tag, acks });
+                self.control.push_back(Control::ack(peer, back(ends), Ack::new(&waiting)));
+                Ok(())
+            }
+            Err(reason) => Err(reason),
+        }
+    }
+
+    fn ack(&mut self, peer: Option<PeerKey>, ends: Ends, ack: &Ack) -> Result<(), DropReason> {
+        let peer = peer.ok_or(DropReason::UnknownRpc)?;
+        let id = RpcId::from_peer(ends.sender_id);
+        let acks = ack.records().count() as u32;
+        self.trace.record(trace::Event::AckRx { id: id.low(), peer: self.peers[peer].tag, acks });
+        self.acked(peer, id);
+        for record in ack.records() {
+            self.acked(peer, RpcId::from_peer(record.client_id));
+        }
+        Ok(())
+    }
+
+    /// The client `peer` is done with the RPC that we call `id`.
+    fn acked(&mut self, peer: PeerKey, id: RpcId) {
+        let Some(&key) = self.servers.get(&(peer, id.get())) else { return };
+        // A client can be done only with a response; anything else is a forgery or a client begun anew.
+        if self.rpcs[key].state == State::Outgoing {
+            self.trace.record(trace::Event::Acked { id: id.low() });
+            self.end(key);
+        }
+    }
+
+    fn cutoffs(&mut self, peer: Option<PeerKey>, cutoffs: &Cutoffs) -> Result<(), DropReason> {
+        self.peers[peer.ok_or(DropReason::UnknownRpc)?].set_cutoffs(cutoffs);
+        Ok(())
+    }
+
+    fn send_cutoffs(&mut self, now: Instant, peer: PeerKey, ends: Ends) {
+        let sent = &mut self.peers[peer].cutoffs_sent;
+        if sent.is_none_or(|at| now.since(at) >= Nanos::from_millis(1)) {
+            *sent = Some(now);
+            self.control.push_back(Control::new(peer, back(ends), Body::Cutoffs));
+        }
+    }
+
+    /// Asks for all that was granted and has not come, or for everything if nothing came.
+    pub(super) fn ask_for_missing(&mut self, key: RpcKey, priority: u8) {
+        let rpc = &self.rpcs[key];
+        let (peer, id, tag) = (rpc.peer, rpc.id, self.peers[rpc.peer].tag);
+        let header = ends(rpc.port, rpc.peer_port, id);
+        let mut ask = |offset: u32, length: u32| {
+            self.trace.record(trace::Event::ResendTx { id: id.low(), peer: tag, offset, length: length as i32 });
+            self.control.push_back(Control::new(peer, header, Body::Resend(Resend { offset, length, priority })));
+        };
+        match rpc.rx.as_ref().filter(|rx| rx.received > 0) {
+            None => ask(0, RESEND_ALL),
+            Some(rx) => rx.missing().for_each(|(start, end)| ask(start as u32, (end - start) as u32)),
+        }
+    }
+
+    /// Gives room in the pool, as far as there is any, to messages that wait for it: the shortest first.
+    pub(super) fn feed_starved(&mut self) {
+        let rpcs = &self.rpcs;
+        self.starved.retain(|&(key, id)| rpcs.get(key).is_some_and(|rpc| rpc.id == id && rpc.rx.is_some()));
+        let length = |key: RpcKey| rpcs[key].rx.as_ref().map_or(0, |rx| rx.len);
+        self.starved.sort_by_key(|&(key, _)| length(key));
+        while let Some(&(key, _)) = self.starved.first() {
+            let rx = self.rpcs[key].rx.as_mut().expect("only messages being received stay in the list");
+            if rx.lease.is_none() {
+                let Some(lease) = self.pool.alloc(rx.len) else { return };
+                rx.lease = Some(lease);
+            }
+            self.manage(key);
+            self.starved.remove(0);
+            self.ask_for_missing(key, self.config.second_priority());
+        }
+    }
+}
+
+/// The ends of an answer to a packet.
+fn back(ends: Ends) -> Ends {
+    Ends { sport: ends.dport, dport: ends.sport, sender_id: RpcId::from_peer(ends.sender_id).get() }
+}

@@ -1,0 +1,25 @@
+//! The state machine: told of packets, time and calls, asked for packets and news.
+//!
+//! It owns no socket, thread or clock and draws no randomness: the driver and the simulator run the same code.
+
+mod config;
+mod endpoint;
+mod event;
+mod grants;
+mod input;
+mod output;
+mod payload;
+mod peers;
+mod pool;
+mod rpc;
+mod rx_message;
+mod timers;
+mod tombstones;
+mod tx_message;
+
+pub use config::Config;
+pub use endpoint::Endpoint;
+pub use event::{Event, Message, RpcError, SendError, ServerRpc};
+pub use output::Transmit;
+pub use payload::{MAX_HEAD, Payload};
+pub use pool::PAGE_LEN;

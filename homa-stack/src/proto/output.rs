@@ -1,0 +1,212 @@
+//! Packets out.
+
+use std::cmp::Reverse;
+use std::net::IpAddr;
+
+use super::endpoint::Endpoint;
+use super::grants::{Decision, RpcKey};
+use super::peers::PeerKey;
+use super::rpc::State;
+use crate::trace;
+use crate::units::{Instant, Priority, RpcId};
+use crate::wire::{Ack, Cutoffs, DATA_HEADER_LEN, Data, Ends, Grant, Kind, OffsetForm, Resend, ends, write_bare};
+
+/// Bytes that Ethernet adds to a packet: header, checksum, preamble and gap.
+const ETHERNET_OVERHEAD: usize = 42;
+
+/// A packet that was written and is to be sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Transmit {
+    /// Where to.
+    pub to: IpAddr,
+    /// Network priority, mapped.
+    pub priority: Priority,
+    /// Bytes written: Homa header and data, checksum still zero.
+    pub len: usize,
+    /// Type.
+    pub kind: Kind,
+    /// The RPC it is about, as we know it.
+    pub id: RpcId,
+    /// DATA: offset of the data; GRANT: new limit; else 0.
+    pub offset: u32,
+    /// DATA: length of the message; else 0.
+    pub message_len: u32,
+    /// The peer as time traces show it.
+    pub peer_tag: u32,
+}
+
+/// A control packet that waits to be sent.
+#[derive(Debug)]
+pub(crate) struct Control {
+    peer: PeerKey,
+    ends: Ends,
+    body: Body,
+}
+
+#[derive(Debug)]
+pub(crate) enum Body {
+    Bare(Kind),
+    Grant { grant: Grant, increment: i32 },
+    Resend(Resend),
+    Cutoffs,
+    Ack(Ack),
+}
+
+impl Control {
+    pub(crate) fn new(peer: PeerKey, ends: Ends, body: Body) -> Self {
+        Self { peer, ends, body }
+    }
+
+    pub(crate) fn ack(peer: PeerKey, ends: Ends, ack: Ack) -> Self {
+        Self::new(peer, ends, Body::Ack(ack))
+    }
+}
+
+impl Endpoint {
+    /// Writes the next packet to send, if any, to the start of `out`, which must hold a full packet (the MTU).
+    /// Control packets go first, then what was asked for again, then new data by SRPT.
+    pub fn poll_transmit(&mut self, now: Instant, out: &mut [u8]) -> Option<Transmit> {
+        if self.grants_due {
+            self.send_grants(now);
+        }
+        if let Some(control) = self.control.pop_front() {
+            return Some(self.write_control(control, out));
+        }
+        while let Some(&key) = self.resending.front() {
+            let packet = self.rpcs.get_mut(key).and_then(|rpc| rpc.tx.as_mut()).and_then(|tx| tx.take_resend());
+            let more = self.rpcs.get(key).and_then(|rpc| rpc.tx.as_ref()).is_some_and(|tx| tx.has_resend());
+            if !more {
+                self.resending.pop_front();
+            }
+            if let Some((start, end)) = packet {
+                return Some(self.write_data(key, start, end, true, out));
+            }
+        }
+        let (&key, _) = self.ready.peek()?;
+        let rpc = &mut self.rpcs[key];
+        let tx = rpc.tx.as_mut().expect("only outgoing messages are scheduled");
+        let (start, end) = tx.take_new().expect("only messages that can send are scheduled");
+        let (left, stays, granted) = (tx.left(), tx.can_send(), tx.granted as u32);
+        let (is_client, id, serial) = (rpc.is_client(), rpc.id.low(), rpc.serial);
+        if stays {
+            self.ready.change_priority(&key, Reverse((left, serial)));
+        } else {
+            self.ready.remove(&key);
+        }
+        let bytes = (end - start) as u64;
+        let (done_bytes, done) = if is_client {
+            (&mut self.metrics.client_request_bytes_done, &mut self.metrics.client_requests_done)
+        } else {
+            (&mut self.metrics.server_response_bytes_done, &mut self.metrics.server_responses_done)
+        };
+        *done_bytes += bytes;
+        *done += u64::from(left == 0);
+        let transmit = self.write_data(key, start, end, false, out);
+        if !stays && left > 0 {
+            self.trace.record_also(trace::Event::XmitStopped { id, offset: end as u32, granted });
+        }
+        Some(transmit)
+    }
+
+    fn write_data(&mut self, key: RpcKey, start: usize, end: usize, again: bool, out: &mut [u8]) -> Transmit {
+        let rpc = &self.rpcs[key];
+        let peer = &mut self.peers[rpc.peer];
+        let tx = rpc.tx.as_ref().expect("the caller took a packet of it");
+        let level = match (again, start < tx.unscheduled) {
+            (true, _) => tx.resend_priority,
+            (false, true) => peer.unscheduled_priority(tx.len, self.config.num_priorities),
+            (false, false) => tx.priority,
+        };
+        let (id, offset) = (rpc.id, start as u32);
+        let ip_header = if peer.addr.is_ipv4() { 20 } else { 40 };
+        let wire_bytes = (end - start + DATA_HEADER_LEN + ip_header + ETHERNET_OVERHEAD) as u32;
+        self.trace.record(trace::Event::IpXmit { wire_bytes, peer: peer.tag, id: id.low(), offset });
+        let data = Data {
+            message_len: tx.len as u32,
+            incoming: if again { end } else { tx.unscheduled } as u32,
+            ack: peer.pop_ack(),
+            cutoff_version: peer.cutoff_version,
+            retransmit: again,
+            offset,
+            form: OffsetForm::Both,
+            bytes: &[],
+        };
+        let header = data.write_header(ends(rpc.port, rpc.peer_port, id), out);
+        let len = header + end - start;
+        tx.payload.copy_to(start, &mut out[header..len]);
+        let (message_len, to, peer_tag) = (tx.len as u32, peer.addr, peer.tag);
+        self.metrics.resent_packets += u64::from(again);
+        self.trace.record(trace::Event::DataQueued { id: id.low(), offset, length: (end - start) as u32, queue: 0 });
+        self.count_sent(Kind::Data, level, len);
+        let priority = self.config.mapped(level);
+        Transmit { to, priority, len, kind: Kind::Data, id, offset, message_len, peer_tag }
+    }
+
+    fn write_control(&mut self, control: Control, out: &mut [u8]) -> Transmit {
+        let Control { peer, ends, body } = control;
+        let (to, peer_tag, id) = (self.peers[peer].addr, self.peers[peer].tag, RpcId::local(ends.sender_id));
+        let mut offset = 0;
+        let (kind, len) = match body {
+            Body::Bare(kind) => (kind, write_bare(kind, ends, out)),
+            Body::Grant { grant, increment } => {
+                offset = grant.offset;
+                let priority = grant.priority;
+                self.trace.record(trace::Event::SendGrant { id: id.low(), offset, priority, increment });
+                (Kind::Grant, grant.write(ends, out))
+            }
+            Body::Resend(resend) => (Kind::Resend, resend.write(ends, out)),
+            Body::Ack(ack) => (Kind::Ack, ack.write(ends, out)),
+            Body::Cutoffs => {
+                let cutoffs = Cutoffs { table: self.config.cutoffs, version: self.config.cutoff_version };
+                (Kind::Cutoffs, cutoffs.write(ends, out))
+            }
+        };
+        let level = self.config.control_priority();
+        self.count_sent(kind, level, len);
+        Transmit { to, priority: self.config.mapped(level), len, kind, id, offset, message_len: 0, peer_tag }
+    }
+
+    fn count_sent(&mut self, kind: Kind, level: u8, len: usize) {
+        self.metrics.packets_sent[kind.index()] += 1;
+        self.metrics.priority_bytes[usize::from(level)] += len as u64;
+        self.metrics.priority_packets[usize::from(level)] += 1;
+    }
+
+    /// Turns room for grants into GRANT packets.
+    fn send_grants(&mut self, now: Instant) {
+        self.grants_due = false;
+        self.count_grantable(now);
+        self.grants.fill(&self.config, Self::view(&self.rpcs));
+        self.metrics.grant_check_calls += 1;
+        while let Some(decision) = self.grants.decide(&self.config, Self::view(&self.rpcs)) {
+            self.metrics.needy_grants += u64::from(decision.was_needy);
+            self.apply_grant(decision);
+        }
+        if self.grants.is_empty() {
+            self.next_fifo = None;
+        } else if self.next_fifo.is_none() {
+            self.next_fifo = self.config.fifo_interval().map(|span| now + span);
+        }
+    }
+
+    pub(super) fn apply_grant(&mut self, decision: Decision) {
+        let rpc = &mut self.rpcs[decision.rpc];
+        debug_assert!(rpc.state == State::Incoming, "only incoming messages are granted to");
+        let rx = rpc.rx.as_mut().expect("only incoming messages are granted to");
+        let increment = (decision.offset - rx.granted) as i32;
+        rx.granted = decision.offset;
+        let incoming = rx.granted.saturating_sub(rx.received);
+        self.grants.total_incoming = self.grants.total_incoming + incoming - rx.incoming;
+        rx.incoming = incoming;
+        let grant = Grant { offset: decision.offset as u32, priority: decision.priority };
+        let header = ends(rpc.port, rpc.peer_port, rpc.id);
+        self.control.push_back(Control::new(rpc.peer, header, Body::Grant { grant, increment }));
+    }
+
+    /// Adds up messages in need of grants over time.
+    pub(super) fn count_grantable(&mut self, now: Instant) {
+        let span = now.since(self.grants_counted).as_nanos();
+        self.metrics.grantable_rpcs_integral += span * self.grants.len() as u64;
+        self.grants_counted = now;
+    }
+}

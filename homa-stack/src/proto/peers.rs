@@ -1,0 +1,172 @@
+//! What is known of each peer host.
+
+use std::net::IpAddr;
+
+use rustc_hash::FxHashMap;
+
+use crate::units::{Instant, Priority};
+use crate::wire::{AckRecord, Cutoffs, MAX_ACKS};
+
+/// Index of a peer in [`Peers`].
+pub(crate) type PeerKey = u32;
+
+/// What is known of a peer host.
+#[derive(Debug)]
+pub(crate) struct Peer {
+    pub(crate) addr: IpAddr,
+    /// The address as time traces show it.
+    pub(crate) tag: u32,
+    /// Entry `i` is the longest message to the peer that uses level `i`.
+    cutoffs: [u32; Priority::LEVELS],
+    /// Version of `cutoffs`, 0 before any came.
+    pub(crate) cutoff_version: u16,
+    /// When CUTOFFS went to the peer last.
+    pub(crate) cutoffs_sent: Option<Instant>,
+    /// RPCs that we, as client, are done with and the peer does not know yet.
+    acks: Vec<AckRecord>,
+    /// Tick of the latest packet from the peer.
+    pub(crate) heard: u64,
+}
+
+/// All peers ever met.
+#[derive(Debug, Default)]
+pub(crate) struct Peers {
+    by_addr: FxHashMap<IpAddr, PeerKey>,
+    all: Vec<Peer>,
+}
+
+impl Peers {
+    /// The peer at `addr`; `true` if it was not known.
+    pub(crate) fn intern(&mut self, addr: IpAddr) -> (PeerKey, bool) {
+        let addr = addr.to_canonical();
+        if let Some(&key) = self.by_addr.get(&addr) {
+            return (key, false);
+        }
+        let key = self.all.len() as PeerKey;
+        self.by_addr.insert(addr, key);
+        self.all.push(Peer::new(addr));
+        (key, true)
+    }
+
+    /// The peer at `addr`, if it is known.
+    pub(crate) fn find(&self, addr: IpAddr) -> Option<PeerKey> {
+        self.by_addr.get(&addr.to_canonical()).copied()
+    }
+}
+
+impl std::ops::Index<PeerKey> for Peers {
+    type Output = Peer;
+
+    fn index(&self, key: PeerKey) -> &Peer {
+        &self.all[key as usize]
+    }
+}
+
+impl std::ops::IndexMut<PeerKey> for Peers {
+    fn index_mut(&mut self, key: PeerKey) -> &mut Peer {
+        &mut self.all[key as usize]
+    }
+}
+
+impl Peer {
+    fn new(addr: IpAddr) -> Self {
+        // Until the peer says otherwise all unscheduled packets use level 6 (homa-protocol.md 3.1).
+        let mut cutoffs = [0; Priority::LEVELS];
+        cutoffs[6] = u32::MAX;
+        Self {
+            addr,
+            tag: address_tag(addr),
+            cutoffs,
+            cutoff_version: 0,
+            cutoffs_sent: None,
+            acks: Vec::with_capacity(MAX_ACKS),
+            heard: 0,
+        }
+    }
+
+    /// The level of unscheduled packets of a message of `len` bytes, with `levels` levels in use.
+    pub(crate) fn unscheduled_priority(&self, len: usize, levels: u8) -> u8 {
+        let levels = usize::from(levels).clamp(1, Priority::LEVELS);
+        (0..levels).rev().find(|&i| self.cutoffs[i] as usize >= len).unwrap_or(0) as u8
+    }
+
+    /// Takes the peer's table.
+    pub(crate) fn set_cutoffs(&mut self, cutoffs: &Cutoffs) {
+        self.cutoffs = cutoffs.table;
+        self.cutoffs[0] = u32::MAX;
+        self.cutoff_version = cutoffs.version;
+    }
+
+    /// Notes that we are done with an RPC; returns the five records that waited before it if there is no room.
+    pub(crate) fn push_ack(&mut self, record: AckRecord) -> Option<Vec<AckRecord>> {
+        if self.acks.len() < MAX_ACKS {
+            self.acks.push(record);
+            return None;
+        }
+        Some(self.take_acks())
+    }
+
+    /// A record to send along, the latest first.
+    pub(crate) fn pop_ack(&mut self) -> Option<AckRecord> {
+        self.acks.pop()
+    }
+
+    /// All records that wait.
+    pub(crate) fn take_acks(&mut self) -> Vec<AckRecord> {
+        let all = self.acks.clone();
+        self.acks.clear();
+        all
+    }
+}
+
+/// The 32 bits that stand for `addr` in time traces (homa-protocol.md 8).
+pub(crate) fn address_tag(addr: IpAddr) -> u32 {
+    match addr.to_canonical() {
+        IpAddr::V4(a) => a.to_bits(),
+        IpAddr::V6(a) => {
+            let bits = a.to_bits();
+            if bits as u32 != 0 { bits as u32 } else { (bits >> 32) as u32 }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::net::{Ipv4Addr, Ipv6Addr};
+
+    #[test]
+    fn a_mapped_address_is_the_ipv4_address() {
+        let mut peers = Peers::default();
+        let v4 = Ipv4Addr::new(10, 0, 1, 3);
+        let (key, new) = peers.intern(v4.into());
+        assert!(new);
+        assert_eq!(peers.intern(v4.to_ipv6_mapped().into()), (key, false));
+        assert_eq!(peers[key].tag, 0x0a00_0103);
+        assert_eq!(address_tag(Ipv6Addr::LOCALHOST.into()), 1);
+    }
+
+    #[test]
+    fn unscheduled_levels_follow_the_peers_table() {
+        let mut peer = Peer::new(Ipv4Addr::LOCALHOST.into());
+        assert_eq!(peer.unscheduled_priority(100, 8), 6, "before any CUTOFFS");
+        assert_eq!(peer.unscheduled_priority(100, 4), 0, "levels that do not exist are not used");
+        peer.set_cutoffs(&Cutoffs { table: [0, 0, 0, 0, 1_000_000, 15_000, 2_800, 200], version: 1 });
+        for (len, level) in [(1, 7), (200, 7), (201, 6), (2_800, 6), (15_000, 5), (15_001, 4), (1_000_000, 4)] {
+            assert_eq!(peer.unscheduled_priority(len, 8), level, "{len} bytes");
+        }
+    }
+
+    #[test]
+    fn a_sixth_ack_flushes_the_five_before_it() {
+        let mut peer = Peer::new(Ipv4Addr::LOCALHOST.into());
+        let record = |n: u64| AckRecord { client_id: n * 2, server_port: 1 };
+        for n in 1..=5 {
+            assert_eq!(peer.push_ack(record(n)), None);
+        }
+        assert_eq!(peer.push_ack(record(6)).unwrap().len(), 5);
+        peer.push_ack(record(7));
+        assert_eq!(peer.pop_ack(), Some(record(7)));
+        assert_eq!(peer.pop_ack(), None);
+    }
+}

@@ -1,0 +1,232 @@
+//! The receive pool: 64 KiB pages into which packets are copied at their place in the message.
+
+use crate::wire::MAX_MESSAGE_LEN;
+
+/// Bytes in a page.
+pub const PAGE_LEN: usize = 65_536;
+
+/// Pages that the longest message can span.
+const MAX_PAGES: usize = MAX_MESSAGE_LEN.div_ceil(PAGE_LEN);
+
+/// Fragments of pages start at multiples of a cache line.
+const FRAGMENT_ALIGN: usize = 64;
+
+/// Pages leased to one message: whole ones, and a fragment for the rest. Source: homa-protocol.md 6.1.
+#[derive(Debug)]
+pub(crate) struct Lease {
+    pages: [u32; MAX_PAGES],
+    /// Pages used, the last of which may be shared with other messages.
+    count: u8,
+    /// Where the message's last part begins in its last page; 0 if that page is whole.
+    fragment: u32,
+}
+
+impl Lease {
+    fn page(&self, index: usize) -> usize {
+        self.pages[index] as usize
+    }
+
+    fn pages(&self) -> usize {
+        usize::from(self.count)
+    }
+}
+
+#[derive(Debug, Default)]
+struct Page {
+    /// Made when first used.
+    bytes: Option<Box<[u8]>>,
+    /// Messages on it, plus one while it is the page that fragments are cut from.
+    refs: u32,
+}
+
+/// A pool of pages. Allocation is all or nothing.
+#[derive(Debug)]
+pub(crate) struct Pool {
+    pages: Vec<Page>,
+    /// Pages without references; the last freed is used first, while it is warm in the cache.
+    free: Vec<u32>,
+    /// The page that fragments are cut from, and how much of it is cut.
+    open: Option<(u32, usize)>,
+    /// Times that the open page was begun anew because all messages had left it.
+    pub(crate) reuses: u64,
+}
+
+impl Pool {
+    /// A pool of `pages` pages; memory is taken as pages are first used.
+    pub(crate) fn new(pages: usize) -> Self {
+        let pages = pages.min(u32::MAX as usize);
+        Self {
+            pages: (0..pages).map(|_| Page::default()).collect(),
+            free: (0..pages as u32).rev().collect(),
+            open: None,
+            reuses: 0,
+        }
+    }
+
+    /// Room for a message of `len` bytes, or nothing if there is none now.
+    pub(crate) fn alloc(&mut self, len: usize) -> Option<Lease> {
+        debug_assert!((1..=MAX_MESSAGE_LEN).contains(&len), "lengths are checked when packets are parsed");
+        let (whole, rest) = (len / PAGE_LEN, len % PAGE_LEN);
+        if self.free.len() < whole {
+            return None;
+        }
+        let mut lease = Lease { pages: [0; MAX_PAGES], count: whole as u8, fragment: 0 };
+        for slot in &mut lease.pages[..whole] {
+            *slot = self.take();
+        }
+        if rest > 0 {
+            let Some((page, start)) = self.fragment(rest) else {
+                self.free(&lease);
+                return None;
+            };
+            lease.pages[whole] = page;
+            lease.count += 1;
+            lease.fragment = start as u32;
+        }
+        Some(lease)
+    }
+
+    /// Returns the pages of `lease` that no other message is on.
+    pub(crate) fn free(&mut self, lease: &Lease) {
+        for index in 0..lease.pages() {
+            self.unref(lease.pages[index]);
+        }
+    }
+
+    /// Pages without any message.
+    pub(crate) fn free_pages(&self) -> usize {
+        self.free.len() + usize::from(self.open.is_some_and(|(page, _)| self.pages[page as usize].refs == 1))
+    }
+
+    /// Copies `bytes` to offset `offset` of the message that has `lease`.
+    pub(crate) fn write(&mut self, lease: &Lease, mut offset: usize, mut bytes: &[u8]) {
+        while !bytes.is_empty() {
+            let (index, start) = Self::place(lease, offset);
+            let page = self.pages[lease.page(index)].bytes.as_deref_mut().expect("leased pages have memory");
+            let n = bytes.len().min(PAGE_LEN - offset % PAGE_LEN);
+            page[start..start + n].copy_from_slice(&bytes[..n]);
+            offset += n;
+            bytes = &bytes[n..];
+        }
+    }
+
+    /// The message of `len` bytes in `lease`, piece by piece.
+    pub(crate) fn pieces<'a>(&'a self, lease: &'a Lease, len: usize) -> impl Iterator<Item = &'a [u8]> {
+        (0..lease.pages()).map(move |index| {
+            let begin = index * PAGE_LEN;
+            let (_, start) = Self::place(lease, begin);
+            let n = (len - begin).min(PAGE_LEN);
+            let page = self.pages[lease.page(index)].bytes.as_deref().expect("leased pages have memory");
+            &page[start..start + n]
+        })
+    }
+
+    /// Which page of `lease` holds byte `offset` of the message, and where in that page.
+    fn place(lease: &Lease, offset: usize) -> (usize, usize) {
+        let (index, within) = (offset / PAGE_LEN, offset % PAGE_LEN);
+        let base = if index + 1 == lease.pages() { lease.fragment as usize } else { 0 };
+        (index, base + within)
+    }
+
+    /// Cuts `len` bytes, less than a page, from the open page or a new one.
+    fn fragment(&mut self, len: usize) -> Option<(u32, usize)> {
+        let cut = len.next_multiple_of(FRAGMENT_ALIGN);
+        if let Some((page, used)) = self.open {
+            if self.pages[page as usize].refs == 1 && used > 0 {
+                self.open = Some((page, 0));
+                self.reuses += 1;
+            }
+            let (_, used) = self.open.expect("it was open above");
+            if used + cut <= PAGE_LEN {
+                self.open = Some((page, used + cut));
+                self.pages[page as usize].refs += 1;
+                return Some((page, used));
+            }
+        }
+        if self.free.is_empty() {
+            return None;
+        }
+        if let Some((full, _)) = self.open.take() {
+            self.unref(full);
+        }
+        let page = self.take(); // this reference is the open page's own
+        self.pages[page as usize].refs += 1;
+        self.open = Some((page, cut));
+        Some((page, 0))
+    }
+
+    fn take(&mut self) -> u32 {
+        let page = self.free.pop().expect("the caller has looked");
+        let slot = &mut self.pages[page as usize];
+        slot.refs = 1;
+        slot.bytes.get_or_insert_with(|| vec![0; PAGE_LEN].into_boxed_slice());
+        page
+    }
+
+    fn unref(&mut self, page: u32) {
+        let slot = &mut self.pages[page as usize];
+        slot.refs -= 1;
+        if slot.refs == 0 {
+            self.free.push(page);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn bytes(len: usize, seed: usize) -> Vec<u8> {
+        (0..len).map(|i| (i * 31 + seed * 7 + (i >> 8)) as u8).collect()
+    }
+
+    #[test]
+    fn messages_of_all_sizes_keep_their_bytes_whatever_the_order_of_writes() {
+        let mut pool = Pool::new(64);
+        let mut held = Vec::new();
+        for (seed, len) in [1, 63, 64, 1424, 40_001, 65_535, 65_536, 65_537, 131_072, 1_000_000].into_iter().enumerate() {
+            let lease = pool.alloc(len).unwrap();
+            let message = bytes(len, seed);
+            let starts: Vec<_> = (0..len).step_by(1424).collect();
+            for start in starts.into_iter().rev() {
+                pool.write(&lease, start, &message[start..len.min(start + 1424)]);
+            }
+            held.push((lease, message));
+        }
+        for (lease, message) in &held {
+            assert_eq!(pool.pieces(lease, message.len()).collect::<Vec<_>>().concat(), *message);
+        }
+        for (lease, _) in &held {
+            pool.free(lease);
+        }
+        assert_eq!(pool.free_pages(), 64);
+    }
+
+    #[test]
+    fn allocation_is_all_or_nothing() {
+        let mut pool = Pool::new(3);
+        let two = pool.alloc(2 * PAGE_LEN).unwrap();
+        assert!(pool.alloc(PAGE_LEN + 1).is_none(), "one page is free, two are needed");
+        assert_eq!(pool.free_pages(), 1);
+        let small = pool.alloc(1).unwrap();
+        assert!(pool.alloc(PAGE_LEN).is_none());
+        pool.free(&two);
+        pool.free(&small);
+        assert_eq!(pool.free_pages(), 3);
+    }
+
+    #[test]
+    fn fragments_start_at_cache_lines_and_an_empty_open_page_is_begun_anew() {
+        let mut pool = Pool::new(1);
+        let (a, b) = (pool.alloc(1).unwrap(), pool.alloc(100).unwrap());
+        assert_eq!((a.fragment, b.fragment), (0, 64));
+        pool.free(&a);
+        pool.free(&b);
+        for _ in 0..10_000 {
+            let lease = pool.alloc(1000).unwrap();
+            pool.free(&lease);
+        }
+        assert!(pool.reuses >= 9_999);
+        assert_eq!(pool.free_pages(), 1);
+    }
+}

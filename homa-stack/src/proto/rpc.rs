@@ -1,0 +1,64 @@
+//! One RPC, as client or as server.
+
+use super::peers::PeerKey;
+use super::rx_message::RxMessage;
+use super::tx_message::TxMessage;
+use crate::units::RpcId;
+
+/// Where an RPC stands (homa-protocol.md 2.1). It leaves the table when it is over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum State {
+    /// Client: nothing of the response has come. Server: the response is on its way or waits for its ACK.
+    Outgoing,
+    /// The incoming message is arriving.
+    Incoming,
+    /// Server: the application has the request.
+    InService,
+}
+
+impl State {
+    /// The number that the kernel's messages show.
+    pub(crate) const fn code(self) -> u32 {
+        match self {
+            Self::Outgoing => 5,
+            Self::Incoming => 6,
+            Self::InService => 8,
+        }
+    }
+}
+
+/// One RPC.
+#[derive(Debug)]
+pub(crate) struct Rpc {
+    pub(crate) id: RpcId,
+    pub(crate) peer: PeerKey,
+    pub(crate) peer_port: u16,
+    pub(crate) port: u16,
+    pub(crate) cookie: u64,
+    pub(crate) state: State,
+    pub(crate) tx: Option<TxMessage>,
+    pub(crate) rx: Option<RxMessage>,
+    /// Ticks without a sign of progress from the peer.
+    pub(crate) silent: u32,
+    /// BUSY packets since the last other sign: RESENDs become rarer.
+    pub(crate) busy: u32,
+    /// Server: ticks since the whole response was sent.
+    pub(crate) done: u32,
+    /// Server: value of `done` at which the next NEED_ACK goes out.
+    pub(crate) next_need_ack: u32,
+    /// Serial number: which RPC is older.
+    pub(crate) serial: u64,
+}
+
+impl Rpc {
+    /// True if this host is the client.
+    pub(crate) fn is_client(&self) -> bool {
+        self.id.is_client()
+    }
+
+    /// A sign of progress from the peer.
+    pub(crate) fn heard(&mut self) {
+        self.silent = 0;
+        self.busy = 0;
+    }
+}

@@ -1,0 +1,178 @@
+//! An incoming message: what has come, what is missing, what was granted.
+
+use super::pool::Lease;
+use crate::units::Instant;
+
+/// An incoming message. Source: homa-protocol.md 2.2.
+#[derive(Debug)]
+pub(crate) struct RxMessage {
+    pub(crate) len: usize,
+    /// Distinct bytes received.
+    pub(crate) received: usize,
+    /// One past the highest byte received.
+    pub(crate) recv_end: usize,
+    /// Missing ranges below `recv_end`, in order.
+    gaps: Vec<(usize, usize)>,
+    /// The sender may send all bytes below this; never above `len`.
+    pub(crate) granted: usize,
+    /// What this message counts for in the sum of granted bytes that have not come.
+    pub(crate) incoming: usize,
+    /// When its first packet came.
+    pub(crate) birth: Instant,
+    /// True while it stands in the table of messages in need of grants.
+    pub(crate) managed: bool,
+    /// Room in the pool, once there is some.
+    pub(crate) lease: Option<Lease>,
+}
+
+/// What a packet brought.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Added {
+    /// Bytes that had not come before.
+    pub(crate) fresh: usize,
+    /// The range that the packet skipped, if it opened a gap.
+    pub(crate) gap: Option<(usize, usize)>,
+}
+
+impl RxMessage {
+    /// A message of `len` bytes whose sender sends `unscheduled` bytes unasked.
+    pub(crate) fn new(len: usize, unscheduled: usize, birth: Instant) -> Self {
+        let granted = unscheduled.min(len);
+        Self {
+            len,
+            received: 0,
+            recv_end: 0,
+            gaps: Vec::new(),
+            granted,
+            incoming: 0,
+            birth,
+            managed: false,
+            lease: None,
+        }
+    }
+
+    /// Notes that bytes `start..end` (within the message) have come. An empty range brings nothing.
+    pub(crate) fn add(&mut self, start: usize, end: usize) -> Added {
+        debug_assert!(start <= end && end <= self.len, "ranges are checked when packets are parsed");
+        if start == end {
+            return Added { fresh: 0, gap: None };
+        }
+        let mut added = Added { fresh: 0, gap: None };
+        if start < self.recv_end && !self.gaps.is_empty() {
+            added.fresh = self.fill_gaps(start, end);
+        }
+        if end > self.recv_end {
+            if start > self.recv_end {
+                self.gaps.push((self.recv_end, start));
+                added.gap = Some((self.recv_end, start));
+            }
+            added.fresh += end - start.max(self.recv_end);
+            self.recv_end = end;
+        }
+        self.received += added.fresh;
+        added
+    }
+
+    /// Takes `start..end` out of the gaps; returns how many bytes that were.
+    fn fill_gaps(&mut self, start: usize, end: usize) -> usize {
+        let mut filled = 0;
+        let mut i = 0;
+        while i < self.gaps.len() {
+            let (a, b) = self.gaps[i];
+            let (from, to) = (a.max(start), b.min(end));
+            if from >= to {
+                i += 1;
+                continue;
+            }
+            filled += to - from;
+            match (a < from, to < b) {
+                (false, false) => {
+                    self.gaps.remove(i);
+                }
+                (true, false) => {
+                    self.gaps[i].1 = from;
+                    i += 1;
+                }
+                (false, true) => {
+                    self.gaps[i].0 = to;
+                    i += 1;
+                }
+                (true, true) => {
+                    self.gaps[i].1 = from;
+                    self.gaps.insert(i + 1, (to, b));
+                    i += 2;
+                }
+            }
+        }
+        filled
+    }
+
+    /// Bytes still to come.
+    pub(crate) fn remaining(&self) -> usize {
+        self.len - self.received
+    }
+
+    /// True if all bytes have come.
+    pub(crate) fn is_complete(&self) -> bool {
+        self.received == self.len
+    }
+
+    /// Ranges that were granted and have not come: the gaps, then the tail.
+    pub(crate) fn missing(&self) -> impl Iterator<Item = (usize, usize)> + '_ {
+        let tail = (self.recv_end < self.granted).then_some((self.recv_end, self.granted));
+        self.gaps.iter().copied().chain(tail)
+    }
+
+    /// True if the sender owes nothing: all that was granted has come.
+    pub(crate) fn all_granted_came(&self) -> bool {
+        self.gaps.is_empty() && self.recv_end >= self.granted
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn message(len: usize) -> RxMessage {
+        RxMessage::new(len, len, Instant::default())
+    }
+
+    #[test]
+    fn packets_open_shrink_split_and_close_gaps() {
+        let mut m = message(100);
+        assert_eq!(m.add(0, 10), Added { fresh: 10, gap: None });
+        assert_eq!(m.add(50, 60), Added { fresh: 10, gap: Some((10, 50)) });
+        assert_eq!(m.add(20, 30), Added { fresh: 10, gap: None });
+        assert_eq!(m.missing().collect::<Vec<_>>(), [(10, 20), (30, 50), (60, 100)]);
+        assert_eq!(m.add(5, 45).fresh, 25);
+        assert_eq!(m.missing().collect::<Vec<_>>(), [(45, 50), (60, 100)]);
+        assert_eq!(m.add(0, 10).fresh, 0, "a duplicate brings nothing");
+        assert_eq!(m.add(40, 100).fresh, 45);
+        assert!(m.is_complete() && m.missing().next().is_none());
+    }
+
+    proptest! {
+        /// Against a model of one flag a byte: any ranges in any order.
+        #[test]
+        fn ranges_in_any_order_equal_the_byte_model(ranges in proptest::collection::vec((0_usize..200, 0_usize..60), 1..40)) {
+            let mut m = message(200);
+            let mut model = [false; 200];
+            for (start, n) in ranges {
+                let end = (start + n).min(200);
+                let fresh = model[start..end].iter().filter(|come| !**come).count();
+                model[start..end].fill(true);
+                prop_assert_eq!(m.add(start, end).fresh, fresh);
+                prop_assert_eq!(m.received, model.iter().filter(|come| **come).count());
+                let mut missing = [false; 200];
+                for (a, b) in m.missing() {
+                    prop_assert!(a < b);
+                    missing[a..b].fill(true);
+                }
+                for (come, miss) in model.iter().zip(missing) {
+                    prop_assert_eq!(*come, !miss);
+                }
+            }
+        }
+    }
+}

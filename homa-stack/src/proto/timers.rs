@@ -1,0 +1,168 @@
+//! Time: ticks, retransmission requests, give-ups. Source: homa-protocol.md 2.4, 2.9.
+
+use super::endpoint::Endpoint;
+use super::event::RpcError;
+use super::grants::{Decision, RpcKey};
+use super::output::{Body, Control};
+use super::rpc::{Rpc, State};
+use crate::trace;
+use crate::units::{Instant, Nanos};
+use crate::wire::{Kind, ends};
+
+/// Most that repeated BUSYs stretch the interval between RESENDs.
+const MAX_BUSY_FACTOR: u32 = 8;
+
+/// Tick while there is nothing but memories of requests.
+const IDLE_TICK: Nanos = Nanos::from_secs(1);
+
+/// What a tick asks of an RPC.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Due {
+    Nothing,
+    Resend,
+    NeedAck,
+    GiveUp,
+}
+
+impl Endpoint {
+    /// When [`Self::handle_timeout`] should be called next, if ever.
+    pub fn next_deadline(&self) -> Option<Instant> {
+        match (self.next_tick, self.next_fifo) {
+            (Some(a), Some(b)) => Some(a.min(b)),
+            (a, b) => a.or(b),
+        }
+    }
+
+    /// Does what is due at `now`; without effect if that is nothing. A caller that comes late loses ticks: silence
+    /// while this host did not listen is not held against the peer.
+    pub fn handle_timeout(&mut self, now: Instant) {
+        if self.next_fifo.is_some_and(|at| at <= now) {
+            self.next_fifo = None;
+            self.grant_by_age(now);
+        }
+        if self.next_tick.is_some_and(|at| at <= now) {
+            self.tick(now);
+            let idle = self.rpcs.is_empty();
+            self.next_tick = match (idle, self.tombstones.is_empty()) {
+                (false, _) => Some(now + self.config.tick),
+                (true, false) => Some(now + IDLE_TICK),
+                (true, true) => None,
+            };
+        }
+    }
+
+    fn tick(&mut self, now: Instant) {
+        self.ticks += 1;
+        self.count_grantable(now);
+        self.tombstones.expire(now);
+        let mut due = std::mem::take(&mut self.due);
+        for (key, rpc) in &mut self.rpcs {
+            let silence = self.ticks.saturating_sub(self.peers[rpc.peer].heard);
+            match self.config.on_tick(rpc, silence) {
+                Due::Nothing => {}
+                what => due.push((key, what)),
+            }
+        }
+        for (key, what) in due.drain(..) {
+            match what {
+                Due::Nothing => {}
+                Due::Resend => self.ask_for_missing(key, self.config.control_priority()),
+                Due::NeedAck => self.send_need_ack(key),
+                Due::GiveUp => self.give_up(key),
+            }
+        }
+        self.due = due;
+    }
+
+    fn send_need_ack(&mut self, key: RpcKey) {
+        let rpc = &mut self.rpcs[key];
+        let step = rpc.next_need_ack.min(self.config.need_ack_max_ticks.max(1));
+        rpc.next_need_ack += step;
+        let (id, port, ticks) = (rpc.id, rpc.peer_port, rpc.done);
+        let header = ends(rpc.port, port, id);
+        let peer = rpc.peer;
+        self.trace.record(trace::Event::NeedAckTx { id: id.low(), peer: self.peers[peer].tag, port, ticks });
+        self.control.push_back(Control::new(peer, header, Body::Bare(Kind::NeedAck)));
+    }
+
+    fn give_up(&mut self, key: RpcKey) {
+        let rpc = &self.rpcs[key];
+        let (id, peer, state) = (rpc.id, rpc.peer, rpc.state);
+        let tag = self.peers[peer].tag;
+        self.trace.record(trace::Event::TimedOut { id: id.low(), peer: tag, state: state.code() });
+        if id.is_client() {
+            self.metrics.rpc_timeouts += 1;
+            return self.fail(key, RpcError::TimedOut);
+        }
+        self.metrics.server_rpc_discards += 1;
+        if state == State::Outgoing {
+            self.metrics.need_ack_giveups += 1;
+        } else {
+            // It never ran: its client may send it again.
+            self.metrics.rpc_timeouts += 1;
+            self.tombstones.remove(peer, id);
+        }
+        self.end(key);
+    }
+
+    fn grant_by_age(&mut self, now: Instant) {
+        self.grants.fill(&self.config, Self::view(&self.rpcs));
+        if let Some((rpc, offset)) = self.grants.oldest(&self.config, Self::view(&self.rpcs)) {
+            let granted = self.rpcs[rpc].rx.as_ref().map_or(offset, |rx| rx.granted);
+            self.metrics.fifo_grant_bytes += (offset - granted) as u64;
+            let priority = self.config.second_priority();
+            self.apply_grant(Decision { rpc, offset, priority, was_needy: false });
+        }
+        if !self.grants.is_empty() {
+            self.next_fifo = self.config.fifo_interval().map(|span| now + span);
+        }
+    }
+}
+
+impl super::config::Config {
+    /// Counts a tick for `rpc`, whose peer was last heard `silence` ticks ago.
+    fn on_tick(&self, rpc: &mut Rpc, silence: u64) -> Due {
+        if rpc.state == State::Outgoing && !rpc.is_client() {
+            return self.on_response_tick(rpc, silence);
+        }
+        let waits_for_us = match (rpc.state, &rpc.rx, &rpc.tx) {
+            (State::InService, ..) => true,
+            (State::Incoming, Some(rx), _) => rx.lease.is_none() || rx.all_granted_came(),
+            (State::Outgoing, _, Some(tx)) => tx.can_send(),
+            _ => false,
+        };
+        if waits_for_us {
+            rpc.silent = 0;
+            return Due::Nothing;
+        }
+        rpc.silent += 1;
+        if rpc.silent >= self.timeout_ticks {
+            return Due::GiveUp;
+        }
+        let factor = 1 << rpc.busy.min(MAX_BUSY_FACTOR.ilog2());
+        let late = rpc.silent.checked_sub(self.resend_ticks * factor);
+        match late {
+            Some(late) if late % (self.resend_interval.max(1) * factor) == 0 => Due::Resend,
+            _ => Due::Nothing,
+        }
+    }
+
+    /// A server that has sent its response waits for the ACK.
+    fn on_response_tick(&self, rpc: &mut Rpc, silence: u64) -> Due {
+        rpc.silent = 0;
+        let sent = rpc.tx.as_ref().is_some_and(|tx| tx.left() == 0);
+        if !sent {
+            // Waits for grants. A client that is gone will never send any.
+            return if silence >= u64::from(self.timeout_ticks) { Due::GiveUp } else { Due::Nothing };
+        }
+        rpc.done += 1;
+        let patience = u64::from(self.timeout_ticks);
+        if u64::from(rpc.done) > 10 * patience || u64::from(rpc.done) >= patience && silence >= patience {
+            Due::GiveUp
+        } else if rpc.done >= rpc.next_need_ack {
+            Due::NeedAck
+        } else {
+            Due::Nothing
+        }
+    }
+}

@@ -1,0 +1,165 @@
+//! An outgoing message: what was sent, what may be sent, what must be sent again.
+
+use super::payload::Payload;
+
+/// An outgoing message.
+#[derive(Debug)]
+pub(crate) struct TxMessage {
+    pub(crate) payload: Payload,
+    pub(crate) len: usize,
+    /// First byte that was never sent.
+    pub(crate) next: usize,
+    /// Bytes below this may be sent; never above `len`.
+    pub(crate) granted: usize,
+    /// Bytes that need no grant; a packet ends exactly there.
+    pub(crate) unscheduled: usize,
+    /// Level of scheduled packets, from the latest GRANT.
+    pub(crate) priority: u8,
+    /// Data bytes in a full packet.
+    segment: usize,
+    /// Ranges to send again, in order, apart.
+    resend: Vec<(usize, usize)>,
+    /// Level of retransmissions, from the latest RESEND.
+    pub(crate) resend_priority: u8,
+}
+
+impl TxMessage {
+    /// A message of which nothing was sent, in packets of `segment` data bytes.
+    pub(crate) fn new(payload: Payload, unsched_bytes: usize, segment: usize) -> Self {
+        let len = payload.len();
+        let unscheduled = unsched_bytes.min(len);
+        Self {
+            payload,
+            len,
+            next: 0,
+            granted: unscheduled,
+            unscheduled,
+            priority: 0,
+            segment,
+            resend: Vec::new(),
+            resend_priority: 0,
+        }
+    }
+
+    /// Bytes never sent: the SRPT key.
+    pub(crate) fn left(&self) -> usize {
+        self.len - self.next
+    }
+
+    /// True if a packet with new data may go out. A packet goes out whole once its first byte is granted.
+    pub(crate) fn can_send(&self) -> bool {
+        self.next < self.granted
+    }
+
+    /// End of the packet that byte `start` begins.
+    fn segment_end(&self, start: usize) -> usize {
+        let limit = if start < self.unscheduled { self.unscheduled } else { self.len };
+        (start + self.segment).min(limit)
+    }
+
+    /// First byte of the packet that carried byte `offset`.
+    fn segment_start(&self, offset: usize) -> usize {
+        let base = if offset < self.unscheduled { 0 } else { self.unscheduled };
+        offset - (offset - base) % self.segment
+    }
+
+    /// The next packet with new data; the bytes then count as sent.
+    pub(crate) fn take_new(&mut self) -> Option<(usize, usize)> {
+        if !self.can_send() {
+            return None;
+        }
+        let start = self.next;
+        self.next = self.segment_end(start);
+        Some((start, self.next))
+    }
+
+    /// The next packet to send again.
+    pub(crate) fn take_resend(&mut self) -> Option<(usize, usize)> {
+        let &(start, end) = self.resend.first()?;
+        let cut = self.segment_end(start);
+        if cut >= end {
+            self.resend.remove(0);
+        } else {
+            self.resend[0].0 = cut;
+        }
+        Some((start, cut))
+    }
+
+    /// Asks for the packets that carried `start..end` to be sent again, as they were. Bytes never sent, or already
+    /// asked for, are not asked for again. True if there is something to send.
+    pub(crate) fn ask_again(&mut self, start: usize, end: usize) -> bool {
+        let end = end.min(self.next);
+        if start < end {
+            let (mut a, mut b) = (self.segment_start(start), self.segment_end(self.segment_start(end - 1)));
+            self.resend.retain(|&(x, y)| {
+                let apart = y < a || b < x;
+                if !apart {
+                    (a, b) = (a.min(x), b.max(y));
+                }
+                apart
+            });
+            let at = self.resend.partition_point(|&(x, _)| x < a);
+            self.resend.insert(at, (a, b));
+        }
+        !self.resend.is_empty()
+    }
+
+    /// True if packets wait to be sent again.
+    pub(crate) fn has_resend(&self) -> bool {
+        !self.resend.is_empty()
+    }
+
+    /// Raises the limit to `offset`; returns by how much (0 or less: a stale grant).
+    pub(crate) fn grant(&mut self, offset: usize) -> i64 {
+        let offset = offset.min(self.len);
+        let increment = offset as i64 - self.granted as i64;
+        self.granted = self.granted.max(offset);
+        increment
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn message(len: usize, unscheduled: usize) -> TxMessage {
+        TxMessage::new(Payload::from(vec![7; len]), unscheduled, 1000)
+    }
+
+    #[test]
+    fn a_packet_ends_at_the_unscheduled_limit_and_later_ones_need_only_their_first_byte_granted() {
+        let mut m = message(10_000, 2_500);
+        let sent: Vec<_> = std::iter::from_fn(|| m.take_new()).collect();
+        assert_eq!(sent, [(0, 1000), (1000, 2000), (2000, 2500)]);
+        assert_eq!(m.grant(2_501), 1);
+        assert_eq!(m.take_new(), Some((2500, 3500)), "overshoots the grant by less than a packet");
+        assert_eq!(m.take_new(), None);
+        assert_eq!(m.grant(2_000), -501, "a stale grant lowers nothing");
+        assert_eq!(m.grant(u32::MAX as usize), 10_000 - 2_501);
+        assert_eq!(m.left(), 6_500);
+    }
+
+    #[test]
+    fn what_is_sent_again_has_the_packets_of_the_first_time() {
+        let mut m = message(10_000, 2_500);
+        m.grant(10_000);
+        let sent: Vec<_> = std::iter::from_fn(|| m.take_new()).collect();
+        assert!(m.ask_again(1_500, 2_600));
+        assert!(m.ask_again(4_000, 4_001));
+        assert!(m.ask_again(1_999, 2_000), "inside what is asked for already");
+        let again: Vec<_> = std::iter::from_fn(|| m.take_resend()).collect();
+        assert_eq!(again, [(1000, 2000), (2000, 2500), (2500, 3500), (3500, 4500)]);
+        assert!(again.iter().all(|packet| sent.contains(packet)));
+        assert!(!m.has_resend());
+    }
+
+    #[test]
+    fn bytes_that_were_never_sent_are_not_sent_again() {
+        let mut m = message(10_000, 2_500);
+        assert!(!m.ask_again(0, 10_000));
+        m.take_new();
+        assert!(m.ask_again(0, usize::MAX));
+        assert_eq!(m.take_resend(), Some((0, 1000)));
+        assert_eq!(m.take_resend(), None);
+    }
+}
