@@ -1,1 +1,30 @@
-//! cperf
+//! Runs benchmarks of Homa and TCP over many nodes: makes the nodes, loads them, measures, reports, removes everything.
+//!
+//! | layer | module | what it does |
+//! | --- | --- | --- |
+//! | command line | [`cli`] | subcommands, options, exit codes |
+//! | a run | [`run`] | steps in order, time-outs, signals, what is kept after a failure |
+//! | nodes | [`testbed`], [`node`] | where `cp-node` runs, and talking to it |
+//! | files | [`outdir`], [`manifest`] | the directory of a run and what is in it |
+//! | reports | [`report`] | from files to tables, JSON and plots; knows no testbed |
+//!
+//! Data flow: options → [`testbed::Testbed`] → `cp-node` processes → `.rtts`, `.metrics`, `.tt`, logs in the run's
+//! directory → [`report`] → standard output, `results.json`, `reports/`.
+//!
+//! Not here: load generation and transports (`cp-node`), analysis of traces (`tthoma`).
+
+mod basic;
+pub mod cli;
+pub mod error;
+pub mod journal;
+pub mod manifest;
+pub mod netlink;
+pub mod node;
+pub mod outdir;
+pub mod rates;
+pub mod report;
+pub mod run;
+pub mod signals;
+pub mod testbed;
+
+pub mod sys;

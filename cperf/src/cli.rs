@@ -1,0 +1,230 @@
+//! Command line.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use crate::rates;
+use crate::report::slowdown::Definition;
+
+/// Benchmarks of the Homa and TCP transports over many nodes.
+#[derive(Debug, Parser)]
+#[command(name = "cperf", version, after_help = EXIT_CODES)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+const EXIT_CODES: &str = "\
+Exit codes: 0 done; 1 a run failed (what was measured is kept); 2 wrong usage or input; 3 a node, an interface or a \
+privilege is missing; 130 interrupted (what was measured is kept).
+Results go to standard output, everything else to standard error.";
+
+/// Subcommands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Run a benchmark: make nodes, load them, measure, report
+    #[command(after_help = RUN_HELP)]
+    Run(Box<RunArgs>),
+}
+
+const RUN_HELP: &str = "\
+Examples:
+  cperf run w4 --nodes 4                   Homa, then TCP, on four nodes of this machine
+  cperf run 100 --nodes 2 --gbps 0.01      messages of 100 bytes
+  cperf run basic                          round-trip times of each transport without load
+
+Workloads: w1 (Facebook key-value store), w2 (Google search), w3 (Google, all RPCs), w4 (Facebook Hadoop), \
+w5 (web search), starve (100 KB to 1 MB), or a message length in bytes. Responses are as long as their requests.
+
+Load: the rule for --gbps is printed with it under --help; offered and achieved load are in every result.
+
+Files, in --out: manifest.json, results.json, cperf.log, node<k>.log, <protocol>_<workload>-<k>.rtts (from sending) and \
+.rtts.due (from the due time), .metrics, traces/node<k>.tt, reports/ (plots as SVG and PNG, column files).
+
+Exit codes: 0 done; 1 a run failed (what was measured is kept); 2 wrong usage or input; 3 a node, an interface or a \
+privilege is missing; 130 interrupted (what was measured is kept; a second Ctrl-C ends at once).";
+
+/// Options of `cperf run`.
+#[derive(Clone, Debug, Args, serde::Serialize)]
+pub struct RunArgs {
+    /// w1, w2, w3, w4, w5, starve, a message length in bytes, or basic (round-trip times without load)
+    pub workload: String,
+    /// Where the nodes are: netns are network namespaces of this machine, without root
+    #[arg(long, value_enum, default_value_t = TestbedKind::Netns)]
+    pub testbed: TestbedKind,
+    /// Number of nodes, 2 to 256; each is client and server
+    #[arg(short, long, default_value_t = 4, value_name = "N")]
+    pub nodes: usize,
+    /// Protocols to compare, one after another under the same load
+    #[arg(long, value_enum, value_delimiter = ',', default_value = "homa,tcp", value_name = "LIST")]
+    pub protocols: Vec<Protocol>,
+    /// Load; the texts for `--help` are below.
+    #[arg(short = 'b', long, value_name = "GBPS", help = GBPS_HELP, long_help = gbps_help())]
+    pub gbps: Option<f64>,
+    /// Length of the measured interval of each protocol, seconds
+    #[arg(short, long, default_value_t = 5.0, value_name = "S")]
+    pub seconds: f64,
+    /// Time under load before measuring starts, seconds
+    #[arg(long, default_value_t = 1.0, value_name = "S")]
+    pub warmup: f64,
+    /// Seed of message lengths, destinations and sending times; the same seed makes the same load
+    #[arg(long, default_value_t = 1, value_name = "N")]
+    pub seed: u64,
+    /// Directory for all files; must be empty or not exist [default: out/<workload>-<time>]
+    #[arg(short, long, value_name = "DIR")]
+    pub out: Option<PathBuf>,
+    /// Results on standard output
+    #[arg(long, value_enum, default_value_t = Format::Table)]
+    pub format: Format,
+    /// Most requests outstanding from a node at once
+    #[arg(long, default_value_t = 200, value_name = "N")]
+    pub client_max: u32,
+    /// MTU of all links, bytes
+    #[arg(long, default_value_t = 1500, value_name = "BYTES")]
+    pub mtu: u32,
+    /// What a round-trip time is divided by
+    #[arg(long, value_enum, default_value_t = Definition::Atc21)]
+    pub slowdown: Definition,
+    /// Round-trip time of an empty message, us, for --slowdown fixed
+    #[arg(long, default_value_t = 15.0, value_name = "US")]
+    pub base_usecs: f64,
+    /// Link speed, Mbit/s, for --slowdown fixed and alt
+    #[arg(long, default_value_t = 25_000.0, value_name = "MBPS")]
+    pub link_mbps: f64,
+    /// Samples per message length in the unloaded run that --slowdown atc21 and alt need
+    #[arg(long, default_value_t = 15, value_name = "N")]
+    pub unloaded_samples: u32,
+    /// Homa client ports per node
+    #[arg(long, default_value_t = 1, value_name = "N")]
+    pub client_ports: u16,
+    /// Homa server ports per node
+    #[arg(long, default_value_t = 1, value_name = "N")]
+    pub server_ports: u16,
+    /// TCP client ports (sending threads) per node
+    #[arg(long, default_value_t = 1, value_name = "N")]
+    pub tcp_client_ports: u16,
+    /// TCP server ports per node
+    #[arg(long, default_value_t = 1, value_name = "N")]
+    pub tcp_server_ports: u16,
+    /// Receiving threads per TCP client port
+    #[arg(long, default_value_t = 1, value_name = "N")]
+    pub tcp_port_receivers: u16,
+    /// Threads per TCP server port
+    #[arg(long, default_value_t = 1, value_name = "N")]
+    pub tcp_port_threads: u16,
+    /// How TCP threads wait: asleep in epoll, or spinning
+    #[arg(long, value_enum, default_value_t = TcpWait::Epoll)]
+    pub tcp_wait: TcpWait,
+    /// TCP congestion control [default: the kernel's]
+    #[arg(long, value_name = "NAME")]
+    pub tcp_cc: Option<String>,
+    /// Longest time that a node spins for the next event before it sleeps, us [default: cp-node's]
+    #[arg(long, value_name = "US")]
+    pub poll_usecs: Option<u32>,
+    /// basic: round trips per transport and round (a quarter of it for tcp-block)
+    #[arg(long, default_value_t = 20_000, value_name = "N")]
+    pub count: u32,
+    /// basic: rounds; transports take turns, results are medians over rounds
+    #[arg(long, default_value_t = 5, value_name = "N")]
+    pub rounds: u32,
+    /// basic: message length, bytes
+    #[arg(long, default_value_t = 100, value_name = "BYTES")]
+    pub length: u32,
+}
+
+const GBPS_HELP: &str = "Load: message payload per node and direction, 10^9 bit/s, requests and responses together; 0 is \
+                         as much as --client-max allows [default: by machine and workload, see --help]";
+
+/// The long form also has the rule and its figures on this machine.
+fn gbps_help() -> String {
+    let share = |name: &str, mean| format!("{name} {}", rates::default_gbps(rates::cores(), 4, mean));
+    let here = [share("w1", 192.8), share("w3", 2_567.7), share("w4", 61_008.1)].join(", ");
+    let cores = rates::cores();
+    format!("{GBPS_HELP}. Rule: {}. On this machine ({cores} cores), 4 nodes: {here}.", rates::RULE)
+}
+
+/// Kinds of testbed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, serde::Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum TestbedKind {
+    /// Network namespaces of this machine
+    Netns,
+    /// Simulated nodes (not available in this version)
+    Sim,
+    /// Machines reached by SSH (not available in this version)
+    Ssh,
+}
+
+/// Transports under load.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, serde::Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Protocol {
+    /// This project's Homa
+    Homa,
+    /// The kernel's TCP
+    Tcp,
+}
+
+impl Protocol {
+    /// As on the command line.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Homa => "homa",
+            Self::Tcp => "tcp",
+        }
+    }
+}
+
+/// How TCP threads wait for data.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, serde::Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum TcpWait {
+    /// Asleep
+    Epoll,
+    /// Busy
+    Spin,
+}
+
+impl TcpWait {
+    /// As on the command line.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Epoll => "epoll",
+            Self::Spin => "spin",
+        }
+    }
+}
+
+/// Form of the results on standard output.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, serde::Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Format {
+    /// For people
+    Table,
+    /// As in results.json
+    Json,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_definition_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn help_states_units_defaults_and_exit_codes() {
+        let mut run = Cli::command().find_subcommand("run").expect("it is there").clone();
+        let help = run.render_long_help().to_string();
+        for part in
+            ["seconds", "bytes", "10^9 bit/s", "[default: 4]", "[default: 200]", "Exit codes: 0", "130", "Rule:"]
+        {
+            assert!(help.contains(part), "no `{part}` in:\n{help}");
+        }
+    }
+}

@@ -1,0 +1,69 @@
+//! Why a command stops, and the exit code that tells it.
+
+use std::process::ExitCode;
+
+/// Reasons with an exit code of their own; every other error means that a run failed (code 1).
+#[derive(Debug, thiserror::Error)]
+pub enum Stop {
+    /// Wrong usage or input: code 2.
+    #[error("{0}")]
+    Usage(String),
+    /// A node, an interface or a privilege is missing: code 3.
+    #[error("{0}")]
+    Missing(String),
+    /// Ctrl-C or a termination signal: code 130.
+    #[error("interrupted by a signal")]
+    Interrupted,
+}
+
+impl Stop {
+    /// The code for the shell.
+    pub fn code(&self) -> u8 {
+        match self {
+            Self::Usage(_) => 2,
+            Self::Missing(_) => 3,
+            Self::Interrupted => 130,
+        }
+    }
+}
+
+/// The exit code for `err`: that of the first [`Stop`] in its chain of causes, else 1.
+pub fn exit_code(err: &anyhow::Error) -> ExitCode {
+    ExitCode::from(code(err))
+}
+
+/// As [`exit_code`], as a number.
+pub fn code(err: &anyhow::Error) -> u8 {
+    // `downcast_ref` also finds a `Stop` that was attached as context; the chain finds one used as a source.
+    let stop = err.downcast_ref::<Stop>().or_else(|| err.chain().find_map(|cause| cause.downcast_ref::<Stop>()));
+    stop.map_or(1, Stop::code)
+}
+
+/// Whether the reader of our standard output has gone: `head` has seen enough, which is no error.
+pub fn is_broken_pipe(err: &anyhow::Error) -> bool {
+    err.chain().any(|cause| {
+        cause.downcast_ref::<std::io::Error>().is_some_and(|err| err.kind() == std::io::ErrorKind::BrokenPipe)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use anyhow::{Context as _, anyhow};
+
+    #[test]
+    fn the_code_survives_context_and_the_rest_is_one() {
+        let usage = Err::<(), _>(Stop::Usage("bad".into())).context("reading options").unwrap_err();
+        assert_eq!(code(&usage), 2);
+        assert_eq!(code(&anyhow!(Stop::Missing("none".into()))), 3);
+        assert_eq!(code(&anyhow!(Stop::Interrupted)), 130);
+        assert_eq!(code(&anyhow!("a node died")), 1);
+    }
+
+    #[test]
+    fn only_a_broken_pipe_is_a_broken_pipe() {
+        let pipe = std::io::Error::from(std::io::ErrorKind::BrokenPipe);
+        assert!(is_broken_pipe(&anyhow!(pipe).context("printing")));
+        assert!(!is_broken_pipe(&anyhow!(std::io::Error::from(std::io::ErrorKind::NotFound))));
+    }
+}

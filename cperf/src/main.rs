@@ -1,0 +1,27 @@
+//! The `cperf` program. It is also every node's `cp-node`: nodes run this file again with `cp-node` as first word, so
+//! that one binary is all that has to be built and copied.
+
+use std::ffi::OsString;
+use std::process::ExitCode;
+
+use clap::Parser as _;
+use cperf::cli::{Cli, Command};
+use cperf::error;
+
+fn main() -> ExitCode {
+    let mut words = std::env::args_os();
+    if words.by_ref().nth(1).is_some_and(|word| word == "cp-node") {
+        return cp_node::main(std::iter::once(OsString::from("cp-node")).chain(words));
+    }
+    let result = match Cli::parse().command {
+        Command::Run(args) => cperf::run::run(&args),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(err) if error::is_broken_pipe(&err) => ExitCode::SUCCESS, // the reader, `head` say, has enough
+        Err(err) => {
+            eprintln!("cperf: {err:#}");
+            error::exit_code(&err)
+        }
+    }
+}

@@ -1,0 +1,11 @@
+//! From the files of a run to tables, JSON and plots. Nothing here knows on what testbed the files were made.
+
+pub mod cdf;
+pub mod data;
+pub mod digest;
+pub mod metrics;
+pub mod plot;
+pub mod results;
+pub mod rtts;
+pub mod slowdown;
+pub mod table;

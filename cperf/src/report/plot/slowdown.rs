@@ -1,0 +1,132 @@
+//! Slowdown against message length. The x axis is linear in the number of messages, not in their length, so that each
+//! length gets the width of its share.
+
+use plotters::coord::Shift;
+use plotters::prelude::*;
+use plotters::style::text_anchor::{HPos, Pos, VPos};
+
+use super::{Curve, FONT, decade_above, decade_label, label, length_label, shades};
+
+/// Draws one chart. P99 in the dark shade, P50 in the light one.
+pub(super) fn draw<DB: DrawingBackend>(
+    root: &DrawingArea<DB, Shift>,
+    title: &str,
+    definition: &str,
+    curves: &[Curve<'_>],
+) -> anyhow::Result<()>
+where
+    DB::ErrorType: 'static,
+{
+    root.fill(&WHITE)?;
+    let steps: Vec<_> = curves.iter().map(|curve| (curve.protocol, steps(curve))).collect();
+    let values = || steps.iter().flat_map(|(_, (p50, p99))| p50.iter().chain(p99)).map(|&(_, y)| y);
+    let top = decade_above(values().fold(1000.0, f64::max));
+    let bottom = values().fold(1.0, f64::min).max(0.01); // a time below the unloaded median is possible
+    let bottom = if bottom < 1.0 { 10f64.powf(bottom.log10().floor()) } else { 1.0 };
+    let mut chart = ChartBuilder::on(root)
+        .caption(title, (FONT, 20))
+        .margin(12)
+        .margin_right(28)
+        .x_label_area_size(58)
+        .y_label_area_size(62)
+        .build_cartesian_2d(0f64..1f64, (bottom..top).log_scale())?;
+    let lengths = lengths_at_tenths(curves);
+    chart
+        .configure_mesh()
+        .x_labels(11)
+        .x_label_formatter(&|x| tenth_label(&lengths, *x))
+        .y_label_formatter(&|y| decade_label(*y))
+        .x_desc("message length, bytes (linear in the number of messages; 10 % of them between two marks)")
+        .y_desc("slowdown")
+        .label_style((FONT, 14))
+        .axis_desc_style((FONT, 15))
+        .light_line_style(RGBColor(0xee, 0xee, 0xee))
+        .bold_line_style(RGBColor(0xcc, 0xcc, 0xcc))
+        .draw()?;
+    for (protocol, (p50, p99)) in steps {
+        let (dark, light) = shades(protocol);
+        for (name, points, colour) in [("P99", p99, dark), ("P50", p50, light)] {
+            chart
+                .draw_series(LineSeries::new(points, colour.stroke_width(2)))?
+                .label(format!("{} {name}", label(protocol)))
+                .legend(move |(x, y)| PathElement::new([(x, y), (x + 18, y)], colour.stroke_width(3)));
+        }
+    }
+    chart
+        .configure_series_labels()
+        .position(SeriesLabelPosition::UpperLeft)
+        .margin(10)
+        .legend_area_size(24)
+        .label_font((FONT, 15))
+        .background_style(WHITE.mix(0.9))
+        .border_style(RGBColor(0xbb, 0xbb, 0xbb))
+        .draw()?;
+    let (width, _) = root.dim_in_pixel();
+    let centred = TextStyle::from((FONT, 13).into_font()).color(&RGBColor(0x55, 0x55, 0x55));
+    let centred = centred.pos(Pos::new(HPos::Right, VPos::Top));
+    let right = i32::try_from(width).unwrap_or(i32::MAX) - 28;
+    root.draw(&Text::new(format!("slowdown {definition}"), (right, 38), centred))?;
+    Ok(())
+}
+
+/// The P50 and P99 of each length as steps: a length's value holds over its share of the messages.
+fn steps(curve: &Curve<'_>) -> (Vec<(f64, f64)>, Vec<(f64, f64)>) {
+    let (mut p50, mut p99) = (Vec::new(), Vec::new());
+    let mut seen = 0;
+    for bucket in &curve.digest.buckets {
+        let from = seen as f64 / curve.digest.samples as f64;
+        seen += bucket.len();
+        let to = seen as f64 / curve.digest.samples as f64;
+        let least = curve.optimal.ns(bucket.length);
+        for (points, (num, den)) in [(&mut p50, (1, 2)), (&mut p99, (99, 100))] {
+            let slowdown = bucket.percentile_ns(num, den) as f64 / least;
+            points.extend([(from, slowdown), (to, slowdown)]);
+        }
+    }
+    (p50, p99)
+}
+
+/// Message length at 0 %, 10 % … 100 % of the messages of the first curve; all curves have the same workload.
+fn lengths_at_tenths(curves: &[Curve<'_>]) -> Vec<u32> {
+    let Some(digest) = curves.iter().map(|curve| curve.digest).max_by_key(|digest| digest.samples) else {
+        return Vec::new();
+    };
+    let tenths = (0..=10).filter_map(|tenth| {
+        let mut seen = 0;
+        digest.buckets.iter().find_map(|bucket| {
+            seen += bucket.len();
+            (seen * 10 > tenth * digest.samples || seen == digest.samples).then_some(bucket.length)
+        })
+    });
+    tenths.collect()
+}
+
+/// Label of a mark on the x axis.
+fn tenth_label(lengths: &[u32], x: f64) -> String {
+    lengths.get((x * 10.0).round() as usize).map(|&length| length_label(length)).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::super::digest::Collector;
+    use super::super::super::rtts::Sample;
+    use super::super::super::slowdown::Optimal;
+    use super::*;
+
+    #[test]
+    fn steps_are_as_wide_as_the_share_of_their_length() {
+        let mut collector = Collector::default();
+        for (length, rtt_ns) in [(100, 1000), (200, 2000), (200, 2000), (200, 4000)] {
+            collector.add(Sample { length, rtt_ns });
+        }
+        let (digest, optimal) = (collector.finish(), Optimal::fixed(1.0, f64::INFINITY));
+        let curve = Curve { protocol: "homa", digest: &digest, optimal: &optimal };
+        let (p50, p99) = steps(&curve);
+        assert_eq!(p50, [(0.0, 1.0), (0.25, 1.0), (0.25, 2.0), (1.0, 2.0)]);
+        assert_eq!(p99[3], (1.0, 4.0));
+        let lengths = lengths_at_tenths(&[curve]);
+        assert_eq!(lengths, [100, 100, 100, 200, 200, 200, 200, 200, 200, 200, 200]);
+        assert_eq!(tenth_label(&lengths, 0.2999), "200");
+        assert_eq!(tenth_label(&[], 0.5), "");
+    }
+}

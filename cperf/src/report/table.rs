@@ -1,0 +1,163 @@
+//! Results as text for people.
+
+use std::fmt::Write as _;
+
+use super::results::{ProtocolResult, Status};
+
+/// Everything about the protocols of one run. `slowdown` is the definition in use.
+pub fn run(workload: &str, results: &[ProtocolResult], slowdown: &str) -> String {
+    let mut text = String::new();
+    load(&mut text, results);
+    short(&mut text, results);
+    let _ = writeln!(text, "\nSlowdown by message length, {workload} (slowdown {slowdown})");
+    let _ = writeln!(text, "all RPCs:");
+    for result in results {
+        let show = |value: Option<f64>| value.map_or_else(|| "-".to_owned(), |value| format!("{value:.2}"));
+        let (mean, p99) = (show(result.slowdown_mean), show(result.slowdown_p99));
+        let (due_mean, due_p99) = (show(result.due_slowdown_mean), show(result.due_slowdown_p99));
+        let _ = writeln!(
+            text,
+            "  {:<6} mean {mean:>8}  P99 {p99:>8}   from due time: mean {due_mean:>8}  P99 {due_p99:>8}",
+            result.protocol
+        );
+    }
+    by_length(&mut text, results);
+    warnings(&mut text, results);
+    text
+}
+
+/// What was asked for and what came.
+fn load(text: &mut String, results: &[ProtocolResult]) {
+    let _ = writeln!(text, "Load (message payload per node and direction, requests and responses)");
+    let _ = writeln!(text, "  protocol  offered Gbps  achieved Gbps      %      RPCs   RPCs/s  errors  unfinished");
+    for result in results {
+        let elapsed = result.elapsed_s.filter(|elapsed| *elapsed > 0.0);
+        let achieved = result.achieved_gbps.map_or_else(|| "-".to_owned(), |gbps| format!("{gbps:.4}"));
+        let percent = result.achieved_gbps.filter(|_| result.offered_gbps > 0.0);
+        let percent =
+            percent.map_or_else(|| "-".to_owned(), |gbps| format!("{:.1}", 100.0 * gbps / result.offered_gbps));
+        let rate = elapsed.map_or_else(|| "-".to_owned(), |elapsed| format!("{:.0}", result.rpcs as f64 / elapsed));
+        let offered =
+            if result.offered_gbps > 0.0 { format!("{:.4}", result.offered_gbps) } else { "unlimited".to_owned() };
+        let _ = writeln!(
+            text,
+            "  {:<8}  {offered:>12}  {achieved:>13}  {percent:>5}  {:>8}  {rate:>7}  {:>6}  {:>10}",
+            result.protocol, result.rpcs, result.errors, result.outstanding
+        );
+    }
+}
+
+/// Round-trip times of the shortest messages.
+fn short(text: &mut String, results: &[ProtocolResult]) {
+    let _ = writeln!(text, "\nShort messages: the shortest 10 % (below 1500 bytes), round-trip time in us");
+    let _ = writeln!(text, "                                      from sending                  from due time");
+    let _ = writeln!(text, "  protocol   count  longest B      P50       P99     P99.9        P50       P99     P99.9");
+    for result in results {
+        let show = |value: Option<u64>| value.map_or_else(|| "-".to_owned(), |ns| format!("{:.1}", ns as f64 / 1000.0));
+        let longest = result.short_longest_bytes.map_or_else(|| "-".to_owned(), |bytes| bytes.to_string());
+        let _ = writeln!(
+            text,
+            "  {:<8} {:>7}  {longest:>9} {:>8}  {:>8}  {:>8}   {:>8}  {:>8}  {:>8}",
+            result.protocol,
+            result.short_rpcs,
+            show(result.short_rtt_p50_ns),
+            show(result.short_rtt_p99_ns),
+            show(result.short_rtt_p999_ns),
+            show(result.short_due_p50_ns),
+            show(result.short_due_p99_ns),
+            show(result.short_due_p999_ns),
+        );
+    }
+}
+
+/// The deciles, protocols side by side if they have the same rows, else one after another.
+fn by_length(text: &mut String, results: &[ProtocolResult]) {
+    for result in results.iter().filter(|result| !result.by_length.is_empty()) {
+        let _ = writeln!(text, "{}:", result.protocol);
+        let _ =
+            writeln!(text, "  length bytes          up to %     RPCs  slowdown P50       P99    RTT us P50        P99");
+        for row in &result.by_length {
+            let range = format!("{}-{}", row.min_length_bytes, row.max_length_bytes);
+            let _ = writeln!(
+                text,
+                "  {range:<20} {:>8.1} {:>8}  {:>12.2}  {:>8.2}  {:>12.1}  {:>9.1}",
+                row.cum_percent,
+                row.rpcs,
+                row.slowdown_p50,
+                row.slowdown_p99,
+                row.rtt_p50_ns as f64 / 1000.0,
+                row.rtt_p99_ns as f64 / 1000.0,
+            );
+        }
+    }
+}
+
+/// What a reader must know before believing the figures above.
+fn warnings(text: &mut String, results: &[ProtocolResult]) {
+    for result in results {
+        let name = &result.protocol;
+        if result.status != Status::Complete {
+            let _ = writeln!(text, "WARNING: {name} was stopped before its interval was over; its figures are partial");
+        }
+        if result.fell_short() {
+            let share = result.achieved_gbps.unwrap_or(0.0) / result.offered_gbps * 100.0;
+            let _ = writeln!(
+                text,
+                "WARNING: {name} carried only {share:.1} % of the offered load, so its times are those of an \
+                 overloaded machine; use a lower --gbps"
+            );
+        }
+        if result.errors > 0 {
+            let _ =
+                writeln!(text, "WARNING: {name}: {} RPCs failed, {} of them timed out", result.errors, result.timeouts);
+        }
+        if result.lost_samples + result.bad_lines > 0 {
+            let (lost, bad) = (result.lost_samples, result.bad_lines);
+            let _ = writeln!(text, "WARNING: {name}: {lost} samples were lost and {bad} lines could not be read");
+        }
+        if (1..1000).contains(&result.short_rpcs) {
+            let _ = writeln!(
+                text,
+                "note: {name}: with {} short messages P99.9 is the slowest of all; a longer run (--seconds) tells more",
+                result.short_rpcs
+            );
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::results::Measured;
+    use super::super::results::tests::hundred;
+    use super::super::slowdown::Optimal;
+    use super::*;
+
+    fn result(status: Status, offered: f64, measured: &Measured) -> ProtocolResult {
+        ProtocolResult::new("tcp", status, offered, measured, &Optimal::fixed(1.0, f64::INFINITY))
+    }
+
+    #[test]
+    fn a_good_run_has_load_times_and_no_warning_but_few_samples() {
+        let text = run("w4", &[result(Status::Complete, 1.0, &hundred())], "fixed: as a test");
+        for part in ["1.0000         1.0000  100.0", "fixed: as a test", "10-100", "shortest 10 %"] {
+            assert!(text.contains(part), "no `{part}` in:\n{text}");
+        }
+        assert!(text.contains("4 RPCs failed"));
+        assert!(text.contains("with 10 short messages"));
+        assert!(!text.contains("overloaded"));
+    }
+
+    #[test]
+    fn overload_and_partial_runs_are_warned_of() {
+        let text = run("w4", &[result(Status::Interrupted, 2.0, &hundred())], "x");
+        assert!(text.contains("carried only 50.0 % of the offered load"), "{text}");
+        assert!(text.contains("stopped before its interval was over"), "{text}");
+    }
+
+    #[test]
+    fn nothing_measured_prints_dashes() {
+        let text = run("w4", &[result(Status::Failed, 1.0, &Measured::default())], "x");
+        assert!(text.contains(" - "), "{text}");
+        assert!(!text.contains("NaN"), "{text}");
+    }
+}

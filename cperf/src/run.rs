@@ -1,0 +1,129 @@
+//! `cperf run`: one benchmark from options to results, and whatever happens, nothing left behind but its files.
+
+mod collect;
+mod conclude;
+mod options;
+mod phase;
+
+use std::time::{Duration, SystemTime};
+
+use crate::basic;
+use crate::cli::{RunArgs, TestbedKind};
+use crate::error::Stop;
+use crate::journal::Journal;
+use crate::manifest::Manifest;
+use crate::node::Nodes;
+use crate::outdir::{self, OutDir};
+use crate::report::results::Status;
+use crate::signals::Interrupt;
+use crate::sys;
+use crate::testbed::netns::{Netns, Topology};
+
+pub(crate) use phase::Part;
+
+/// Directories inside that of a run.
+const SUBDIRECTORIES: [&str; 2] = ["reports", "traces"];
+/// How long nodes may take to exit before they are killed.
+const EXIT_LIMIT: Duration = Duration::from_secs(5);
+
+/// Runs what the options say, prints the results, and leaves all files in the directory of the run.
+///
+/// # Errors
+/// [`Stop`] for the exit codes 2, 3 and 130; others mean that the run failed. What was measured before is kept.
+pub fn run(args: &RunArgs) -> anyhow::Result<()> {
+    check_testbed(args.testbed)?;
+    if args.workload == "basic" {
+        return basic::run(args);
+    }
+    let mut options = options::effective(args)?;
+    let out = make_out(&mut options, &SUBDIRECTORIES)?;
+    let interrupt = Interrupt::install()?;
+    // Nothing was started yet: a testbed that cannot be built leaves no trace.
+    let mut testbed = match Netns::build(options.nodes, Topology::Bridge, options.mtu) {
+        Ok(testbed) => testbed,
+        Err(err) => {
+            out.abandon();
+            return Err(err);
+        }
+    };
+    let settings = serde_json::to_value(&options)?;
+    let mut manifest = Manifest::new(std::env::args().collect(), settings, Some(options.seed), &testbed);
+    out.write("manifest.json", &manifest.text())?;
+    let mut journal = Journal::create(&out.path().join("cperf.log"))?;
+    journal.say(&announce(&options));
+    let mut nodes = Nodes::new(out.path(), interrupt);
+    let mut parts = Vec::new();
+    let outcome = phase::start(&mut nodes, &mut testbed, &out)
+        .and_then(|()| phase::all(&options, &mut nodes, &mut journal, &mut parts, &out));
+    nodes.end(EXIT_LIMIT);
+    drop(testbed);
+    conclude::conclude(&options, &mut manifest, &out, &mut journal, &parts, outcome)
+}
+
+/// Makes the directory of a run, and notes it in the options.
+pub(crate) fn make_out(options: &mut RunArgs, subdirectories: &[&str]) -> Result<OutDir, Stop> {
+    let stamp = sys::local_time(SystemTime::now()).stamp();
+    let path = options.out.take().unwrap_or_else(|| outdir::default_path(&options.workload, &stamp));
+    let out = OutDir::create(&path, subdirectories)?;
+    options.out = Some(path);
+    Ok(out)
+}
+
+/// How a run ended, from what ended it.
+pub(crate) fn status(outcome: &anyhow::Result<()>) -> Status {
+    match outcome {
+        Ok(()) => Status::Complete,
+        Err(err) if matches!(err.downcast_ref::<Stop>(), Some(Stop::Interrupted)) => Status::Interrupted,
+        Err(_) => Status::Failed,
+    }
+}
+
+/// Refuses testbeds that this version does not have.
+fn check_testbed(kind: TestbedKind) -> Result<(), Stop> {
+    let name = match kind {
+        TestbedKind::Netns => return Ok(()),
+        TestbedKind::Sim => "sim",
+        TestbedKind::Ssh => "ssh",
+    };
+    Err(Stop::Usage(format!("--testbed {name} is not available in this version; use --testbed netns")))
+}
+
+/// What is about to happen, in one line.
+fn announce(options: &RunArgs) -> String {
+    let protocols: Vec<_> = options.protocols.iter().map(|protocol| protocol.name()).collect();
+    let load = options.gbps.filter(|gbps| *gbps > 0.0).map_or_else(
+        || "as much load as --client-max allows".to_owned(),
+        |gbps| format!("{gbps} Gbps per node and direction"),
+    );
+    let out = options.out.as_deref().unwrap_or_else(|| std::path::Path::new("."));
+    format!(
+        "{} on {} nodes, {}: {load}, {} s each; files in {}",
+        options.workload,
+        options.nodes,
+        protocols.join(" then "),
+        options.seconds,
+        out.display()
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn testbeds_of_other_versions_are_usage_errors() {
+        check_testbed(TestbedKind::Netns).unwrap();
+        for kind in [TestbedKind::Sim, TestbedKind::Ssh] {
+            let stop = check_testbed(kind).unwrap_err();
+            assert_eq!(stop.code(), 2);
+            assert!(stop.to_string().contains("not available in this version"));
+        }
+    }
+
+    #[test]
+    fn what_ended_a_run_is_its_status() {
+        assert_eq!(status(&Ok(())), Status::Complete);
+        assert_eq!(status(&Err(Stop::Interrupted.into())), Status::Interrupted);
+        assert_eq!(status(&Err(anyhow::anyhow!("a node died"))), Status::Failed);
+    }
+}

@@ -1,0 +1,106 @@
+//! Reads the files that nodes left for one protocol.
+
+use std::fs::{self, File};
+use std::io::BufReader;
+use std::path::Path;
+
+use anyhow::Context;
+
+use super::phase::experiment;
+use crate::cli::{Protocol, RunArgs};
+use crate::journal::Journal;
+use crate::outdir::OutDir;
+use crate::report::digest::{Collector, Digest};
+use crate::report::metrics;
+use crate::report::results::{Counters, Measured, NodeStats};
+use crate::report::rtts::{self, ImportStats};
+use crate::report::slowdown::Optimal;
+
+/// What slowdowns are relative to; without the unloaded run that the definition needs, the fixed formula, and a note.
+pub(super) fn optimal(options: &RunArgs, out: &OutDir, journal: &mut Journal) -> anyhow::Result<Optimal> {
+    let fixed = Optimal::fixed(options.base_usecs, options.link_mbps);
+    if !options.slowdown.needs_unloaded() {
+        return Ok(fixed);
+    }
+    let path = out.path().join("unloaded.rtts");
+    let mut collector = Collector::default();
+    if path.exists() {
+        read(&path, &mut collector)?;
+    }
+    let found = Optimal::unloaded(options.slowdown, &collector.finish(), options.link_mbps);
+    Ok(found.unwrap_or_else(|| {
+        journal.say("there are no samples without load; slowdowns are by the fixed formula");
+        fixed
+    }))
+}
+
+/// Everything about one protocol. Files that a failed node did not write are noted as missing.
+pub(super) fn measured(
+    options: &RunArgs,
+    protocol: Protocol,
+    out: &OutDir,
+    journal: &mut Journal,
+) -> anyhow::Result<Measured> {
+    let stem = experiment(protocol, &options.workload);
+    let (mut service, mut due) = (Collector::default(), Collector::default());
+    let mut measured = Measured::default();
+    for node in 0..options.nodes {
+        let path = out.path().join(format!("{stem}-{node}.rtts"));
+        measured.stats.push(counters(&path.with_extension("stats"))?);
+        if !path.exists() {
+            measured.missing_nodes.push(node);
+            continue;
+        }
+        let stats = read(&path, &mut service)?;
+        note_bad_lines(&path, &stats, journal);
+        let import = &mut measured.import;
+        import.samples += stats.samples;
+        import.bad_lines += stats.bad_lines;
+        let path = path.with_extension("rtts.due");
+        if path.exists() {
+            let stats = read(&path, &mut due)?;
+            note_bad_lines(&path, &stats, journal);
+        }
+        if protocol == Protocol::Homa {
+            difference(out, &format!("{stem}-{node}.metrics"))?;
+        }
+    }
+    (measured.service, measured.due) = (service.finish(), due.finish());
+    Ok(measured)
+}
+
+fn read(path: &Path, collector: &mut Collector) -> anyhow::Result<ImportStats> {
+    let file = File::open(path).and_then(|file| rtts::read(BufReader::new(file), |sample| collector.add(sample)));
+    file.with_context(|| format!("reading {}", path.display()))
+}
+
+fn note_bad_lines(path: &Path, stats: &ImportStats, journal: &mut Journal) {
+    if stats.bad_lines > 0 {
+        let (bad, first) = (stats.bad_lines, stats.first_bad.join("; "));
+        journal.say(&format!("{}: {bad} lines are no samples and were left out: {first}", path.display()));
+    }
+}
+
+/// A node's client counters; `None` if it did not write them.
+fn counters(path: &Path) -> anyhow::Result<Option<Counters>> {
+    let Ok(text) = fs::read_to_string(path) else { return Ok(None) };
+    let stats: NodeStats = serde_json::from_str(&text).with_context(|| format!("reading {}", path.display()))?;
+    Ok(stats.experiments.into_iter().find(|experiment| experiment.role == "client"))
+}
+
+/// `NAME.after` minus `NAME.before` into `NAME`; nothing if one is missing.
+fn difference(out: &OutDir, name: &str) -> anyhow::Result<()> {
+    let part = |when: &str| fs::read_to_string(out.path().join(format!("{name}.{when}")));
+    if let (Ok(before), Ok(after)) = (part("before"), part("after")) {
+        out.write(name, metrics::difference(&before, &after).as_bytes())?;
+    }
+    Ok(())
+}
+
+/// Samples of the unloaded run, if there was one: for the reports.
+pub(super) fn unloaded(out: &OutDir) -> Option<Digest> {
+    let mut collector = Collector::default();
+    read(&out.path().join("unloaded.rtts"), &mut collector).ok()?;
+    let digest = collector.finish();
+    (digest.samples > 0).then_some(digest)
+}

@@ -1,0 +1,278 @@
+//! The steps of a run, in order. Source: cperf.md 3.5.
+//!
+//! Two steps differ in order from the original, so that collecting does not disturb what is collected: counters are
+//! read first, which takes microseconds, then senders stop, and only then are samples written, which keeps a core busy
+//! for a while; RPCs that were under way then still count.
+
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::Context;
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+
+use crate::cli::{Protocol, RunArgs};
+use crate::journal::Journal;
+use crate::node::Nodes;
+use crate::outdir::OutDir;
+use crate::report::results::Status;
+use crate::testbed::Testbed;
+
+/// Commands that only note something.
+const QUICK: Duration = Duration::from_secs(10);
+/// Connections to every server, buffers.
+const CLIENT: Duration = Duration::from_secs(40);
+/// Writing samples and traces: at the pace of a slow disk.
+const WRITE: Duration = Duration::from_secs(120);
+/// A round of every length of a workload.
+const UNLOADED: Duration = Duration::from_secs(180);
+/// What is left of a failed run is not waited for as long.
+const SALVAGE: Duration = Duration::from_secs(5);
+
+/// A protocol whose measured interval began.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Part {
+    /// Which.
+    pub(crate) protocol: Protocol,
+    /// Whether the interval was whole.
+    pub(crate) status: Status,
+}
+
+/// File name stem of a protocol's files: `homa_w4`.
+pub(super) fn experiment(protocol: Protocol, workload: &str) -> String {
+    format!("{}_{workload}", protocol.name())
+}
+
+/// Starts `cp-node` on every node, tells each its log and everybody's address.
+pub(super) fn start(nodes: &mut Nodes, testbed: &mut dyn Testbed, out: &OutDir) -> anyhow::Result<()> {
+    for number in 0..testbed.nodes() {
+        let stderr = format!("node{number}.stderr");
+        nodes.add(testbed.start(number, &[], out.path(), &stderr, None)?);
+    }
+    nodes.settle(QUICK)?;
+    nodes.tell(QUICK, |number| Some(format!("log --file node{number}.log --level normal")))?;
+    let hosts: String = (0..testbed.nodes()).map(|number| format!(" {number}={}", testbed.address(number))).collect();
+    nodes.tell(QUICK, |_| Some(format!("hosts{hosts}")))
+}
+
+/// The unloaded run if slowdowns need it, then each protocol in turn.
+pub(super) fn all(
+    options: &RunArgs,
+    nodes: &mut Nodes,
+    journal: &mut Journal,
+    parts: &mut Vec<Part>,
+    out: &OutDir,
+) -> anyhow::Result<()> {
+    if options.slowdown.needs_unloaded() {
+        journal.say("homa: round-trip times without load, the baseline of slowdowns");
+        unloaded(options, nodes).context("in the unloaded run")?;
+    }
+    for &protocol in &options.protocols {
+        let name = protocol.name();
+        let mut phase = Phase { options, protocol, nodes, journal, out: out.path(), measuring: false };
+        let result = phase.run();
+        let measuring = phase.measuring;
+        let status = super::status(&result);
+        if measuring {
+            parts.push(Part { protocol, status });
+        }
+        if result.is_err() && measuring {
+            phase.salvage();
+        }
+        result.with_context(|| format!("in the {name} run"))?;
+    }
+    Ok(())
+}
+
+/// One Homa RPC at a time from node 1 to node 0, every length of the workload.
+fn unloaded(options: &RunArgs, nodes: &mut Nodes) -> anyhow::Result<()> {
+    let only = |which: usize, line: String| move |number: usize| (number == which).then(|| line.clone());
+    nodes.tell(QUICK, only(0, "server --ports 1 --protocol homa --exp unloaded".to_owned()))?;
+    let (samples, workload, seed) = (options.unloaded_samples, &options.workload, options.seed);
+    let poll = poll(options);
+    let client = format!(
+        "client --protocol homa --ports 1 --server-ports 1 --client-max 1 --servers 0 --id 1 --workload {workload} \
+         --unloaded {samples} --seed {seed} --exp unloaded{poll}"
+    );
+    nodes.tell(UNLOADED, only(1, client))?;
+    nodes.tell(WRITE, only(1, "dump_times unloaded.rtts unloaded".to_owned()))?;
+    nodes.tell(QUICK, only(1, "stop clients".to_owned()))?;
+    nodes.tell(QUICK, only(0, "stop servers".to_owned()))
+}
+
+/// One protocol's run.
+struct Phase<'a> {
+    options: &'a RunArgs,
+    protocol: Protocol,
+    nodes: &'a mut Nodes,
+    journal: &'a mut Journal,
+    out: &'a Path,
+    /// The measured interval has begun, so there is something to keep.
+    measuring: bool,
+}
+
+impl Phase<'_> {
+    fn run(&mut self) -> anyhow::Result<()> {
+        let (name, everybody) = (self.protocol.name(), 0..self.options.nodes);
+        self.journal.say(&format!("{name}: starting servers and clients, {} s of warm-up", self.options.warmup));
+        let server = self.server();
+        self.nodes.tell(QUICK, |_| Some(server.clone()))?;
+        let (options, protocol) = (self.options, self.protocol);
+        self.nodes.tell(CLIENT, |number| Some(client(options, protocol, number)))?;
+        self.nodes.pass(Duration::from_secs_f64(options.warmup), |_| {})?;
+        self.begin()?;
+        self.measuring = true;
+        self.measure()?;
+        let everybody: Vec<_> = everybody.collect();
+        self.finish(&everybody)?;
+        self.nodes.tell(QUICK, |_| Some("stop clients".to_owned()))?;
+        self.nodes.tell(QUICK, |_| Some("stop servers".to_owned()))
+    }
+
+    /// Forgets the warm-up.
+    fn begin(&mut self) -> anyhow::Result<()> {
+        let stem = self.stem();
+        self.nodes.tell(WRITE, |_| Some(format!("dump_times /dev/null {stem}")))?;
+        if self.protocol == Protocol::Homa {
+            self.nodes.tell(QUICK, |number| Some(format!("metrics {stem}-{number}.metrics.before")))?;
+            self.nodes.tell(QUICK, |_| Some("tt unfreeze".to_owned()))?;
+        }
+        self.nodes.tell(QUICK, |_| Some("stats reset".to_owned()))?;
+        self.nodes.tell(QUICK, |_| Some(format!("log Starting measurements for {stem} experiment")))
+    }
+
+    /// Lets the time pass.
+    fn measure(&mut self) -> anyhow::Result<()> {
+        let time = Duration::from_secs_f64(self.options.seconds);
+        let name = self.protocol.name();
+        self.journal.say(&format!("{name}: measuring for {} s", self.options.seconds));
+        let bar = ProgressBar::with_draw_target(Some(1000), ProgressDrawTarget::stderr());
+        let style = ProgressStyle::with_template("{prefix:>6} [{bar:40}] {msg}").expect("a template without errors");
+        bar.set_style(style.progress_chars("=> "));
+        bar.set_prefix(name);
+        let passed = self.nodes.pass(time, |passed| {
+            let share = passed.as_secs_f64() / time.as_secs_f64();
+            bar.set_position((share * 1000.0) as u64);
+            bar.set_message(format!("{:.1} of {:.1} s", passed.as_secs_f64(), time.as_secs_f64()));
+        });
+        bar.finish_and_clear();
+        passed
+    }
+
+    /// Has `which` nodes write what they measured.
+    fn finish(&mut self, which: &[usize]) -> anyhow::Result<()> {
+        let stem = self.stem();
+        let homa = self.protocol == Protocol::Homa;
+        let some = |number: usize, line: String| which.contains(&number).then_some(line);
+        if homa {
+            self.nodes.tell(QUICK, |number| some(number, "tt freeze".to_owned()))?;
+        }
+        self.nodes.tell(QUICK, |number| some(number, format!("stats {stem}-{number}.stats")))?;
+        if homa {
+            self.nodes.tell(QUICK, |number| some(number, format!("metrics {stem}-{number}.metrics.after")))?;
+        }
+        self.nodes.tell(QUICK, |number| some(number, format!("log Ending measurements for {stem} experiment")))?;
+        self.nodes.tell(QUICK, |number| some(number, "stop senders".to_owned()))?;
+        self.nodes.tell(WRITE, |number| some(number, format!("dump_times {stem}-{number}.rtts {stem}")))?;
+        if homa {
+            self.nodes.tell(WRITE, |number| some(number, format!("tt print traces/node{number}.tt")))?;
+        }
+        Ok(())
+    }
+
+    /// After a failure or an interrupt: the nodes that still answer write what they have. Best effort: the reason why
+    /// the run ended is known already.
+    fn salvage(&mut self) {
+        let left = self.nodes.salvage(SALVAGE);
+        self.journal.say(&format!("keeping what {} of {} nodes have measured", left.len(), self.options.nodes));
+        if let Err(err) = self.finish(&left) {
+            self.journal.say(&format!("while keeping it: {err:#}"));
+        }
+        let kept = left.iter().filter(|number| self.out.join(format!("{}-{number}.rtts", self.stem())).exists());
+        let kept = kept.count();
+        self.journal.note(&format!("files of {kept} nodes were kept"));
+    }
+
+    fn stem(&self) -> String {
+        experiment(self.protocol, &self.options.workload)
+    }
+
+    fn server(&self) -> String {
+        let (stem, options) = (self.stem(), self.options);
+        let common = common(options, self.protocol);
+        match self.protocol {
+            Protocol::Homa => format!("server --ports {} --exp {stem}{common}", options.server_ports),
+            Protocol::Tcp => format!(
+                "server --ports {} --port-threads {} --exp {stem}{common}",
+                options.tcp_server_ports, options.tcp_port_threads
+            ),
+        }
+    }
+}
+
+/// The client command of node `number`: load to all others.
+fn client(options: &RunArgs, protocol: Protocol, number: usize) -> String {
+    let RunArgs { workload, client_max, seed, .. } = options;
+    let servers: Vec<_> = (0..options.nodes).filter(|&other| other != number).map(|other| other.to_string()).collect();
+    let servers = servers.join(",");
+    // A node sends requests and the responses to others' requests, so the former are half of its load: cperf.md 2.6.
+    let gbps = options.gbps.unwrap_or(0.0) / 2.0;
+    let stem = experiment(protocol, workload);
+    let common = common(options, protocol);
+    let shape = match protocol {
+        Protocol::Homa => format!("--ports {} --server-ports {}", options.client_ports, options.server_ports),
+        Protocol::Tcp => format!(
+            "--ports {} --server-ports {} --port-receivers {}",
+            options.tcp_client_ports, options.tcp_server_ports, options.tcp_port_receivers
+        ),
+    };
+    format!(
+        "client {shape} --workload {workload} --servers {servers} --gbps {gbps:.6} --client-max {client_max} \
+         --id {number} --seed {seed} --exp {stem}{common}"
+    )
+}
+
+/// Options that clients and servers of a protocol share.
+fn common(options: &RunArgs, protocol: Protocol) -> String {
+    let mut text = format!(" --protocol {}{}", protocol.name(), poll(options));
+    if protocol == Protocol::Tcp {
+        text += &format!(" --tcp-wait {}", options.tcp_wait.name());
+        if let Some(name) = &options.tcp_cc {
+            text += &format!(" --tcp-cc {name}");
+        }
+    }
+    text
+}
+
+fn poll(options: &RunArgs) -> String {
+    options.poll_usecs.map(|usecs| format!(" --poll-usecs {usecs}")).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cli::{Cli, Command};
+    use clap::Parser as _;
+
+    fn options(words: &str) -> RunArgs {
+        let Command::Run(args) = Cli::parse_from(format!("cperf run {words}").split_whitespace()).command;
+        *args
+    }
+
+    #[test]
+    fn a_client_sends_half_of_the_load_to_all_others() {
+        let line = client(&options("w4 --nodes 3 --gbps 0.5 --seed 9"), Protocol::Homa, 1);
+        let want = "client --ports 1 --server-ports 1 --workload w4 --servers 0,2 --gbps 0.250000 --client-max 200 \
+                    --id 1 --seed 9 --exp homa_w4 --protocol homa";
+        assert_eq!(line, want);
+    }
+
+    #[test]
+    fn tcp_options_go_to_tcp_only() {
+        let options =
+            options("w4 --nodes 2 --gbps 1 --tcp-wait spin --tcp-cc reno --poll-usecs 7 --tcp-port-receivers 2");
+        let tcp = client(&options, Protocol::Tcp, 0);
+        assert!(tcp.ends_with("--exp tcp_w4 --protocol tcp --poll-usecs 7 --tcp-wait spin --tcp-cc reno"), "{tcp}");
+        assert!(tcp.contains("--port-receivers 2"));
+        assert!(!client(&options, Protocol::Homa, 0).contains("tcp"));
+    }
+}
