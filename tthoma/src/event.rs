@@ -282,6 +282,14 @@ impl Have {
     }
 }
 
+impl std::ops::BitOr for Have {
+    type Output = Self;
+
+    fn bitor(self, other: Self) -> Self {
+        Self(self.0 | other.0)
+    }
+}
+
 /// One recognised line. Fields that the line lacks are 0; [`Record::have`] tells.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Record {

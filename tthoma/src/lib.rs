@@ -1,7 +1,9 @@
 //! tthoma
+pub mod analyze;
 pub mod clock;
 pub mod event;
 pub mod hosts;
+mod out;
 pub mod packets;
 pub mod read;
 #[cfg(test)]

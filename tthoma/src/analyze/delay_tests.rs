@@ -1,0 +1,3 @@
+//! Tests on traces whose delays are known.
+
+use super::*;
