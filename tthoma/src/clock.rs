@@ -150,7 +150,9 @@ fn measure(flow: &Flow, packets: &Packets, pairs: &mut Vec<Pair>, nodes: usize) 
         if (packet.sent_count(), packet.received_count()) != (1, 1) {
             continue;
         }
-        let (Some(sent), Some(received)) = (flow.sent_of(packet).next(), flow.received_of(packet).next()) else { continue };
+        let (Some(sent), Some(received)) = (flow.sent_of(packet).next(), flow.received_of(packet).next()) else {
+            continue;
+        };
         let again = sent.again || is_retransmitted(&packets.messages[packet.message as usize], packet.offset);
         if again || sent.xmit == UNSEEN || received.gro == UNSEEN || sent.node == received.node {
             continue;

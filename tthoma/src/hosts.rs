@@ -187,7 +187,8 @@ impl Hosts {
     /// two fits all of them. Needed only if all ids of two nodes are used by several clients.
     fn learn_from_names(&mut self, known: &[Known], open: &mut Vec<u32>) {
         let number = |name: &String| {
-            let digits: String = name.chars().skip_while(|c| !c.is_ascii_digit()).take_while(char::is_ascii_digit).collect();
+            let digits: String =
+                name.chars().skip_while(|c| !c.is_ascii_digit()).take_while(char::is_ascii_digit).collect();
             digits.parse::<u32>().ok()
         };
         let numbers: Vec<Option<u32>> = self.nodes.iter().map(number).collect();
@@ -195,7 +196,8 @@ impl Hosts {
         let placed: Vec<u16> = self.by_address.values().copied().collect();
         let place = |delta: u32| -> Option<Vec<(u32, u16)>> {
             let node_of = |address: &u32| {
-                let node = numbers.iter().position(|n| n.is_some_and(|n| n.wrapping_add(delta) & 0xff == address & 0xff))?;
+                let node =
+                    numbers.iter().position(|n| n.is_some_and(|n| n.wrapping_add(delta) & 0xff == address & 0xff))?;
                 let free = !placed.contains(&(node as u16)) && !talks_to(node, *address);
                 free.then_some((*address, node as u16))
             };
@@ -265,8 +267,10 @@ mod tests {
 
     #[test]
     fn a_host_without_trace_is_a_client_of_its_own() {
-        let mut traces =
-            traces(&[("n1", "5 homa_gro_receive got packet from 0xa id 11, offset 0, priority 1\n6 homa_rpc_acked freeing id 13")]);
+        let mut traces = traces(&[(
+            "n1",
+            "5 homa_gro_receive got packet from 0xa id 11, offset 0, priority 1\n6 homa_rpc_acked freeing id 13",
+        )]);
         let hosts = resolve(&mut traces);
         assert_eq!(clients(&traces), [vec![1, 2]]);
         assert_eq!([hosts.name(0), hosts.name(1), hosts.name(2)], ["n1", "0xa", "?"]);

@@ -174,7 +174,8 @@ impl Packets {
         }
         frames.sort_unstable();
         for packet in data.packets.iter_mut().filter(|p| needs(p)) {
-            let end = frames.partition_point(|(message, offset, ..)| (*message, *offset) < (packet.message, packet.offset));
+            let end =
+                frames.partition_point(|(message, offset, ..)| (*message, *offset) < (packet.message, packet.offset));
             let covers = |frame: &&(u32, u32, u32, u32)| frame.1.saturating_add(frame.2) > packet.offset;
             let near = frames[..end].iter().rev().take(MAX_SEGMENTS).take_while(|f| f.0 == packet.message);
             packet.frame = near.into_iter().find(covers).map(|f| f.3);
@@ -233,7 +234,18 @@ impl Flow {
             self.sent[last as usize].next = place;
         }
         let (xmit, deferred, undeferred, nic, free) = (UNSEEN, UNSEEN, UNSEEN, UNSEEN, UNSEEN);
-        self.sent.push(Sent { xmit, deferred, undeferred, nic, free, length: 0, node, core, again: last != END, next: END });
+        self.sent.push(Sent {
+            xmit,
+            deferred,
+            undeferred,
+            nic,
+            free,
+            length: 0,
+            node,
+            core,
+            again: last != END,
+            next: END,
+        });
         self.sent.last_mut().expect("was just pushed")
     }
 
@@ -245,7 +257,14 @@ impl Flow {
 
     /// The earliest transmission that `cursor` has not passed; the cursor moves on. If a packet has events left over,
     /// as its beginning was before the trace's, it gets a transmission for them.
-    fn step_sent(&mut self, message: u32, offset: u32, node: u16, core: u16, cursor: fn(&mut Packet) -> &mut u32) -> &mut Sent {
+    fn step_sent(
+        &mut self,
+        message: u32,
+        offset: u32,
+        node: u16,
+        core: u16,
+        cursor: fn(&mut Packet) -> &mut u32,
+    ) -> &mut Sent {
         if *cursor(self.packet(message, offset)) == END {
             self.send(message, offset, node, core);
         }
@@ -510,7 +529,8 @@ mod tests {
         let data = &packets.data;
         let frees: Vec<_> = data.packets.iter().flat_map(|p| data.sent_of(p)).map(|s| (s.xmit, s.free)).collect();
         assert_eq!(frees, [(UNSEEN, 9000)]);
-        let arrivals: Vec<_> = data.packets.iter().flat_map(|p| data.received_of(p)).map(|r| (r.gro, r.time())).collect();
+        let arrivals: Vec<_> =
+            data.packets.iter().flat_map(|p| data.received_of(p)).map(|r| (r.gro, r.time())).collect();
         assert_eq!(arrivals, [(UNSEEN, 6000)]);
         assert_eq!(packets.lone_ring_waits, 1);
     }

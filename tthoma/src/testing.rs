@@ -12,7 +12,8 @@ pub(crate) fn tt(short: &str) -> String {
         let (time, mut message) = line.trim().split_once(' ').expect("TIME MESSAGE");
         let mut core = "0";
         if let Some((word, rest)) = message.split_once(' ')
-            && let Some(digits) = word.strip_prefix('C').filter(|d| !d.is_empty() && d.bytes().all(|b| b.is_ascii_digit()))
+            && let Some(digits) =
+                word.strip_prefix('C').filter(|d| !d.is_empty() && d.bytes().all(|b| b.is_ascii_digit()))
         {
             (core, message) = (digits, rest);
         }

@@ -163,10 +163,7 @@ pub const TEMPLATES: &[(Kind, &str)] = &[
     ),
     // TCP.
     (TcpSendmsg2, "tcp_sendmsg new message slot is {a}, response {b}"),
-    (
-        TcpSendmsg,
-        "tcp_sendmsg invoked for message from {a:x} to {b:x}, length {offset}, starting sequence {c}",
-    ),
+    (TcpSendmsg, "tcp_sendmsg invoked for message from {a:x} to {b:x}, length {offset}, starting sequence {c}"),
     (TcpXmit, "Transmitting TCP packet from {a:x} to {b:x}, data bytes {offset}, seq/ack {c}"),
     (TcpQdisc, "homa_qdisc_pacer requeued TCP packet from {a:x} to {b:x}, data bytes {offset}, seq/ack {c}"),
     (TcpNic, "sent TCP packet via {word} from {a:x} to {b:x}, data bytes {offset}, seq/ack {c}"),

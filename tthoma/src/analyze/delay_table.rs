@@ -73,7 +73,9 @@ impl Report {
         self.breakdown_table(&mut out);
         let _ = writeln!(out, "Delays in handing off from one core or thread to another:");
         heading(&mut out, "", 28);
-        HANDOFFS.iter().for_each(|(key, title)| self.handoffs.get(key).iter().for_each(|r| line(&mut out, title, 28, r)));
+        HANDOFFS
+            .iter()
+            .for_each(|(key, title)| self.handoffs.get(key).iter().for_each(|r| line(&mut out, title, 28, r)));
         let _ = writeln!(out, "\nDelays in homa_qdisc:");
         heading(&mut out, "", 28);
         QDISC.iter().for_each(|(key, title)| self.qdisc.get(key).iter().for_each(|r| line(&mut out, title, 28, r)));
@@ -93,9 +95,9 @@ impl Report {
             .collect();
         let _ = writeln!(out, "Phases of packets whose total is between P98 and P99:");
         let _ = write!(out, "{:<12} {:>6}", "", "");
-        phases.iter().for_each(|p| drop(write!(out, " {:>15}", p.title())));
+        phases.iter().for_each(|p| *out += &format!(" {:>15}", p.title()));
         let _ = write!(out, "\n{:<12} {:>6}", "", "Pkts");
-        phases.iter().for_each(|_| drop(write!(out, " {:>7} {:>7}", "P50", "Avg")));
+        phases.iter().for_each(|_| *out += &format!(" {:>7} {:>7}", "P50", "Avg"));
         out.push('\n');
         for (key, _, title) in GROUPS {
             let Some(breakdown) = self.breakdown.get(key) else { continue };
@@ -115,7 +117,8 @@ impl Report {
     fn notes(&self, out: &mut String) {
         if !self.negatives.is_empty() && !self.options.negative_ok {
             let _ = writeln!(out, "\nNegative delays (they are in the tables; Error: what the clocks allow, us):");
-            let _ = writeln!(out, "{:<8} {:<12} {:<12} {:>8} {:>9} {:>9}", "Phase", "From", "To", "Count", "Min", "Error");
+            let _ =
+                writeln!(out, "{:<8} {:<12} {:<12} {:>8} {:>9} {:>9}", "Phase", "From", "To", "Count", "Min", "Error");
             for n in &self.negatives {
                 let error = n.clock_error_us.map_or_else(|| "-".into(), |e| format!("{e:.3}"));
                 let verdict = if n.within_error { "within the clocks' error" } else { "NOT explained by the clocks" };
@@ -128,11 +131,17 @@ impl Report {
         }
         let (e, h) = (&self.excluded, &self.handoffs_excluded);
         let counts = [
-            (e.ambiguous_retransmissions, "packets that came once of several sendings or several times: not in Net and Total"),
+            (
+                e.ambiguous_retransmissions,
+                "packets that came once of several sendings or several times: not in Net and Total",
+            ),
             (e.unsynchronised, "packets between nodes without a common clock: not in Net and Total"),
             (e.unknown_length, "packets of messages of unknown length: in no group"),
             (e.softirq_without_gro, "packets in SoftIRQ whose GRO is before the trace: not in SoftIRQ"),
-            (e.gro_without_softirq, "packets at GRO whose SoftIRQ is after the trace or never: not in SoftIRQ and Total"),
+            (
+                e.gro_without_softirq,
+                "packets at GRO whose SoftIRQ is after the trace or never: not in SoftIRQ and Total",
+            ),
             (e.ambiguous_records, "events of ids that several clients used with one server at a time"),
             (e.unresolved_records, "events of RPCs of unknown clients: not in Net and Total"),
             (e.lone_ring_waits, "ring waits that follow no packet"),

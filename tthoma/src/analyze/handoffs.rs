@@ -45,8 +45,16 @@ impl Handoffs {
     }
 }
 
-/// A packet as GRO and SoftIRQ name it on one node.
-type Name = (bool, u32, u32);
+/// A packet as GRO and SoftIRQ name it on one node: type, id, offset (0 for control packets).
+type Name = (Type, u32, u32);
+
+/// Types of packets as far as both GRO and SoftIRQ tell them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum Type {
+    Data,
+    Grant,
+    Control,
+}
 
 /// Matches batches with invocations by the identity of the batch's first packet (timetrace.md 10.2). A queue of hand-offs
 /// for each core would be thrown off by a batch before the trace's start, by packets that bypass the hand-off, and by
@@ -69,49 +77,55 @@ impl Batches {
         }
         for record in &trace.records {
             match record.kind {
-                Kind::GroData => self.hold(record, false),
-                Kind::GroGrant => self.hold(record, true),
+                Kind::GroData => self.hold(record, Type::Data),
+                Kind::GroGrant => self.hold(record, Type::Grant),
+                Kind::GroControl => self.hold(record, Type::Control),
                 Kind::GroHandoff => self.hand_off(out, record),
                 Kind::SoftirqStart => drop(self.started.insert(record.core, record.time)),
-                Kind::SoftirqData => self.process(out, node, record, false),
-                Kind::SoftirqGrant => self.process(out, node, record, true),
+                Kind::SoftirqData => self.process(out, node, record, Type::Data),
+                Kind::SoftirqGrant => self.process(out, node, record, Type::Grant),
+                // What a control packet makes SoftIRQ log first.
+                Kind::ResendRx
+                | Kind::ResendUnknown
+                | Kind::BusyRx
+                | Kind::UnknownRx
+                | Kind::NeedAckRx
+                | Kind::AckRx => self.process(out, node, record, Type::Control),
                 _ => {}
             }
         }
         out.batches_open += self.waiting.values().map(|w| w.len() as u64).sum::<u64>();
     }
 
-    fn hold(&mut self, record: &Record, grant: bool) {
+    fn hold(&mut self, record: &Record, kind: Type) {
         let held = self.held.entry(record.core).or_default();
         // On cores that never hand off, held packets were processed at once: only the latest can be in a batch.
         if held.len() >= 512 {
             held.clear();
         }
-        held.push((grant, record.id, record.offset));
+        held.push(name(kind, record));
     }
 
     fn hand_off(&mut self, out: &mut Handoffs, record: &Record) {
         let held = self.held.entry(record.core).or_default();
-        let named = |offset: bool| {
-            held.iter().find(|(_, id, o)| *id == record.id && (!offset || *o == record.offset)).copied()
-        };
+        let named =
+            |offset: bool| held.iter().find(|(_, id, o)| *id == record.id && (!offset || *o == record.offset)).copied();
         let exact = if record.have.has(Have::OFFSET) { named(true) } else { None };
         // Of packets without data the kernel logs an offset that means nothing.
         let first = exact.or_else(|| if record.have.has(Have::ID) { named(false) } else { None });
         held.clear();
         match first {
             Some(first) => self.waiting.entry((record.a as u16, first)).or_default().push(record.time),
-            // Its packets are before the trace's start, or of a type that SoftIRQ logs without id and offset.
+            // Its packets are before the trace's start.
             None if record.have.has(Have::ID | Have::OFFSET) => {
-                let name = (false, record.id, record.offset);
-                self.waiting.entry((record.a as u16, name)).or_default().push(record.time);
+                self.waiting.entry((record.a as u16, name(Type::Data, record))).or_default().push(record.time);
             }
             None => out.batches_open += 1,
         }
     }
 
-    fn process(&mut self, out: &mut Handoffs, node: u16, record: &Record, grant: bool) {
-        let name = (grant, record.id, record.offset);
+    fn process(&mut self, out: &mut Handoffs, node: u16, record: &Record, kind: Type) {
+        let name = name(kind, record);
         if let Some(waiting) = self.waiting.get_mut(&(record.core, name))
             && let Some(start) = self.started.get(&record.core)
             && waiting.first().is_some_and(|handed_off| start >= handed_off)
@@ -127,6 +141,10 @@ impl Batches {
             held.retain(|h| *h != name);
         }
     }
+}
+
+fn name(kind: Type, record: &Record) -> Name {
+    (kind, record.id, if kind == Type::Control { 0 } else { record.offset })
 }
 
 /// An RPC that waits for a thread.
@@ -249,6 +267,19 @@ mod tests {
         );
         assert_eq!(delays(&out.to_softirq), [4000]);
         assert_eq!(out.batches_open, 0);
+    }
+
+    #[test]
+    fn a_batch_may_begin_with_a_control_packet() {
+        let out = handoffs(
+            "1 C1 homa_gro_receive got packet from 0xa id 10, type 0x17, priority 7
+             2 C1 homa_gro_receive got packet from 0xa id 12, offset 0, priority 0
+             3 C1 homa_gro_gen2 chose core 2 for id 10 offset 99
+             7 C2 homa_softirq starting
+             8 C2 Received NEED_ACK for id 10
+             9 C2 incoming data packet, id 12, peer 0xa, offset 0/100",
+        );
+        assert_eq!((delays(&out.to_softirq), out.batches_open), (vec![4000], 0));
     }
 
     #[test]

@@ -200,7 +200,8 @@ impl Work<'_> {
         self.pairs.clear();
         let (Some((sent, _)), Some(received)) = (self.sent.first(), self.received.first()) else { return };
         let clock = &self.input.clock;
-        let Some(error) = clock.between(sent.node, 0, received.node, 0).and(clock.error(sent.node, received.node).or(Some(0)))
+        let Some(error) =
+            clock.between(sent.node, 0, received.node, 0).and(clock.error(sent.node, received.node).or(Some(0)))
         else {
             self.excluded.unsynchronised += self.received.len() as u64;
             return;
@@ -217,8 +218,15 @@ impl Work<'_> {
     }
 
     fn journey(&self, group: Group, packet: u32, sent: Option<(&Sent, bool)>, received: Option<&Received>) -> Journey {
-        let mut journey =
-            Journey { phases: [UNSEEN; 6], first_of_frame: false, packet, from: NOWHERE, to: NOWHERE, core: 0, end: UNSEEN };
+        let mut journey = Journey {
+            phases: [UNSEEN; 6],
+            first_of_frame: false,
+            packet,
+            from: NOWHERE,
+            to: NOWHERE,
+            core: 0,
+            end: UNSEEN,
+        };
         let mut set = |phase: Phase, value: i64| journey.phases[phase as usize] = value;
         if let Some((sent, _)) = sent {
             // Time in homa_qdisc has a table of its own; of short messages the originals count it here.

@@ -119,7 +119,9 @@ mod tests {
 
     #[test]
     fn a_mistyped_name_suggests_the_nearest() {
-        for (typed, meant) in [("dealy", Some("delay")), ("DELAYX", Some("delay")), ("snyc", Some("sync")), ("grants", None)] {
+        for (typed, meant) in
+            [("dealy", Some("delay")), ("DELAYX", Some("delay")), ("snyc", Some("sync")), ("grants", None)]
+        {
             assert_eq!(nearest(typed), meant, "{typed}");
         }
         assert_eq!(edits("", "abc"), 3);

@@ -63,7 +63,10 @@ mod tests {
     fn percentiles_do_not_interpolate() {
         let samples: Vec<i64> = (0..200).map(|i| i * 1000).collect();
         let d = Distribution::of(&samples).unwrap();
-        assert_eq!((d.min_us, d.p10_us, d.p50_us, d.p90_us, d.p99_us, d.max_us), (0.0, 20.0, 100.0, 180.0, 198.0, 199.0));
+        assert_eq!(
+            (d.min_us, d.p10_us, d.p50_us, d.p90_us, d.p99_us, d.max_us),
+            (0.0, 20.0, 100.0, 180.0, 198.0, 199.0)
+        );
         assert_eq!(d.avg_us, 99.5);
         let one = Distribution::of(&[-7]).unwrap();
         assert_eq!((one.min_us, one.p99_us, one.avg_us), (-0.007, -0.007, -0.007));

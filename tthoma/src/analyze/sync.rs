@@ -88,9 +88,17 @@ impl Report {
             );
         }
         let number = |value: Option<f64>| value.map_or_else(|| "-".to_string(), |v| format!("{v:.3}"));
-        let _ = writeln!(out, "\nOffset: to be added to the node's times (reference {}); it lies surely", self.clock.reference);
+        let _ = writeln!(
+            out,
+            "\nOffset: to be added to the node's times (reference {}); it lies surely",
+            self.clock.reference
+        );
         let _ = writeln!(out, "between Min and Max, as no packet arrives before it is sent (us):");
-        let _ = writeln!(out, "{:<16} {:>14} {:>14} {:>10} {:>14} {:>10}", "Node", "Min", "Max", "Range", "Offset", "Error");
+        let _ = writeln!(
+            out,
+            "{:<16} {:>14} {:>14} {:>10} {:>14} {:>10}",
+            "Node", "Min", "Max", "Range", "Offset", "Error"
+        );
         for n in &self.clock.nodes {
             let range = n.max_us.zip(n.min_us).map(|(max, min)| max - min);
             let _ = writeln!(
@@ -104,7 +112,10 @@ impl Report {
                 number(n.error_us)
             );
         }
-        let _ = writeln!(out, "\nMinDelay: smallest one-way delay with these offsets; Error: how wrong times between the two");
+        let _ = writeln!(
+            out,
+            "\nMinDelay: smallest one-way delay with these offsets; Error: how wrong times between the two"
+        );
         let _ = writeln!(out, "nodes can be (us):");
         let _ = writeln!(out, "{:<16} {:<16} {:>9} {:>10} {:>10}", "From", "To", "Packets", "MinDelay", "Error");
         for p in &self.clock.pairs {

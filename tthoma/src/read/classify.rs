@@ -71,7 +71,11 @@ struct Pattern {
 #[derive(Debug)]
 enum Node {
     /// Byte position to look at; node for each byte below 128; node for all else and for messages that end before.
-    Split { at: usize, next: Box<[u16; 128]>, other: u16 },
+    Split {
+        at: usize,
+        next: Box<[u16; 128]>,
+        other: u16,
+    },
     Leaf(Vec<u16>),
 }
 

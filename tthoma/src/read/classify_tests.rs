@@ -17,7 +17,10 @@ fn told(message: &str) -> String {
 #[test]
 fn current_kernel_texts_are_understood() {
     let cases = [
-        ("homa_sendmsg request, target 0xa000103:4000, id 1000, length 100", "sendmsg_request id=1000 a=100 b=4000 peer=167772419"),
+        (
+            "homa_sendmsg request, target 0xa000103:4000, id 1000, length 100",
+            "sendmsg_request id=1000 a=100 b=4000 peer=167772419",
+        ),
         ("homa_sendmsg response, id 1001, port 4000, pid 77, length 200", "sendmsg_response id=1001 a=200 b=4000"),
         ("homa_sendmsg finished, id 1000", "sendmsg_done id=1000"),
         ("starting copy from user space for id 7, length 8, unscheduled 9", "copy_in_start id=7 a=8 b=9"),
@@ -25,10 +28,16 @@ fn current_kernel_texts_are_understood() {
         ("calling ip_queue_xmit: wire_bytes 218, peer 0x1, id 2, offset 3", "ip_xmit id=2 offset=3 a=218 peer=1"),
         ("calling ip6_xmit: wire_bytes 218, peer 0x1, id 2, offset 3", "ip_xmit id=2 offset=3 a=218 peer=1"),
         ("Finished queueing packet: rpc id 2, offset 3, len 4, qid 5", "send_data id=2 offset=3 a=4 b=5"),
-        ("pacer calling homa_xmit_data for rpc id 2, port 3, offset 4, bytes_left 5", "pacer_xmit id=2 offset=4 a=3 b=5"),
+        (
+            "pacer calling homa_xmit_data for rpc id 2, port 3, offset 4, bytes_left 5",
+            "pacer_xmit id=2 offset=4 a=3 b=5",
+        ),
         ("homa_qdisc_enqueue deferring homa data packet for id 2, offset 3 on qid 4", "qdisc_defer id=2 offset=3"),
         ("homa_qdisc_pacer queuing homa data packet for id 2, offset -1", "qdisc_xmit id=2 offset=-1"),
-        ("homa_qdisc_pacer requeued TCP packet from 0x1 to 0x2, data bytes 3, seq/ack 4294967295", "tcp_qdisc offset=3 a=1 b=2 c=-1"),
+        (
+            "homa_qdisc_pacer requeued TCP packet from 0x1 to 0x2, data bytes 3, seq/ack 4294967295",
+            "tcp_qdisc offset=3 a=1 b=2 c=-1",
+        ),
         ("homa_gro_receive got packet from 0x1 id 2, offset 3, priority 4", "gro_data id=2 offset=3 a=4 peer=1"),
         ("homa_gro_receive got grant from 0x1 id 2, offset 3, priority 4", "gro_grant id=2 offset=3 a=4 peer=1"),
         ("homa_gro_receive got packet from 0x1 id 2, type 0x18, priority 7", "gro_ctl id=2 a=24 peer=1"),
@@ -64,17 +73,26 @@ fn current_kernel_texts_are_understood() {
         ("ending wait for peer lock", "lock_wait a=1 b=5"),
         ("beginning wait for rpc lock, id 2, (bucket 3)", "lock_wait id=2 a=0 b=3"),
         ("sent homa data packet via afp to 0x1, id 2, offset 3, queue 0x0", "nic_data id=2 offset=3 a=0 peer=1"),
-        ("sent homa grant via ice to 0x1, id 2, offset 3, queue 0xffff888012345678", "nic_grant id=2 offset=3 a=305419896 peer=1"),
+        (
+            "sent homa grant via ice to 0x1, id 2, offset 3, queue 0xffff888012345678",
+            "nic_grant id=2 offset=3 a=305419896 peer=1",
+        ),
         ("freeing tx skb for homa data, id 2, offset 3, qid 4, msg_length 5", "free_tx_skb id=2 offset=3 a=4 b=5"),
         ("freeing tx skb for homa grant, id 2, offset 3, qid 4", "free_grant id=2 offset=3 a=4"),
         ("afp ring wait 1500 ns for id 2, offset 3", "ring_wait id=2 offset=3 a=1500"),
-        ("homa_grant_check_rpc starting for id 2, granted 3, remaining 4, length 5", "grant_check_start id=2 a=3 b=4 c=5"),
+        (
+            "homa_grant_check_rpc starting for id 2, granted 3, remaining 4, length 5",
+            "grant_check_start id=2 a=3 b=4 c=5",
+        ),
         ("homa_grant_check_rpc finished with id 2, total_incoming 3", "grant_check_done id=2 a=3"),
         ("Sending freeze to 0xa4d0001", "freeze_tx peer=172818433"),
         ("Freezing because of request on port 0 from 0x1:32778, id 1", "freeze_rx id=1 a=0 b=32778 peer=1"),
         ("Freezing cluster because of action 7", "freeze_note"),
         ("timetrace frozen", "frozen"),
-        ("sent TCP packet via mlx from 0x1030fa0 to 0x2030fa0, data bytes 3, seq/ack 4", "tcp_nic offset=3 a=16977824 b=33755040 c=4"),
+        (
+            "sent TCP packet via mlx from 0x1030fa0 to 0x2030fa0, data bytes 3, seq/ack 4",
+            "tcp_nic offset=3 a=16977824 b=33755040 c=4",
+        ),
         ("enqueue_to_backlog queued packet on cpu 7, len 3", "enqueue_to_backlog a=7"),
         ("First event has timestamp 8213442210111 (cpu_ghz 2.400000000000000)", "header"),
     ];
@@ -110,7 +128,10 @@ fn older_kernel_texts_are_understood() {
         ("finished freeing 9 skbs", "free_skbs a=9"),
         ("RPC id 2: length 3, remaining 4, rank 5", "rpc_incoming3 id=2 a=3 b=4 c=5"),
         ("homa_sendmsg response, id 3, length 4", "sendmsg_response id=3 a=4"),
-        ("homa_add_packet discarding packet for id 2, offset 3, length 4, retransmit 1", "reject_data id=2 offset=3 a=4 b=1"),
+        (
+            "homa_add_packet discarding packet for id 2, offset 3, length 4, retransmit 1",
+            "reject_data id=2 offset=3 a=4 b=1",
+        ),
         ("homa_gro_receive got packet from 0x1 id -2, offset 3, priority 4", "gro_data id=-2 offset=3 a=4 peer=1"),
     ];
     for (message, expected) in cases {
@@ -120,7 +141,9 @@ fn older_kernel_texts_are_understood() {
 
 #[test]
 fn near_misses_are_not_understood() {
-    for message in ["", "h", "homa_softir", "homa_gro_receive got packet from", "Homa_softirq starting", "\u{e9}t\u{e9}"] {
+    for message in
+        ["", "h", "homa_softir", "homa_gro_receive got packet from", "Homa_softirq starting", "\u{e9}t\u{e9}"]
+    {
         assert_eq!(told(message), "-", "{message}");
     }
 }
@@ -129,7 +152,8 @@ fn near_misses_are_not_understood() {
 #[test]
 fn no_template_hides_another() {
     for (kind, template) in TEMPLATES {
-        let mut text = template.replace("{?}", "").replace("{,}", ",").replace("{word}", "xyz").replace("{..}", "77 x, ");
+        let mut text =
+            template.replace("{?}", "").replace("{,}", ",").replace("{word}", "xyz").replace("{..}", "77 x, ");
         for (i, name) in ["id", "offset", "a", "b", "c", "peer"].iter().enumerate() {
             text = text.replace(&format!("{{{name}}}"), &(i + 1).to_string()).replace(&format!("{{{name}:x}}"), "0x7");
         }

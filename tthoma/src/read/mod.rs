@@ -57,7 +57,12 @@ pub fn read(paths: &[PathBuf]) -> Result<Vec<NodeTrace>, ReadError> {
 
 /// Reads a trace from `input` as if it lay in `path`.
 #[cfg(test)]
-pub(crate) fn parse_text(path: &std::path::Path, node: &str, format: Format, input: &mut dyn std::io::Read) -> NodeTrace {
+pub(crate) fn parse_text(
+    path: &std::path::Path,
+    node: &str,
+    format: Format,
+    input: &mut dyn std::io::Read,
+) -> NodeTrace {
     text::read(path, node, format, None, input)
 }
 

@@ -165,8 +165,8 @@ impl FileStats {
         }
         if self.backwards.count > 0 {
             all.push(format!(
-                "{path}:{}: time goes backwards ({} times, by {:.3} us at most): was the clock set, or are these \
-                 several traces in one file?",
+                "{path}:{}: time goes backwards ({} times, by {:.3} us at most): a glitch of the clock if rare and small, \
+                 else several traces in one file",
                 self.backwards.first_line, self.backwards.count, self.backwards.largest_us
             ));
         }
@@ -287,7 +287,9 @@ mod tests {
         }
         assert_eq!(
             stats.problems(),
-            ["n1.tt:3: no core: expected `[Cnn]` after the time, found `1.0 us oh\u{fffd}` (4 such lines, also 5, 8, ...)"]
+            [
+                "n1.tt:3: no core: expected `[Cnn]` after the time, found `1.0 us oh\u{fffd}` (4 such lines, also 5, 8, ...)"
+            ]
         );
     }
 }

@@ -41,7 +41,11 @@ pub(crate) fn read(path: &Path, node: &str, format: Format, length: Option<u64>,
             Format::Zstd => "its zstd data are cut off or damaged",
         };
         let so_far = parser.trace.stats.lines;
-        parser.trace.stats.notes.push(format!("{what} after {so_far} lines ({error}); the analysis uses what is before"));
+        parser
+            .trace
+            .stats
+            .notes
+            .push(format!("{what} after {so_far} lines ({error}); the analysis uses what is before"));
     }
     parser.finish()
 }
