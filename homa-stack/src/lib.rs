@@ -1,4 +1,7 @@
 //! stack
+pub mod device;
+#[cfg(feature = "driver")]
+pub mod driver;
 pub mod metrics;
 pub mod proto;
 pub mod trace;

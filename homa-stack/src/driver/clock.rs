@@ -1,0 +1,88 @@
+//! Time for the stack: the time-stamp counter where it can be trusted, else the kernel's clock.
+
+use super::sys;
+use crate::units::Instant;
+
+/// How long the counter's rate is measured at the start.
+const CALIBRATION_NANOS: u64 = 10_000_000;
+
+/// A monotonic clock whose ticks are also those of time traces.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Clock {
+    read: fn() -> u64,
+    base_ticks: u64,
+    base_nanos: u64,
+    /// Nanoseconds per tick, times 2^32.
+    scale: u64,
+}
+
+impl Clock {
+    /// Measures the counter's rate, which takes 10 ms.
+    pub(super) fn start() -> Self {
+        let read = counter();
+        let (base_ticks, base_nanos) = both(read);
+        loop {
+            let (ticks, nanos) = both(read);
+            if nanos - base_nanos >= CALIBRATION_NANOS {
+                let scale = ((u128::from(nanos - base_nanos) << 32) / u128::from((ticks - base_ticks).max(1))) as u64;
+                return Self { read, base_ticks, base_nanos, scale };
+            }
+        }
+    }
+
+    /// The function that reads the counter.
+    pub(super) fn counter(&self) -> fn() -> u64 {
+        self.read
+    }
+
+    /// Now, on the scale of the system's monotonic clock.
+    #[inline]
+    pub(super) fn now(&self) -> Instant {
+        let ticks = (self.read)().saturating_sub(self.base_ticks);
+        Instant::from_nanos(self.base_nanos + ((u128::from(ticks) * u128::from(self.scale)) >> 32) as u64)
+    }
+
+    /// The counter's rate in ticks per nanosecond, measured since the start.
+    pub(super) fn ticks_per_nano(&self) -> f64 {
+        let (ticks, nanos) = both(self.read);
+        (ticks - self.base_ticks) as f64 / (nanos - self.base_nanos).max(1) as f64
+    }
+}
+
+/// The counter and the monotonic clock at about the same time.
+fn both(read: fn() -> u64) -> (u64, u64) {
+    (read(), monotonic())
+}
+
+fn monotonic() -> u64 {
+    sys::clock_nanos(libc::CLOCK_MONOTONIC)
+}
+
+/// The time-stamp counter if the processor says that it neither stops nor changes its rate.
+#[cfg(target_arch = "x86_64")]
+fn counter() -> fn() -> u64 {
+    let info = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let flags = info.lines().find(|line| line.starts_with("flags")).unwrap_or_default();
+    let steady = ["constant_tsc", "nonstop_tsc"].iter().all(|flag| flags.split_whitespace().any(|f| f == *flag));
+    if steady { sys::rdtsc } else { monotonic }
+}
+
+#[cfg(not(target_arch = "x86_64"))]
+fn counter() -> fn() -> u64 {
+    monotonic
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_clock_keeps_to_the_systems() {
+        let clock = Clock::start();
+        let start = (clock.now().as_nanos(), monotonic());
+        std::thread::sleep(std::time::Duration::from_millis(20));
+        let (ours, theirs) = (clock.now().as_nanos() - start.0, monotonic() - start.1);
+        // 10 ms of calibration with an error of a microsecond or so on either side.
+        assert!(ours.abs_diff(theirs) < theirs / 100, "{ours} against {theirs} ns");
+    }
+}

@@ -1,0 +1,251 @@
+//! A Homa host: an endpoint on a network interface, run by the thread that uses it.
+
+use std::io::{self, Write};
+use std::net::{IpAddr, Ipv4Addr};
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::af_packet::PacketDevice;
+use super::sys::{self, Interface};
+use super::{OpenError, ResolveError};
+use crate::device;
+use crate::proto::{Config, Endpoint};
+use crate::trace::{Clock, Recorder};
+use crate::units::{Instant, Nanos};
+
+/// How a [`Host`] runs.
+#[derive(Clone, Debug)]
+pub struct HostConfig {
+    /// Interface to run on; `None`: the only one that is up, not loopback, and has an IPv4 address.
+    pub interface: Option<String>,
+    /// How long [`Host::wait`] spins before it sleeps. A sleeping thread takes some 50 us to wake.
+    pub poll: Nanos,
+    /// Packets that the receive ring holds, a power of two. A larger ring rides out longer pauses of this thread;
+    /// a smaller one stays in the cache.
+    pub ring_packets: usize,
+    /// Events that the time trace holds; 0 turns it off.
+    pub trace_entries: usize,
+    /// Number of the core that this host plays in its time trace.
+    pub trace_core: u16,
+    /// Decides the first RPC id, for repeatable runs; `None`: random, so that a restarted client's ids are new to
+    /// its servers.
+    pub seed: Option<u64>,
+    /// Parameters of the protocol; `mtu`, `pid` and `first_id` are filled in by [`Host::open`].
+    pub homa: Config,
+}
+
+impl Default for HostConfig {
+    fn default() -> Self {
+        Self {
+            interface: None,
+            poll: Nanos::from_micros(50),
+            ring_packets: 2048,
+            trace_entries: 1 << 16,
+            trace_core: 0,
+            seed: None,
+            homa: Config::default(),
+        }
+    }
+}
+
+/// A Homa endpoint on a network interface.
+///
+/// One thread owns it and runs the protocol inline, without hand-overs between threads: call [`Self::turn`], take
+/// events from [`Self::core`], and [`Self::wait`] when there is nothing to do.
+#[derive(Debug)]
+pub struct Host {
+    core: Endpoint,
+    device: PacketDevice,
+    interface: Interface,
+    addr: Ipv4Addr,
+    mtu: usize,
+    poll: Nanos,
+    wake: Arc<OwnedFd>,
+    /// When the last sleep ended, and whether the thread slept since the last turn.
+    slept: bool,
+}
+
+/// Ends a sleeping [`Host::wait`] from another thread.
+#[derive(Clone, Debug)]
+pub struct Waker(Arc<OwnedFd>);
+
+impl Waker {
+    /// Has the current or next [`Host::wait`] return at once.
+    pub fn wake(&self) {
+        sys::eventfd_signal(&self.0);
+    }
+}
+
+impl Host {
+    /// Opens the interface: needs CAP_NET_RAW in its network namespace.
+    ///
+    /// # Errors
+    ///
+    /// If the interface is missing, down, ambiguous or without an IPv4 address, or a privilege is missing.
+    pub fn open(config: HostConfig) -> Result<Self, OpenError> {
+        let (interface, addr) = choose(config.interface.as_deref())?;
+        let system = |what: &'static str| move |source: io::Error| OpenError::System { what, source };
+        let probe = sys::socket(libc::AF_INET, libc::SOCK_DGRAM, 0).map_err(system("a socket"))?;
+        let mtu = sys::mtu(&probe, &interface.name).map_err(system("the interface's MTU"))?;
+        let device = PacketDevice::open(&interface, addr, mtu, config.ring_packets)?;
+        let first_id = match config.seed {
+            Some(seed) => spread(seed),
+            None => sys::random_u64().map_err(system("a random number"))?,
+        };
+        // The top bits stay clear, so that ids never wrap.
+        let homa = Config { mtu, pid: std::process::id(), first_id: first_id >> 2 << 1, ..config.homa };
+        let mut core = Endpoint::new(homa);
+        let counter = Clock::Counter(device.clock.counter());
+        core.set_trace(Recorder::new(config.trace_entries, counter, config.trace_core));
+        let wake = Arc::new(sys::eventfd().map_err(system("an eventfd"))?);
+        Ok(Self { core, device, interface, addr, mtu, poll: config.poll, wake, slept: false })
+    }
+
+    /// The address of this host.
+    pub fn addr(&self) -> IpAddr {
+        self.addr.into()
+    }
+
+    /// The largest IP packet of the interface, bytes.
+    pub fn mtu(&self) -> usize {
+        self.mtu
+    }
+
+    /// The name of the interface.
+    pub fn interface(&self) -> &str {
+        &self.interface.name
+    }
+
+    /// Now.
+    pub fn now(&self) -> Instant {
+        self.device.clock.now()
+    }
+
+    /// The protocol: calls, replies, events.
+    pub fn core(&mut self) -> &mut Endpoint {
+        &mut self.core
+    }
+
+    /// Has the way to `addr` known before the first packet, waiting up to `wait` for the network's answer.
+    ///
+    /// # Errors
+    ///
+    /// If there is no route by this interface, or nobody answers.
+    pub fn resolve(&mut self, addr: IpAddr, wait: Duration) -> Result<(), ResolveError> {
+        let now = self.now();
+        self.device.neighbours.resolve(now, addr, wait).map(drop)
+    }
+
+    /// Receives, does what is due, and sends; never blocks. True if there was anything to do.
+    ///
+    /// # Errors
+    ///
+    /// None today; what fails to be sent is counted in the metrics.
+    #[inline]
+    pub fn turn(&mut self) -> io::Result<bool> {
+        let now = self.now();
+        self.core.set_slept(std::mem::take(&mut self.slept));
+        Ok(device::turn(&mut self.core, &mut self.device, now))
+    }
+
+    /// Sends what calls and replies since the last turn have left to send. If that is nothing, waits until a packet
+    /// comes, a timer of the protocol is due, `until` has come or a [`Waker`] calls: spins for at most the time given
+    /// as [`HostConfig::poll`], then sleeps.
+    ///
+    /// # Errors
+    ///
+    /// Those of `ppoll`.
+    pub fn wait(&mut self, until: Option<Instant>) -> io::Result<()> {
+        let start = self.now();
+        if device::transmit(&mut self.core, &mut self.device, start) {
+            return Ok(());
+        }
+        let until = match (until, self.core.next_deadline()) {
+            (Some(a), Some(b)) => Some(a.min(b)),
+            (a, b) => a.or(b),
+        };
+        let spin_end = start + self.poll;
+        let mut now = start;
+        while now < spin_end {
+            if self.device.has_packet() || until.is_some_and(|at| at <= now) {
+                self.core.metrics.poll_cycles += now.since(start).as_nanos();
+                return Ok(());
+            }
+            std::hint::spin_loop();
+            now = self.now();
+        }
+        self.core.metrics.poll_cycles += now.since(start).as_nanos();
+        if until.is_some_and(|at| at <= now) {
+            return Ok(());
+        }
+        let timeout = until.map(|at| Duration::from_nanos(at.since(now).as_nanos()));
+        sys::wait_readable(&[self.device.raw_fd(), self.wake.as_raw_fd()], timeout)?;
+        sys::eventfd_clear(&self.wake);
+        self.core.metrics.blocked_cycles += self.now().since(now).as_nanos();
+        self.slept = true;
+        Ok(())
+    }
+
+    /// For other threads to end a [`Self::wait`]; without effect on the part of it that spins.
+    pub fn waker(&self) -> Waker {
+        Waker(Arc::clone(&self.wake))
+    }
+
+    /// The metrics as text (cperf.md 4.1): times in nanoseconds, so `cpu_khz` is 1,000,000.
+    pub fn metrics_text(&mut self) -> String {
+        const NANOSECOND_KHZ: u64 = 1_000_000;
+        self.core.metrics.ring_drops += self.device.take_ring_drops();
+        self.core.metrics.peer_dst_refreshes = self.device.neighbours.refreshes;
+        self.device.refresh_real_time();
+        self.core.metrics.to_text(self.now().as_nanos(), NANOSECOND_KHZ, 0)
+    }
+
+    /// The time trace.
+    pub fn trace(&mut self) -> &mut Recorder {
+        &mut self.core.trace
+    }
+
+    /// Writes the time trace as `.tt` text.
+    ///
+    /// # Errors
+    ///
+    /// Those of `out`.
+    pub fn write_trace(&mut self, out: &mut dyn Write) -> io::Result<()> {
+        self.core.trace.write_tt(out, self.device.clock.ticks_per_nano())
+    }
+}
+
+/// A number far from those of the seeds next to `seed` (SplitMix64).
+fn spread(seed: u64) -> u64 {
+    let z = seed.wrapping_add(0x9e37_79b9_7f4a_7c15);
+    let z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    z ^ (z >> 31)
+}
+
+/// The interface named, or the only one that will do, and its IPv4 address.
+pub(super) fn choose(name: Option<&str>) -> Result<(Interface, Ipv4Addr), OpenError> {
+    let all = sys::interfaces().map_err(|source| OpenError::System { what: "the list of interfaces", source })?;
+    let v4 = |i: &Interface| i.addrs.iter().find_map(|a| if let IpAddr::V4(a) = a { Some(*a) } else { None });
+    let usable = |i: &Interface| i.is_up && !i.is_loopback && v4(i).is_some();
+    let names = |list: &[&Interface]| match list {
+        [] => "none".to_owned(),
+        some => some.iter().map(|i| i.name.as_str()).collect::<Vec<_>>().join(", "),
+    };
+    let chosen = if let Some(name) = name {
+        let every: Vec<_> = all.iter().collect();
+        let missing = || OpenError::NoSuchInterface { name: name.to_owned(), present: names(&every) };
+        all.iter().find(|i| i.name == name).ok_or_else(missing)?
+    } else {
+        match all.iter().filter(|i| usable(i)).collect::<Vec<_>>()[..] {
+            [only] => only,
+            ref several => return Err(OpenError::ChooseInterface { usable: names(several) }),
+        }
+    };
+    if !chosen.is_up {
+        return Err(OpenError::Down(chosen.name.clone()));
+    }
+    let addr = v4(chosen).ok_or_else(|| OpenError::NoAddress(chosen.name.clone()))?;
+    Ok((chosen.clone(), addr))
+}
