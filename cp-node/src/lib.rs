@@ -1,1 +1,58 @@
-//! cp-node
+//! One node of a transport benchmark: generates RPC load over Homa or TCP, answers it, and measures it.
+//!
+//! A process is client and server at once. It is told what to do by one command on its command line, or interactively by
+//! lines on standard input ([`main`]).
+//!
+//! ```text
+//! line -> cli -> node -> arrivals, workload   when, where to and how long: the same from the same seed
+//!                  |     transport::{homa,tcp}   send, receive, answer
+//!                  |        -> client         slots and counters of a port -> samples
+//!                  +-> stats, totals          lines each second, JSON
+//!                  +-> rtts                   .rtts files
+//! ```
+//!
+//! Every RPC has two times: the *service* RTT from the actual send, and the RTT from when it was due. Their difference
+//! is the time that it waited in the client because too much was outstanding, or because the machine was late; load
+//! generators that record the first only hide overload (coordinated omission).
+
+mod app;
+pub mod arrivals;
+mod cli;
+mod client;
+mod clock;
+mod errors;
+mod log;
+pub mod message;
+mod node;
+mod probe;
+pub mod rng;
+pub mod rtts;
+pub mod samples;
+mod stats;
+mod totals;
+mod transport;
+pub mod workload;
+
+use std::ffi::OsString;
+use std::process::ExitCode;
+
+use clap::Parser;
+
+/// Runs the program with its command line, program name first.
+///
+/// Exit code: 0 done, 1 the command failed, 2 wrong usage, 3 a privilege or interface is missing.
+pub fn main(args: impl Iterator<Item = OsString>) -> ExitCode {
+    let cli = match cli::Cli::try_parse_from(args) {
+        Ok(cli) => cli,
+        Err(error) => {
+            // Nothing can be done if help can't be printed.
+            let _ = error.print();
+            return ExitCode::from(if error.use_stderr() { 2 } else { 0 });
+        }
+    };
+    match cli.command {
+        None => app::interactive(),
+        Some(cli::Command::Probe { end }) => probe::run(end),
+        Some(command) => app::one_shot(command),
+    }
+}

@@ -1,0 +1,120 @@
+//! The two ways of running: one command, or a prompt.
+
+use std::io::{self, BufRead, Write};
+use std::process::ExitCode;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+
+use crate::cli::Command;
+use crate::errors::exit_code;
+use crate::log::Log;
+use crate::node::Node;
+
+const PROMPT: &[u8] = b"% ";
+
+/// Runs one command and then, if it left clients or servers, logs statistics until the process is killed.
+pub(crate) fn one_shot(command: Command) -> ExitCode {
+    let result = start().and_then(|(node, _)| {
+        let text = lock(&node).run(command)?;
+        io::stdout().write_all(text.as_bytes())?;
+        Ok(node)
+    });
+    match result {
+        Ok(node) if lock(&node).is_busy() => loop {
+            thread::park();
+        },
+        Ok(_) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("cp-node: {error:#}");
+            ExitCode::from(exit_code(&error))
+        }
+    }
+}
+
+/// Prompts for commands and runs them until standard input ends or one is `exit`.
+pub(crate) fn interactive() -> ExitCode {
+    match start().and_then(|(node, log)| prompt(&node, &log)) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("cp-node: {error:#}");
+            ExitCode::from(exit_code(&error))
+        }
+    }
+}
+
+/// A node and its log, with a thread that logs statistics each second.
+fn start() -> Result<(Arc<Mutex<Node>>, Log)> {
+    raise_descriptor_limit();
+    let log = Log::stdout();
+    log_panics(log.clone());
+    let node = Arc::new(Mutex::new(Node::new(log.clone())));
+    let shared = Arc::clone(&node);
+    let tick = move || {
+        loop {
+            thread::sleep(Duration::from_secs(1));
+            lock(&shared).log_second();
+        }
+    };
+    thread::Builder::new().name("stats".into()).spawn(tick).context("can't start the statistics thread")?;
+    Ok((node, log))
+}
+
+fn prompt(node: &Mutex<Node>, log: &Log) -> Result<()> {
+    let mut input = io::stdin().lock();
+    let mut line = Vec::new();
+    loop {
+        // If nobody reads the prompt there will be no more input either.
+        let mut out = io::stdout().lock();
+        let _ = out.write_all(PROMPT).and_then(|()| out.flush());
+        drop(out);
+        line.clear();
+        if input.read_until(b'\n', &mut line).context("can't read standard input")? == 0 {
+            return end(log, "EOF on stdin");
+        }
+        let text = String::from_utf8_lossy(&line);
+        let text = text.trim_end_matches(['\n', '\r']);
+        if log.is_file() {
+            log.line(format_args!("Command: {text}"));
+        }
+        let reply = match Command::parse_line(text) {
+            None => continue,
+            Some(Ok(Command::Exit)) => return end(log, "exit command"),
+            Some(Ok(command)) => lock(node).run(command).unwrap_or_else(|error| format!("{error:#}\n")),
+            Some(Err(error)) => error.to_string(),
+        };
+        let mut out = io::stdout().lock();
+        let _ = out.write_all(reply.as_bytes()).and_then(|()| out.flush());
+    }
+}
+
+fn end(log: &Log, why: &str) -> Result<()> {
+    if log.is_file() {
+        log.line(format_args!("cp_node exiting ({why})"));
+    }
+    Ok(())
+}
+
+/// Lets the process have as many sockets as the system allows. (Rust programs ignore SIGPIPE already.)
+fn raise_descriptor_limit() {
+    let limit = getrlimit(Resource::Nofile);
+    // A refusal matters only to runs with more than a thousand connections; they say so when they fail.
+    let _ = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit });
+}
+
+/// A thread that panics is told in the log, where the orchestrator looks for `FATAL:`.
+fn log_panics(log: Log) {
+    let default = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |info| {
+        log.line(format_args!("FATAL: {}", info.to_string().replace('\n', " ")));
+        default(info);
+    }));
+}
+
+fn lock(node: &Mutex<Node>) -> MutexGuard<'_, Node> {
+    // After a panic in a command the node is still there to be stopped.
+    node.lock().unwrap_or_else(PoisonError::into_inner)
+}
