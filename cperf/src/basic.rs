@@ -7,6 +7,8 @@
 mod probe;
 mod summary;
 
+use std::io::Write as _;
+
 use serde_json::json;
 
 use crate::cli::{Format, RunArgs};
@@ -75,13 +77,14 @@ pub(crate) fn run(args: &RunArgs) -> anyhow::Result<()> {
     let mut text = serde_json::to_vec_pretty(&json)?;
     text.push(b'\n');
     out.write("results.json", &text)?;
-    manifest.close(&serde_json::to_value(ended)?.as_str().unwrap_or_default().to_owned(), &out)?;
+    manifest.close(ended.word(), &out)?;
     out.write("manifest.json", &manifest.text())?;
     let shown = match options.format {
         Format::Json => String::from_utf8_lossy(&text).into_owned(),
         Format::Table if results.is_empty() => String::new(),
         Format::Table => summary::table(&results, &options, cores),
     };
-    std::io::Write::write_all(&mut std::io::stdout().lock(), shown.as_bytes())?;
-    outcome
+    let printed = std::io::stdout().lock().write_all(shown.as_bytes());
+    outcome?;
+    Ok(printed?)
 }

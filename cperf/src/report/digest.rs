@@ -100,7 +100,7 @@ impl Short {
 
 /// A group of neighbouring lengths, about a tenth of all messages.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Decile<'a> {
+pub struct Group<'a> {
     /// The lengths; never empty.
     pub buckets: &'a [Bucket],
     /// Share of all messages that are as long as the longest of these, or shorter.
@@ -130,26 +130,50 @@ impl Digest {
         longest.map(|longest| Short { longest, times })
     }
 
-    /// Groups of whole lengths that end where 10 %, 20 % … of all messages are reached. A length that is more than a
-    /// tenth of all messages swallows the groups that it covers, so there may be fewer than ten.
-    pub fn deciles(&self) -> Vec<Decile<'_>> {
+    /// The messages in groups that end with the lengths `cuts` (ascending, see [`cuts`]); messages longer than the
+    /// last cut join the last group, and empty groups are left out.
+    pub fn groups(&self, cuts: &[u32]) -> Vec<Group<'_>> {
         let mut groups = Vec::new();
-        let (mut start, mut seen) = (0, 0usize);
-        for (index, bucket) in self.buckets.iter().enumerate() {
-            let before = seen;
-            seen += bucket.len();
-            // Tenths completed, in whole numbers: 0.3 x 10 in floating point is not 3.
-            if seen * 10 / self.samples > before * 10 / self.samples {
-                let cum_fraction = seen as f64 / self.samples as f64;
-                groups.push(Decile { buckets: &self.buckets[start..=index], cum_fraction });
-                start = index + 1;
+        let (mut start, mut seen) = (0, 0);
+        for (index, cut) in cuts.iter().enumerate() {
+            let last = index + 1 == cuts.len();
+            let end =
+                if last { self.buckets.len() } else { self.buckets.partition_point(|bucket| bucket.length <= *cut) };
+            let buckets = &self.buckets[start..end];
+            start = end;
+            if buckets.is_empty() {
+                continue;
             }
+            seen += buckets.iter().map(Bucket::len).sum::<usize>();
+            groups.push(Group { buckets, cum_fraction: seen as f64 / self.samples as f64 });
         }
         groups
     }
 }
 
-impl Decile<'_> {
+/// Lengths at which groups of about a tenth of all messages end, for a table with the same rows for every protocol:
+/// the lengths where 10 %, 20 % … of all messages of all `digests` are reached. A length that is more than a tenth of
+/// all messages swallows the groups that it covers, so there may be fewer than ten.
+pub fn cuts(digests: &[&Digest]) -> Vec<u32> {
+    let mut counts = BTreeMap::<u32, usize>::new();
+    for bucket in digests.iter().flat_map(|digest| &digest.buckets) {
+        *counts.entry(bucket.length).or_default() += bucket.len();
+    }
+    let all: usize = counts.values().sum();
+    let mut seen = 0;
+    let mut cuts = Vec::new();
+    for (length, count) in counts {
+        let before = seen;
+        seen += count;
+        // Tenths completed, in whole numbers: 0.3 x 10 in floating point is not 3.
+        if seen * 10 / all > before * 10 / all {
+            cuts.push(length);
+        }
+    }
+    cuts
+}
+
+impl Group<'_> {
     /// Number of messages.
     pub fn count(&self) -> usize {
         self.buckets.iter().map(Bucket::len).sum()
@@ -221,26 +245,36 @@ mod tests {
     }
 
     #[test]
-    fn deciles_cover_everything_once() {
+    fn groups_cover_everything_once() {
         let even: Vec<_> = (0..100).map(|i| (i + 1, 100)).collect();
         let even = digest(&even);
-        let groups = even.deciles();
+        let groups = even.groups(&cuts(&[&even]));
         assert_eq!(groups.len(), 10);
-        assert_eq!(groups.iter().map(Decile::count).collect::<Vec<_>>(), [10; 10]);
+        assert_eq!(groups.iter().map(Group::count).collect::<Vec<_>>(), [10; 10]);
         assert_eq!(groups[0].buckets.last().unwrap().length, 10);
         assert_eq!(groups[9].cum_fraction, 1.0);
     }
 
     #[test]
-    fn a_frequent_length_swallows_deciles() {
+    fn a_frequent_length_swallows_groups() {
         let mut samples = vec![(8, 100); 35];
         samples.extend((0..65).map(|i| (100 + i, 100)));
         let digest = digest(&samples);
-        let groups = digest.deciles();
-        assert_eq!(groups.iter().map(Decile::count).sum::<usize>(), 100);
+        let groups = digest.groups(&cuts(&[&digest]));
+        assert_eq!(groups.iter().map(Group::count).sum::<usize>(), 100);
         assert_eq!(groups[0].count(), 35);
         assert_eq!(groups[1].buckets.last().unwrap().length, 104, "up to 40 %");
         assert_eq!(groups.len(), 8);
+    }
+
+    #[test]
+    fn cuts_are_common_and_lengths_beyond_them_are_not_lost() {
+        let (a, b) = (digest(&[(10, 1), (20, 1), (90, 1)]), digest(&[(20, 1), (30, 1)]));
+        assert_eq!(cuts(&[&a, &b]), [10, 20, 30, 90]);
+        let groups = b.groups(&[10, 20, 25]);
+        assert_eq!(groups.iter().map(Group::count).collect::<Vec<_>>(), [1, 1]);
+        assert_eq!(groups[1].buckets[0].length, 30);
+        assert!(cuts(&[]).is_empty() && b.groups(&[]).is_empty());
     }
 
     #[test]

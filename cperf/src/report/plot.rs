@@ -13,8 +13,10 @@ use super::digest::{Digest, Short};
 
 /// The only font that plots use; it comes with the program.
 const FONT: &str = "sans-serif";
-/// Width and height, pixels.
+/// Width and height, pixels of the SVG.
 const SIZE: (u32, u32) = (900, 560);
+/// Pixels of the PNG for one of the SVG: letters are placed at whole pixels, so small ones would look uneven.
+const PNG_SCALE: u32 = 2;
 
 /// One protocol's curve or curves.
 #[derive(Clone, Copy, Debug)]
@@ -43,8 +45,8 @@ pub struct ShortCurve<'a> {
 pub fn slowdown(stem: &Path, title: &str, definition: &str, curves: &[Curve<'_>]) -> anyhow::Result<()> {
     both(
         stem,
-        |root| slowdown::draw(root, title, definition, curves),
-        |root| slowdown::draw(root, title, definition, curves),
+        |root| slowdown::draw(root, 1, title, definition, curves),
+        |root| slowdown::draw(root, PNG_SCALE, title, definition, curves),
     )
 }
 
@@ -53,7 +55,7 @@ pub fn slowdown(stem: &Path, title: &str, definition: &str, curves: &[Curve<'_>]
 /// # Errors
 /// The files cannot be written.
 pub fn short_cdf(stem: &Path, title: &str, curves: &[ShortCurve<'_>]) -> anyhow::Result<()> {
-    both(stem, |root| cdf::draw(root, title, curves), |root| cdf::draw(root, title, curves))
+    both(stem, |root| cdf::draw(root, 1, title, curves), |root| cdf::draw(root, PNG_SCALE, title, curves))
 }
 
 type Svg<'a> = DrawingArea<SVGBackend<'a>, plotters::coord::Shift>;
@@ -72,7 +74,8 @@ fn both(
     root.present()?;
     drop(root);
     let root = stem.with_extension("png");
-    let root = BitMapBackend::new(&root, SIZE).into_drawing_area();
+    let size = (SIZE.0 * PNG_SCALE, SIZE.1 * PNG_SCALE);
+    let root = BitMapBackend::new(&root, size).into_drawing_area();
     png(&root)?;
     Ok(root.present()?)
 }

@@ -56,6 +56,17 @@ pub enum Status {
     Interrupted,
 }
 
+impl Status {
+    /// As in JSON.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Complete => "complete",
+            Self::Failed => "failed",
+            Self::Interrupted => "interrupted",
+        }
+    }
+}
+
 /// Figures of one protocol. Unknown is null.
 #[derive(Clone, Debug, Serialize)]
 pub struct ProtocolResult {
@@ -154,8 +165,16 @@ pub struct Measured {
 }
 
 impl ProtocolResult {
-    /// Puts the figures together. `offered_gbps` per node and direction.
-    pub fn new(protocol: &str, status: Status, offered_gbps: f64, measured: &Measured, optimal: &Optimal) -> Self {
+    /// Puts the figures together. `offered_gbps` per node and direction; rows of `by_length` end with the lengths
+    /// `cuts`.
+    pub fn new(
+        protocol: &str,
+        status: Status,
+        offered_gbps: f64,
+        measured: &Measured,
+        optimal: &Optimal,
+        cuts: &[u32],
+    ) -> Self {
         let known: Vec<_> = measured.stats.iter().flatten().collect();
         let sum = |field: fn(&Counters) -> u64| known.iter().map(|node| field(node)).sum::<u64>();
         let (short, short_due) = (measured.service.short(), measured.due.short());
@@ -190,7 +209,7 @@ impl ProtocolResult {
             slowdown_p99: all.map(|all| all.p99),
             due_slowdown_mean: all_due.map(|all| all.mean),
             due_slowdown_p99: all_due.map(|all| all.p99),
-            by_length: by_length(&measured.service, optimal),
+            by_length: by_length(&measured.service, optimal, cuts),
         }
     }
 
@@ -209,17 +228,17 @@ fn achieved_gbps(nodes: &[&Counters]) -> Option<f64> {
 }
 
 /// Rows for the table and the JSON.
-fn by_length(digest: &Digest, optimal: &Optimal) -> Vec<LengthRow> {
-    let rows = digest.deciles().into_iter().map(|decile| {
-        let mut times: Vec<_> = decile.samples().map(|(_, time)| time).collect();
+fn by_length(digest: &Digest, optimal: &Optimal, cuts: &[u32]) -> Vec<LengthRow> {
+    let rows = digest.groups(cuts).into_iter().map(|group| {
+        let mut times: Vec<_> = group.samples().map(|(_, time)| time).collect();
         times.sort_unstable();
         let at = |num: usize, den: usize| times[(times.len() * num / den).min(times.len() - 1)];
-        let (slowdown_p50, slowdown_p99) = slowdown::of_decile(&decile, optimal);
+        let (slowdown_p50, slowdown_p99) = slowdown::of_group(&group, optimal);
         let length = |bucket: Option<&Bucket>| bucket.map_or(0, |bucket| bucket.length);
         LengthRow {
-            min_length_bytes: length(decile.buckets.first()),
-            max_length_bytes: length(decile.buckets.last()),
-            cum_percent: decile.cum_fraction * 100.0,
+            min_length_bytes: length(group.buckets.first()),
+            max_length_bytes: length(group.buckets.last()),
+            cum_percent: group.cum_fraction * 100.0,
             rpcs: times.len() as u64,
             rtt_p50_ns: at(1, 2),
             rtt_p99_ns: at(99, 100),
@@ -265,7 +284,9 @@ pub(super) mod tests {
     #[test]
     fn figures_of_nodes_are_put_together() {
         let optimal = Optimal::fixed(1.0, f64::INFINITY);
-        let result = ProtocolResult::new("tcp", Status::Complete, 1.0, &hundred(), &optimal);
+        let measured = hundred();
+        let cuts = super::super::digest::cuts(&[&measured.service]);
+        let result = ProtocolResult::new("tcp", Status::Complete, 1.0, &measured, &optimal, &cuts);
         assert_eq!((result.rpcs, result.errors, result.samples), (200, 4, 100));
         assert_eq!(result.achieved_gbps, Some(1.0), "250 MB in 2 s on each node that is known");
         assert_eq!((result.lag_s, result.elapsed_s), (0.5, Some(2.0)));
@@ -282,7 +303,7 @@ pub(super) mod tests {
     #[test]
     fn nothing_measured_is_null_and_not_zero() {
         let optimal = Optimal::fixed(1.0, 1.0);
-        let result = ProtocolResult::new("homa", Status::Failed, 1.0, &Measured::default(), &optimal);
+        let result = ProtocolResult::new("homa", Status::Failed, 1.0, &Measured::default(), &optimal, &[]);
         let json = serde_json::to_value(&result).unwrap();
         for key in ["achieved_gbps", "short_rtt_p50_ns", "slowdown_mean", "slowdown_p99", "elapsed_s"] {
             assert!(json[key].is_null(), "{key}");

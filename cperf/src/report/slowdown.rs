@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use super::digest::{Decile, Digest};
+use super::digest::{Digest, Group};
 
 /// What the round-trip time is divided by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum, serde::Serialize)]
@@ -102,10 +102,10 @@ pub fn summary(digest: &Digest, optimal: &Optimal) -> Option<Summary> {
 }
 
 /// P50 and P99 of the slowdowns in a group of lengths.
-pub fn of_decile(decile: &Decile<'_>, optimal: &Optimal) -> (f64, f64) {
+pub fn of_group(group: &Group<'_>, optimal: &Optimal) -> (f64, f64) {
     let least: BTreeMap<u32, f64> =
-        decile.buckets.iter().map(|bucket| (bucket.length, optimal.ns(bucket.length))).collect();
-    let mut all: Vec<_> = decile.samples().map(|(length, time)| (time as f64 / least[&length]) as f32).collect();
+        group.buckets.iter().map(|bucket| (bucket.length, optimal.ns(bucket.length))).collect();
+    let mut all: Vec<_> = group.samples().map(|(length, time)| (time as f64 / least[&length]) as f32).collect();
     (at(&mut all, 1, 2), at(&mut all, 99, 100))
 }
 
@@ -157,6 +157,6 @@ mod tests {
         let all = digest(&[(100, 1000), (100, 1000), (100, 1000), (900, 5000)]);
         assert_eq!(summary(&all, &optimal), Some(Summary { mean: 2.0, p99: 5.0 }));
         assert_eq!(summary(&digest(&[]), &optimal), None);
-        assert_eq!(of_decile(&all.deciles()[0], &optimal), (1.0, 1.0));
+        assert_eq!(of_group(&all.groups(&[100, 900])[0], &optimal), (1.0, 1.0));
     }
 }

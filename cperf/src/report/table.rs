@@ -1,5 +1,6 @@
 //! Results as text for people.
 
+use std::collections::BTreeSet;
 use std::fmt::Write as _;
 
 use super::results::{ProtocolResult, Status};
@@ -70,25 +71,32 @@ fn short(text: &mut String, results: &[ProtocolResult]) {
     }
 }
 
-/// The deciles, protocols side by side if they have the same rows, else one after another.
+/// Slowdowns by length, protocols side by side: their rows end with the same lengths.
 fn by_length(text: &mut String, results: &[ProtocolResult]) {
-    for result in results.iter().filter(|result| !result.by_length.is_empty()) {
-        let _ = writeln!(text, "{}:", result.protocol);
-        let _ =
-            writeln!(text, "  length bytes          up to %     RPCs  slowdown P50       P99    RTT us P50        P99");
-        for row in &result.by_length {
-            let range = format!("{}-{}", row.min_length_bytes, row.max_length_bytes);
-            let _ = writeln!(
-                text,
-                "  {range:<20} {:>8.1} {:>8}  {:>12.2}  {:>8.2}  {:>12.1}  {:>9.1}",
-                row.cum_percent,
-                row.rpcs,
-                row.slowdown_p50,
-                row.slowdown_p99,
-                row.rtt_p50_ns as f64 / 1000.0,
-                row.rtt_p99_ns as f64 / 1000.0,
-            );
+    let ends: BTreeSet<u32> =
+        results.iter().flat_map(|result| &result.by_length).map(|row| row.max_length_bytes).collect();
+    let mut heads = format!("  {:<19}", "");
+    let mut names = format!("  {:<19}", "length, bytes");
+    for result in results {
+        let _ = write!(heads, " | {:<33}", format!("{} slowdown", result.protocol));
+        let _ = write!(names, " | {:>6} {:>7} {:>8} {:>9}", "up to", "RPCs", "P50", "P99");
+    }
+    let _ = writeln!(text, "{}\n{names}", heads.trim_end());
+    let mut before = 0;
+    for end in ends {
+        let _ = write!(text, "  {:<19}", format!("{}-{end}", before + 1));
+        before = end;
+        for result in results {
+            let _ = match result.by_length.iter().find(|row| row.max_length_bytes == end) {
+                Some(row) => {
+                    let (percent, rpcs) = (row.cum_percent, row.rpcs);
+                    let (p50, p99) = (row.slowdown_p50, row.slowdown_p99);
+                    write!(text, " | {percent:>4.0} % {rpcs:>7} {p50:>8.2} {p99:>9.2}")
+                }
+                None => write!(text, " | {:>6} {:>7} {:>8} {:>9}", "-", 0, "-", "-"),
+            };
         }
+        text.push('\n');
     }
 }
 
@@ -133,13 +141,14 @@ mod tests {
     use super::*;
 
     fn result(status: Status, offered: f64, measured: &Measured) -> ProtocolResult {
-        ProtocolResult::new("tcp", status, offered, measured, &Optimal::fixed(1.0, f64::INFINITY))
+        let cuts = super::super::digest::cuts(&[&measured.service]);
+        ProtocolResult::new("tcp", status, offered, measured, &Optimal::fixed(1.0, f64::INFINITY), &cuts)
     }
 
     #[test]
     fn a_good_run_has_load_times_and_no_warning_but_few_samples() {
         let text = run("w4", &[result(Status::Complete, 1.0, &hundred())], "fixed: as a test");
-        for part in ["1.0000         1.0000  100.0", "fixed: as a test", "10-100", "shortest 10 %"] {
+        for part in ["1.0000         1.0000  100.0", "fixed: as a test", "1-100", "901-1000", "shortest 10 %"] {
             assert!(text.contains(part), "no `{part}` in:\n{text}");
         }
         assert!(text.contains("4 RPCs failed"));

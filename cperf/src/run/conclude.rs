@@ -9,9 +9,9 @@ use crate::cli::{Format, RunArgs};
 use crate::journal::Journal;
 use crate::manifest::{self, Manifest};
 use crate::outdir::OutDir;
-use crate::report::results::{Measured, ProtocolResult, Status};
+use crate::report::results::{Measured, ProtocolResult};
 use crate::report::slowdown::Optimal;
-use crate::report::{data, plot, table};
+use crate::report::{data, digest, plot, table};
 
 /// Writes and prints everything, then returns `outcome`, which decides the exit code.
 pub(super) fn conclude(
@@ -26,20 +26,22 @@ pub(super) fn conclude(
         journal.note(&format!("stopped: {err:#}"));
     }
     let optimal = collect::optimal(options, out, journal)?;
-    let mut results = Vec::new();
     let mut all = Vec::new();
     for part in parts {
-        let measured = collect::measured(options, part.protocol, out, journal)?;
-        let offered = options.gbps.unwrap_or(0.0);
-        results.push(ProtocolResult::new(part.protocol.name(), part.status, offered, &measured, &optimal));
-        all.push((part.protocol, measured));
+        all.push((part, collect::measured(options, part.protocol, out, journal)?));
     }
-    let measured: Vec<_> = all.iter().map(|(protocol, measured)| (protocol.name(), measured)).collect();
+    let digests: Vec<_> = all.iter().map(|(_, measured)| &measured.service).collect();
+    let (cuts, offered) = (digest::cuts(&digests), options.gbps.unwrap_or(0.0));
+    let result = |(part, measured): &(&Part, Measured)| {
+        ProtocolResult::new(part.protocol.name(), part.status, offered, measured, &optimal, &cuts)
+    };
+    let results: Vec<_> = all.iter().map(result).collect();
+    let measured: Vec<_> = all.iter().map(|(part, measured)| (part.protocol.name(), measured)).collect();
     write_reports(options, out, &measured, &optimal)?;
     let status = status(&outcome);
     let reason = outcome.as_ref().err().map(|err| format!("{err:#}"));
     journal.note(&format!("run ended: {status:?}"));
-    manifest.close(word(status), out)?;
+    manifest.close(status.word(), out)?;
     let json = json!({
         "version": manifest::VERSION,
         "command": manifest.command.join(" "),
@@ -54,28 +56,31 @@ pub(super) fn conclude(
     let mut text = serde_json::to_vec_pretty(&json)?;
     text.push(b'\n');
     out.write("results.json", &text)?;
-    manifest.close(word(status), out)?; // now with results.json
+    manifest.close(status.word(), out)?; // now with results.json
     out.write("manifest.json", &manifest.text())?;
+    let printed = print(options, &results, &optimal, &text, out);
+    outcome?; // why the run ended matters more than who reads this
+    printed
+}
+
+/// Results on standard output.
+fn print(
+    options: &RunArgs,
+    results: &[ProtocolResult],
+    optimal: &Optimal,
+    json: &[u8],
+    out: &OutDir,
+) -> anyhow::Result<()> {
     let mut stdout = std::io::stdout().lock();
     match options.format {
-        Format::Json => stdout.write_all(&text)?,
+        Format::Json => stdout.write_all(json)?,
         Format::Table if results.is_empty() => {}
         Format::Table => {
-            stdout.write_all(table::run(&options.workload, &results, &optimal.text()).as_bytes())?;
+            stdout.write_all(table::run(&options.workload, results, &optimal.text()).as_bytes())?;
             writeln!(stdout, "plots and column files: {}", out.path().join("reports").display())?;
         }
     }
-    stdout.flush()?;
-    outcome
-}
-
-/// As in JSON.
-fn word(status: Status) -> &'static str {
-    match status {
-        Status::Complete => "complete",
-        Status::Failed => "failed",
-        Status::Interrupted => "interrupted",
-    }
+    Ok(stdout.flush()?)
 }
 
 /// Column files and plots of everything that has samples.

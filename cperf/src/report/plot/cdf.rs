@@ -8,24 +8,26 @@ use plotters::style::text_anchor::{HPos, Pos, VPos};
 use super::super::cdf::{Point, complementary};
 use super::{FONT, ShortCurve, decade_above, decade_label, label, shades};
 
-/// Draws one chart.
+/// Draws one chart, everything `scale` times as large as usual.
 pub(super) fn draw<DB: DrawingBackend>(
     root: &DrawingArea<DB, Shift>,
+    scale: u32,
     title: &str,
     curves: &[ShortCurve<'_>],
 ) -> anyhow::Result<()>
 where
     DB::ErrorType: 'static,
 {
+    let step = scale.cast_signed();
     root.fill(&WHITE)?;
     let points: Vec<_> = curves.iter().map(|curve| (curve.protocol, complementary(curve.short.times_ns()))).collect();
     let (left, right, bottom) = ranges(&points);
     let mut chart = ChartBuilder::on(root)
-        .caption(title, (FONT, 20))
-        .margin(12)
-        .margin_right(28)
-        .x_label_area_size(50)
-        .y_label_area_size(80)
+        .caption(title, (FONT, 20 * scale))
+        .margin(12 * scale)
+        .margin_right(28 * scale)
+        .x_label_area_size(50 * scale)
+        .y_label_area_size(80 * scale)
         .build_cartesian_2d((left..right).log_scale(), (bottom..1f64).log_scale())?;
     chart
         .configure_mesh()
@@ -33,31 +35,32 @@ where
         .y_label_formatter(&|y| decade_label(*y))
         .x_desc("round-trip time, us")
         .y_desc("fraction of messages that took longer")
-        .label_style((FONT, 14))
-        .axis_desc_style((FONT, 15))
+        .label_style((FONT, 14 * scale))
+        .axis_desc_style((FONT, 15 * scale))
         .light_line_style(RGBColor(0xee, 0xee, 0xee))
         .bold_line_style(RGBColor(0xcc, 0xcc, 0xcc))
         .draw()?;
     let red = RGBColor(0xc6, 0x28, 0x28);
     for (fraction, name) in [(0.5, "P50"), (0.01, "P99")].into_iter().filter(|(fraction, _)| *fraction > bottom) {
         let ends = [(left, fraction), (right, fraction)];
-        chart.draw_series([DashedPathElement::new(ends, 5, 4, red.stroke_width(1))])?;
-        let style = TextStyle::from((FONT, 14).into_font()).color(&red).pos(Pos::new(HPos::Right, VPos::Bottom));
+        chart.draw_series([DashedPathElement::new(ends, 5 * scale, 4 * scale, red.stroke_width(scale))])?;
+        let style =
+            TextStyle::from((FONT, 14 * scale).into_font()).color(&red).pos(Pos::new(HPos::Right, VPos::Bottom));
         chart.draw_series([Text::new(name, (right, fraction), style)])?;
     }
     for (protocol, points) in points {
         let (dark, _) = shades(protocol);
         chart
-            .draw_series(LineSeries::new(steps(&points), dark.stroke_width(2)))?
+            .draw_series(LineSeries::new(steps(&points), dark.stroke_width(2 * scale)))?
             .label(label(protocol))
-            .legend(move |(x, y)| PathElement::new([(x, y), (x + 18, y)], dark.stroke_width(3)));
+            .legend(move |(x, y)| PathElement::new([(x, y), (x + 18 * step, y)], dark.stroke_width(3 * scale)));
     }
     chart
         .configure_series_labels()
         .position(SeriesLabelPosition::LowerLeft)
-        .margin(10)
-        .legend_area_size(24)
-        .label_font((FONT, 15))
+        .margin(10 * scale)
+        .legend_area_size(24 * scale)
+        .label_font((FONT, 15 * scale))
         .background_style(WHITE.mix(0.9))
         .border_style(RGBColor(0xbb, 0xbb, 0xbb))
         .draw()?;

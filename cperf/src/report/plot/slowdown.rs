@@ -1,15 +1,18 @@
 //! Slowdown against message length. The x axis is linear in the number of messages, not in their length, so that each
 //! length gets the width of its share.
 
+use std::ops::Range;
+
 use plotters::coord::Shift;
 use plotters::prelude::*;
 use plotters::style::text_anchor::{HPos, Pos, VPos};
 
 use super::{Curve, FONT, decade_above, decade_label, label, length_label, shades};
 
-/// Draws one chart. P99 in the dark shade, P50 in the light one.
+/// Draws one chart, everything `scale` times as large as usual. P99 in the dark shade, P50 in the light one.
 pub(super) fn draw<DB: DrawingBackend>(
     root: &DrawingArea<DB, Shift>,
+    scale: u32,
     title: &str,
     definition: &str,
     curves: &[Curve<'_>],
@@ -17,6 +20,7 @@ pub(super) fn draw<DB: DrawingBackend>(
 where
     DB::ErrorType: 'static,
 {
+    let step = scale.cast_signed();
     root.fill(&WHITE)?;
     let steps: Vec<_> = curves.iter().map(|curve| (curve.protocol, steps(curve))).collect();
     let values = || steps.iter().flat_map(|(_, (p50, p99))| p50.iter().chain(p99)).map(|&(_, y)| y);
@@ -24,11 +28,11 @@ where
     let bottom = values().fold(1.0, f64::min).max(0.01); // a time below the unloaded median is possible
     let bottom = if bottom < 1.0 { 10f64.powf(bottom.log10().floor()) } else { 1.0 };
     let mut chart = ChartBuilder::on(root)
-        .caption(title, (FONT, 20))
-        .margin(12)
-        .margin_right(28)
-        .x_label_area_size(58)
-        .y_label_area_size(62)
+        .margin(12 * scale)
+        .margin_top(78 * scale)
+        .margin_right(28 * scale)
+        .x_label_area_size(58 * scale)
+        .y_label_area_size(62 * scale)
         .build_cartesian_2d(0f64..1f64, (bottom..top).log_scale())?;
     let lengths = lengths_at_tenths(curves);
     chart
@@ -36,10 +40,10 @@ where
         .x_labels(11)
         .x_label_formatter(&|x| tenth_label(&lengths, *x))
         .y_label_formatter(&|y| decade_label(*y))
-        .x_desc("message length, bytes (linear in the number of messages; 10 % of them between two marks)")
+        .x_desc("message length, bytes (linear in the number of messages, percent above)")
         .y_desc("slowdown")
-        .label_style((FONT, 14))
-        .axis_desc_style((FONT, 15))
+        .label_style((FONT, 14 * scale))
+        .axis_desc_style((FONT, 15 * scale))
         .light_line_style(RGBColor(0xee, 0xee, 0xee))
         .bold_line_style(RGBColor(0xcc, 0xcc, 0xcc))
         .draw()?;
@@ -47,25 +51,47 @@ where
         let (dark, light) = shades(protocol);
         for (name, points, colour) in [("P99", p99, dark), ("P50", p50, light)] {
             chart
-                .draw_series(LineSeries::new(points, colour.stroke_width(2)))?
+                .draw_series(LineSeries::new(points, colour.stroke_width(2 * scale)))?
                 .label(format!("{} {name}", label(protocol)))
-                .legend(move |(x, y)| PathElement::new([(x, y), (x + 18, y)], colour.stroke_width(3)));
+                .legend(move |(x, y)| PathElement::new([(x, y), (x + 18 * step, y)], colour.stroke_width(3 * scale)));
         }
     }
     chart
         .configure_series_labels()
-        .position(SeriesLabelPosition::UpperLeft)
-        .margin(10)
-        .legend_area_size(24)
-        .label_font((FONT, 15))
+        .position(SeriesLabelPosition::UpperRight)
+        .margin(10 * scale)
+        .legend_area_size(24 * scale)
+        .label_font((FONT, 15 * scale))
         .background_style(WHITE.mix(0.9))
         .border_style(RGBColor(0xbb, 0xbb, 0xbb))
         .draw()?;
-    let (width, _) = root.dim_in_pixel();
-    let centred = TextStyle::from((FONT, 13).into_font()).color(&RGBColor(0x55, 0x55, 0x55));
-    let centred = centred.pos(Pos::new(HPos::Right, VPos::Top));
-    let right = i32::try_from(width).unwrap_or(i32::MAX) - 28;
-    root.draw(&Text::new(format!("slowdown {definition}"), (right, 38), centred))?;
+    above(root, scale, chart.plotting_area().get_pixel_range(), title, definition)
+}
+
+/// Heading, and shares of the messages along the upper edge of the plot, whose pixels are `plot`.
+fn above<DB: DrawingBackend>(
+    root: &DrawingArea<DB, Shift>,
+    scale: u32,
+    plot: (Range<i32>, Range<i32>),
+    title: &str,
+    definition: &str,
+) -> anyhow::Result<()>
+where
+    DB::ErrorType: 'static,
+{
+    let step = scale.cast_signed();
+    let (x, y) = plot;
+    let middle = (x.start + x.end) / 2;
+    let heading = TextStyle::from((FONT, 20 * scale).into_font()).pos(Pos::new(HPos::Center, VPos::Top));
+    root.draw(&Text::new(title.to_owned(), (middle, 10 * step), heading))?;
+    let style = TextStyle::from((FONT, 13 * scale).into_font()).color(&RGBColor(0x55, 0x55, 0x55));
+    let style = style.pos(Pos::new(HPos::Center, VPos::Bottom));
+    // Pixel ranges are those of the whole picture, `draw` wants them relative to `root`: the same here.
+    root.draw(&Text::new(format!("slowdown {definition}"), (middle, y.start - 24 * step), style.clone()))?;
+    for tenth in 0..=10 {
+        let at = x.start + (x.end - x.start) * tenth / 10;
+        root.draw(&Text::new(format!("{} %", tenth * 10), (at, y.start - 4 * step), style.clone()))?;
+    }
     Ok(())
 }
 
