@@ -474,9 +474,10 @@ impl Endpoint {
         }
     }
 
-    /// Sees to it that time goes on while there are RPCs.
+    /// Sees to it that time goes on while there are RPCs; the idle tick may be a long way off.
     pub(super) fn arm(&mut self, now: Instant) {
-        self.next_tick.get_or_insert(now + self.config.tick);
+        let soon = now + self.config.tick;
+        self.next_tick = Some(self.next_tick.map_or(soon, |at| at.min(soon)));
     }
 
     fn outgoing(&mut self, payload: Payload, peer: PeerKey, id: RpcId) -> TxMessage {
