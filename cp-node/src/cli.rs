@@ -98,7 +98,7 @@ pub(crate) enum Command {
         #[arg(value_parser = clap::value_parser!(u32).range(i64::from(MIN_MTU)..))]
         mtu: u32,
     },
-    /// State the addresses of nodes; a node without one is looked up as `node<number>`
+    /// State the addresses of nodes; a node without one is looked up as `nodeNUMBER`
     Hosts {
         /// Pairs NUMBER=ADDRESS
         #[arg(required = true, value_name = "NUMBER=ADDRESS")]
@@ -209,11 +209,11 @@ pub(crate) struct Common {
     /// Receive-buffer pages of 64 KiB for each Homa port
     #[arg(long, default_value_t = 1000, value_name = "N", value_parser = positive())]
     pub(crate) buf_bpages: u32,
-    /// Experiment that this belongs to [default: <protocol>_<workload>]
+    /// Experiment that this belongs to [default: PROTOCOL_WORKLOAD]
     #[arg(long, value_name = "NAME")]
     pub(crate) exp: Option<String>,
     /// Lowest server port [default: 4000 for homa, 5000 for tcp]
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=32767))]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
     pub(crate) first_port: Option<u16>,
     /// Use IPv6
     #[arg(long)]
@@ -517,7 +517,7 @@ mod tests {
             "client --gbps nan",
             "client --gbps -1",
             "client --ports 0",
-            "server --first-port 40000",
+            "server --first-port 0",
             "hosts 1:10.0.0.1",
             "stop everything",
             "stop",

@@ -300,8 +300,6 @@ impl Port {
             return;
         }
         self.events.remove(&conn.stream);
-        // A connection that the peer has reset is already shut down.
-        let _ = conn.stream.shutdown(Shutdown::Both);
         let (port, peer) = (self.number, conn.peer);
         match end {
             End::Peer => {
@@ -313,6 +311,8 @@ impl Port {
                 self.log.line(format_args!("ERROR: closing TCP connection on port {port} from {peer}: {why}"));
             }
         }
+        // Told before the peer sees it. A connection that the peer has reset is already shut down.
+        let _ = conn.stream.shutdown(Shutdown::Both);
     }
 
     fn connections(&self) -> MutexGuard<'_, HashMap<u64, Arc<Conn>>> {
