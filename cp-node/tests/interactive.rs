@@ -124,6 +124,7 @@ fn all_tcp_variants_complete_every_rpc() {
     for (variant, client_options, server_options) in [
         ("spin", "--tcp-wait spin --workload 5000", "--tcp-wait spin"),
         ("threads", "--ports 3 --port-receivers 2 --server-ports 2 --workload w4", "--ports 2 --port-threads 2"),
+        ("congestion control", "--tcp-cc reno --workload 2000", "--tcp-cc reno"),
         ("one-way", "--one-way --workload 20000", ""),
         ("long", "--no-trunc --workload 3000000", ""),
         ("closed", "--gbps 0 --workload w3", ""),
@@ -188,7 +189,9 @@ fn a_server_that_dies_costs_its_rpcs_but_not_the_window() {
     doomed.ok(&format!("server --protocol tcp --first-port {port}"));
     healthy.ok(&format!("server --protocol tcp --first-port {other}"));
     client.ok("hosts 1=127.0.0.1");
-    client.ok(&format!("client --protocol tcp --first-port {port} --exp a --workload 100 --client-max 4"));
+    client.ok(&format!(
+        "client --protocol tcp --first-port {port} --exp a --workload 100 --client-max 4 --port-receivers 2"
+    ));
     client.ok(&format!("client --protocol tcp --first-port {other} --exp b --workload 100 --client-max 4"));
     wait_for(&mut client, &dir, "a", |e| count(e, "completed") > 0);
     doomed.kill();

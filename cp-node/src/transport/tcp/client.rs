@@ -180,15 +180,16 @@ impl Port {
     /// The loop of a receiver thread, until the port is closed.
     fn receive(&self, wait: TcpWait) {
         let mut buffer = vec![0; READ_SIZE];
-        let mut tokens = Vec::new();
+        let mut ready = Vec::new();
         while !self.closing.load(Ordering::Acquire) {
-            if let Err(error) = self.events.wait(&mut tokens) {
+            if let Err(error) = self.events.wait(&mut ready) {
                 self.log.line(format_args!("ERROR: receiving from TCP sockets failed: {error}"));
                 return;
             }
-            for token in tokens.drain(..).filter(|t| *t != STOP) {
-                let index = token as usize;
-                self.drain(index, self.conns[index].reader.lock().unwrap_or_else(PoisonError::into_inner), &mut buffer);
+            for event in ready.drain(..).filter(|e| e.token != STOP) {
+                let index = event.token as usize;
+                let reader = self.conns[index].reader.lock().unwrap_or_else(PoisonError::into_inner);
+                self.drain(index, reader, event.ends, &mut buffer);
             }
             if wait == TcpWait::Spin {
                 self.spin(&mut buffer);
@@ -204,8 +205,8 @@ impl Port {
             let mut any = false;
             for (index, conn) in self.conns.iter().enumerate().filter(|(_, c)| !c.dead.load(Ordering::Relaxed)) {
                 any |= match conn.reader.try_lock() {
-                    Ok(reader) => self.drain(index, reader, buffer),
-                    Err(TryLockError::Poisoned(reader)) => self.drain(index, reader.into_inner(), buffer),
+                    Ok(reader) => self.drain(index, reader, false, buffer),
+                    Err(TryLockError::Poisoned(reader)) => self.drain(index, reader.into_inner(), false, buffer),
                     // Another receiver has it in hand.
                     Err(TryLockError::WouldBlock) => false,
                 };
@@ -219,8 +220,9 @@ impl Port {
         }
     }
 
-    /// Reads what there is on a connection and ends the RPCs whose responses are whole; true if there was anything.
-    fn drain(&self, index: usize, mut reader: MutexGuard<'_, MessageReader>, buffer: &mut [u8]) -> bool {
+    /// Reads what there is on a connection, and the end of the stream if it `ends`, and ends the RPCs whose responses are
+    /// whole; true if there was anything.
+    fn drain(&self, index: usize, mut reader: MutexGuard<'_, MessageReader>, ends: bool, buffer: &mut [u8]) -> bool {
         let conn = &self.conns[index];
         if conn.dead.load(Ordering::Acquire) {
             return false;
@@ -234,7 +236,7 @@ impl Port {
                     let now = now_ns();
                     if let Err(error) = reader.feed(&buffer[..got], |h| self.complete(index, &h, now)) {
                         self.lose(index, &error.to_string());
-                    } else if got == buffer.len() {
+                    } else if got == buffer.len() || ends {
                         continue;
                     }
                 }

@@ -11,7 +11,7 @@ use std::time::Instant;
 use anyhow::{Context, Result};
 
 use super::outbox::Outbox;
-use super::socket::{self, EventSet, Signal};
+use super::socket::{self, EventSet, Ready, Signal};
 use super::{READ_SIZE, SPIN_IDLE, SPIN_YIELD, is_private};
 use crate::cli::{ServerOptions, TcpWait};
 use crate::log::Log;
@@ -158,14 +158,14 @@ impl Port {
     /// The loop of one thread, until the port is closed.
     fn run(&self, wait: TcpWait) {
         let mut buffer = vec![0; READ_SIZE];
-        let mut tokens = Vec::new();
+        let mut ready = Vec::new();
         while !self.stopping.load(Ordering::Acquire) {
-            if let Err(error) = self.events.wait(&mut tokens) {
+            if let Err(error) = self.events.wait(&mut ready) {
                 self.log.line(format_args!("ERROR: TCP port {}: waiting failed: {error}", self.number));
                 return;
             }
-            for token in tokens.drain(..) {
-                self.handle(token, &mut buffer);
+            for event in ready.drain(..) {
+                self.handle(event, &mut buffer);
             }
             if wait == TcpWait::Spin {
                 self.spin(&mut buffer);
@@ -173,15 +173,15 @@ impl Port {
         }
     }
 
-    fn handle(&self, token: u64, buffer: &mut [u8]) {
-        match token {
+    fn handle(&self, event: Ready, buffer: &mut [u8]) {
+        match event.token {
             LISTENER => self.accept(),
             STOP => {}
-            _ => {
+            token => {
                 let conn = self.connections().get(&token).cloned();
                 if let Some(conn) = conn {
                     let state = conn.state.lock().unwrap_or_else(PoisonError::into_inner);
-                    if let Err(end) = self.serve(&conn, state, buffer) {
+                    if let Err(end) = self.serve(&conn, state, event.ends, buffer) {
                         self.drop_connection(token, &conn, end);
                     }
                 }
@@ -222,14 +222,21 @@ impl Port {
     /// As [`Port::serve`], but leaves a connection alone that another thread has in hand.
     fn try_serve(&self, conn: &Conn, buffer: &mut [u8]) -> Result<bool, End> {
         match conn.state.try_lock() {
-            Ok(state) => self.serve(conn, state, buffer),
-            Err(TryLockError::Poisoned(state)) => self.serve(conn, state.into_inner(), buffer),
+            Ok(state) => self.serve(conn, state, false, buffer),
+            Err(TryLockError::Poisoned(state)) => self.serve(conn, state.into_inner(), false, buffer),
             Err(TryLockError::WouldBlock) => Ok(false),
         }
     }
 
-    /// Reads what there is and answers each whole request; true if there was anything.
-    fn serve(&self, conn: &Conn, mut state: MutexGuard<'_, ConnState>, buffer: &mut [u8]) -> Result<bool, End> {
+    /// Reads what there is, and the end of the stream if it `ends`, and answers each whole request; true if there was
+    /// anything.
+    fn serve(
+        &self,
+        conn: &Conn,
+        mut state: MutexGuard<'_, ConnState>,
+        ends: bool,
+        buffer: &mut [u8],
+    ) -> Result<bool, End> {
         let mut any = false;
         loop {
             let got = match (&conn.stream).read(buffer) {
@@ -251,7 +258,7 @@ impl Port {
             });
             fed.map_err(|e| End::Error(e.to_string()))?;
             // A short read has emptied the socket; later data is a new event.
-            if got < buffer.len() {
+            if got < buffer.len() && !ends {
                 break;
             }
             flush(conn, &mut state.outbox)?;

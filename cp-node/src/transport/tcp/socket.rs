@@ -123,6 +123,19 @@ impl AsFd for Signal {
     }
 }
 
+/// An event of an [`EventSet`].
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Ready {
+    /// As given when the descriptor was added.
+    pub(super) token: u64,
+    /// After the data that is there the stream ends. The end comes with no event of its own if it was there already.
+    pub(super) ends: bool,
+}
+
+fn has_ended(flags: epoll::EventFlags) -> bool {
+    flags.intersects(epoll::EventFlags::RDHUP | epoll::EventFlags::HUP | epoll::EventFlags::ERR)
+}
+
 /// A set of descriptors to wait for, shared by threads.
 pub(super) struct EventSet(OwnedFd);
 
@@ -136,7 +149,7 @@ impl EventSet {
     /// becomes writable; without, all threads are woken as long as it is readable.
     pub(super) fn add(&self, source: impl AsFd, token: u64, edge: bool) -> io::Result<()> {
         let flags = if edge {
-            epoll::EventFlags::IN | epoll::EventFlags::OUT | epoll::EventFlags::ET
+            epoll::EventFlags::IN | epoll::EventFlags::OUT | epoll::EventFlags::RDHUP | epoll::EventFlags::ET
         } else {
             epoll::EventFlags::IN
         };
@@ -149,12 +162,12 @@ impl EventSet {
         let _ = epoll::delete(&self.0, source);
     }
 
-    /// Sleeps until there are events; their tokens replace the content of `tokens`. May return without any.
-    pub(super) fn wait(&self, tokens: &mut Vec<u64>) -> io::Result<()> {
-        tokens.clear();
+    /// Sleeps until there are events, which replace the content of `ready`. May return without any.
+    pub(super) fn wait(&self, ready: &mut Vec<Ready>) -> io::Result<()> {
+        ready.clear();
         let mut events = Vec::with_capacity(EVENTS);
         match epoll::wait(&self.0, spare_capacity(&mut events), None) {
-            Ok(_) => tokens.extend(events.iter().map(|e| e.data.u64())),
+            Ok(_) => ready.extend(events.iter().map(|e| Ready { token: e.data.u64(), ends: has_ended(e.flags) })),
             Err(Errno::INTR) => {}
             Err(errno) => return Err(errno.into()),
         }
