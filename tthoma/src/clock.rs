@@ -65,16 +65,16 @@ impl Clock {
     }
 
     fn from_pairs(nodes: usize, pairs: Vec<Pair>) -> Self {
-        let min = |from, to| pairs.iter().find(|p| (p.from, p.to) == (from, to)).map(|p| p.min);
+        let min = |from, to| pairs.iter().find(|p: &&Pair| (p.from, p.to) == (from, to)).map(|p| p.min);
         let mut direct = vec![vec![None; nodes]; nodes];
         let mut contradictions = Vec::new();
-        for i in 0..nodes {
-            direct[i][i] = Some(0);
-            for j in 0..i {
-                match (min(i, j), min(j, i)) {
-                    (Some(there), Some(back)) if there + back <= 0 => contradictions.push((j, i)),
-                    (there, back) => (direct[i][j], direct[j][i]) = (there, back),
-                }
+        (0..nodes).for_each(|i| direct[i][i] = Some(0));
+        for pair in &pairs {
+            let (i, j) = (pair.from, pair.to);
+            match min(j, i) {
+                Some(back) if pair.min + back <= 0 && i < j => contradictions.push((i, j)),
+                Some(back) if pair.min + back <= 0 => {}
+                _ => direct[i][j] = Some(pair.min),
             }
         }
         let both_ways = |i: usize| (0..nodes).any(|j| i != j && direct[i][j].is_some() && direct[j][i].is_some());

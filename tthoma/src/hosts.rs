@@ -76,19 +76,21 @@ pub fn resolve(traces: &mut [NodeTrace]) -> Hosts {
 
 fn peers(trace: &NodeTrace) -> Known {
     let mut known = Known::default();
-    let mut last = None;
+    // Neighbouring records mostly concern one RPC: its peers are kept at hand.
+    let mut current: Option<(u32, Peers)> = None;
     for record in &trace.records {
         let Some(id) = record.rpc() else { continue };
-        // Neighbouring records mostly concern one RPC.
-        if last == Some((id, record.have, record.peer)) {
-            continue;
+        if current.is_none_or(|(last, _)| last != id) {
+            if let Some((last, peers)) = current {
+                known.insert(last, peers);
+            }
+            current = Some((id, known.get(&id).copied().unwrap_or(Peers::None)));
         }
-        last = Some((id, record.have, record.peer));
-        let entry = known.entry(id).or_insert(Peers::None);
-        if let Some(peer) = record.peer() {
-            entry.add(peer);
+        if let (Some((_, peers)), Some(peer)) = (&mut current, record.peer()) {
+            peers.add(peer);
         }
     }
+    known.extend(current);
     known
 }
 

@@ -301,3 +301,62 @@ fn csv_has_a_line_for_each_row() {
     assert!(csv.contains("\nlong,net,0,,,,,,,\n"));
     assert!(csv.lines().all(|l| l.matches(',').count() == 9));
 }
+
+/// Any events with any numbers in any order, on three nodes: a line is (template, time, core, numbers).
+fn any_lines() -> impl proptest::strategy::Strategy<Value = Vec<(usize, i32, u8, [u8; 3])>> {
+    let templates = 0..crate::vocabulary::TEMPLATES.len();
+    proptest::collection::vec((templates, -50..1000, 0..3u8, proptest::array::uniform3(0..6u8)), 0..200)
+}
+
+fn any_trace(lines: &[(usize, i32, u8, [u8; 3])]) -> String {
+    let line = |(template, time, core, numbers): &(usize, i32, u8, [u8; 3])| {
+        let mut text = crate::vocabulary::TEMPLATES[*template].1.replace("{?}", "").replace("{,}", "");
+        for (name, value) in
+            [("{id}", numbers[0]), ("{peer}", numbers[1]), ("{offset}", numbers[2]), ("{a}", numbers[2])]
+        {
+            text = text.replace(name, &value.to_string());
+        }
+        for (name, value) in [("{word}", "gen2"), ("{b:via}", "handoff"), ("{..}", "x, "), ("{b}", "-1")] {
+            text = text.replace(name, value);
+        }
+        format!("{time}.125 us (+   1.000 us) [C{core:02}] {text}\n")
+    };
+    lines.iter().map(line).collect()
+}
+
+proptest::proptest! {
+    #![proptest_config(proptest::prelude::ProptestConfig { cases: 200, ..Default::default() })]
+
+    #[test]
+    fn no_events_make_it_panic(nodes in proptest::array::uniform3(any_lines()), no_sync: bool) {
+        let options = Options { verbose: true, no_sync, ..Options::default() };
+        let parse = |(i, lines): (usize, &Vec<_>)| {
+            let text = any_trace(lines);
+            let name = format!("node{i}");
+            crate::read::parse_text(name.as_ref(), &name, crate::read::Format::Plain, &mut text.as_bytes())
+        };
+        let input = Input::new(nodes.iter().enumerate().map(parse).collect(), &options);
+        let report = of_input(&input, &options);
+        proptest::prop_assert!(!report.to_table().is_empty() && !report.to_csv().is_empty());
+        // Each reception is in a group or counted, once.
+        let softirq: u64 = report.nodes.iter().map(|n| n.packets_softirq).sum();
+        proptest::prop_assert!(report.groups.0.iter().map(|(_, g)| g.get("softirq").unwrap().count).sum::<u64>() <= softirq);
+    }
+
+    #[test]
+    fn no_change_of_good_traces_makes_it_panic(
+        changes in proptest::collection::vec((0..2usize, 0..4000usize, 32..127u8), 1..30),
+    ) {
+        let mut nodes = exchange(10, 3.0).map(|short| crate::testing::tt(&short).into_bytes());
+        for (node, at, byte) in changes {
+            let len = nodes[node].len();
+            nodes[node][at % len] = byte;
+        }
+        let parse = |(i, text): (usize, &Vec<u8>)| {
+            let name = format!("node{i}");
+            crate::read::parse_text(name.as_ref(), &name, crate::read::Format::Plain, &mut &text[..])
+        };
+        let input = Input::new(nodes.iter().enumerate().map(parse).collect(), &Options::default());
+        proptest::prop_assert!(!of_input(&input, &Options::default()).to_table().is_empty());
+    }
+}

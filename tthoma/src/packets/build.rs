@@ -1,0 +1,148 @@
+//! From records to packets, one record at a time.
+
+use rustc_hash::FxHashMap;
+
+use super::{Message, Packets, is_retransmitted};
+use crate::event::{AMBIGUOUS, Have, Kind, Record};
+
+/// Homa, IP and Ethernet headers, checksum, preamble and gap that the kernel counts to a frame's bytes on the wire:
+/// 60 + 20 + 18 + 20 bytes.
+const WIRE_OVERHEAD: u32 = 118;
+
+/// Packet that a core's GRO saw last.
+#[derive(Clone, Copy)]
+struct LastGro {
+    grant: bool,
+    place: u32,
+    id: u32,
+    offset: u32,
+}
+
+/// Takes the records of one node after the other.
+#[derive(Default)]
+pub(super) struct Builder {
+    pub(super) packets: Packets,
+    by_id: FxHashMap<u64, u32>,
+    /// Messages looked up last, one for requests and one for responses.
+    recent: [Option<(u64, u32)>; 2],
+    last_gro: FxHashMap<u16, LastGro>,
+}
+
+impl Builder {
+    /// Forgets what belongs to the node before.
+    pub(super) fn next_node(&mut self) {
+        self.last_gro.clear();
+    }
+
+    /// Message that `client` and the sender's `id` name.
+    #[inline]
+    fn message(&mut self, client: u16, id: u32) -> u32 {
+        let key = u64::from(client) << 32 | u64::from(id);
+        let recent = &mut self.recent[(id & 1) as usize];
+        match recent {
+            Some((known, place)) if *known == key => *place,
+            _ => {
+                let messages = &mut self.packets.messages;
+                let place = *self.by_id.entry(key).or_insert_with(|| {
+                    messages.push(Message { client, id, length: None, retransmitted: Vec::new() });
+                    (messages.len() - 1) as u32
+                });
+                *recent = Some((key, place));
+                place
+            }
+        }
+    }
+
+    fn length(&mut self, message: u32, length: u32) {
+        if length > 0 {
+            self.packets.messages[message as usize].length.get_or_insert(length);
+        }
+    }
+
+    /// Takes a record of `node`.
+    #[inline]
+    pub(super) fn add(&mut self, node: u16, record: &Record) {
+        if record.client == AMBIGUOUS {
+            return;
+        }
+        let Record { time, id, offset, core, client, .. } = *record;
+        match record.kind {
+            Kind::SendmsgRequest | Kind::SendmsgResponse => {
+                let message = self.message(client, id);
+                self.length(message, record.a);
+            }
+            Kind::Retransmit => {
+                let message = self.message(client, id);
+                self.packets.messages[message as usize].retransmitted.push((offset, offset.saturating_add(record.a)));
+            }
+            Kind::IpXmit => {
+                let message = self.message(client, id);
+                let again = is_retransmitted(&self.packets.messages[message as usize], offset);
+                let sent = self.packets.data.send(message, offset, node, core);
+                sent.xmit = time;
+                sent.again |= again;
+                sent.length = if record.have.has(Have::A) { record.a.saturating_sub(WIRE_OVERHEAD) } else { 0 };
+            }
+            Kind::SendData => {
+                let message = self.message(client, id);
+                // Kernels of 2024 sometimes say 0.
+                if record.a > 0 {
+                    self.packets.data.last_sent(message, offset, node, core).length = record.a;
+                }
+            }
+            Kind::QdiscDefer | Kind::QdiscXmit => {
+                let message = self.message(client, id);
+                let sent = self.packets.data.last_sent(message, offset, node, core);
+                *(if record.kind == Kind::QdiscDefer { &mut sent.deferred } else { &mut sent.undeferred }) = time;
+            }
+            Kind::NicData => {
+                let message = self.message(client, id);
+                self.packets.data.step_sent(message, offset, node, core, |p| &mut p.next_nic).nic = time;
+            }
+            Kind::FreeTxSkb => {
+                let message = self.message(client, id);
+                self.packets.data.step_sent(message, offset, node, core, |p| &mut p.next_free).free = time;
+                self.length(message, record.b);
+            }
+            Kind::SendGrant => {
+                let message = self.message(client, id);
+                let sent = self.packets.grants.send(message, offset, node, core);
+                sent.xmit = time;
+                // A grant that grants nothing is a repetition even if the first is not in the trace.
+                sent.again |= record.have.has(Have::B) && record.b as i32 <= 0;
+            }
+            Kind::NicGrant => {
+                let message = self.message(client, id);
+                self.packets.grants.step_sent(message, offset, node, core, |p| &mut p.next_nic).nic = time;
+            }
+            Kind::FreeGrant => {
+                let message = self.message(client, id);
+                self.packets.grants.step_sent(message, offset, node, core, |p| &mut p.next_free).free = time;
+            }
+            Kind::GroData | Kind::GroGrant => {
+                let message = self.message(client, id ^ 1);
+                let grant = record.kind == Kind::GroGrant;
+                let flow = if grant { &mut self.packets.grants } else { &mut self.packets.data };
+                let place = flow.gro(message, node, record);
+                self.last_gro.insert(core, LastGro { grant, place, id, offset });
+            }
+            Kind::RingWait => match self.last_gro.get(&core) {
+                Some(last) if (last.id, last.offset) == (id, offset) => {
+                    let flow = if last.grant { &mut self.packets.grants } else { &mut self.packets.data };
+                    flow.received[last.place as usize].ring = Some(record.a);
+                }
+                _ => self.packets.lone_ring_waits += 1,
+            },
+            Kind::SoftirqData => {
+                let message = self.message(client, id ^ 1);
+                self.packets.data.softirq(message, node, record);
+                self.length(message, record.a);
+            }
+            Kind::SoftirqGrant => {
+                let message = self.message(client, id ^ 1);
+                self.packets.grants.softirq(message, node, record);
+            }
+            _ => {}
+        }
+    }
+}
