@@ -72,7 +72,7 @@ pub struct RunArgs {
     /// Seed of message lengths, destinations and sending times; the same seed makes the same load
     #[arg(long, default_value_t = 1, value_name = "N")]
     pub seed: u64,
-    /// Directory for all files; must be empty or not exist [default: out/<workload>-<time>]
+    /// Directory for all files; must be empty or not exist [default: out/WORKLOAD-TIME]
     #[arg(short, long, value_name = "DIR")]
     pub out: Option<PathBuf>,
     /// Results on standard output

@@ -11,7 +11,7 @@
 //! Data flow: options → [`testbed::Testbed`] → `cp-node` processes → `.rtts`, `.metrics`, `.tt`, logs in the run's
 //! directory → [`report`] → standard output, `results.json`, `reports/`.
 //!
-//! Not here: load generation and transports (`cp-node`), analysis of traces (`tthoma`).
+//! Not here: load generation and transports (`cp-node`), analysis of traces (`tthoma`, of which a run prints one).
 
 mod basic;
 pub mod cli;

@@ -1,8 +1,10 @@
 //! The end of a run, good or bad: reports, results.json, manifest, and what is printed.
 
+use std::fs;
 use std::io::Write as _;
 
 use serde_json::json;
+use tthoma::analyze::delay;
 
 use super::{Part, collect, status};
 use crate::cli::{Format, RunArgs};
@@ -38,6 +40,7 @@ pub(super) fn conclude(
     let results: Vec<_> = all.iter().map(result).collect();
     let measured: Vec<_> = all.iter().map(|(part, measured)| (part.protocol.name(), measured)).collect();
     write_reports(options, out, &measured, &optimal)?;
+    let delays = delays(out, journal)?;
     let status = status(&outcome);
     let reason = outcome.as_ref().err().map(|err| format!("{err:#}"));
     journal.note(&format!("run ended: {status:?}"));
@@ -58,29 +61,48 @@ pub(super) fn conclude(
     out.write("results.json", &text)?;
     manifest.close(status.word(), out)?; // now with results.json
     out.write("manifest.json", &manifest.text())?;
-    let printed = print(options, &results, &optimal, &text, out);
+    let table = table::run(&options.workload, &results, &optimal.text());
+    let printed = match options.format {
+        Format::Json => print(&text),
+        Format::Table if results.is_empty() => Ok(()),
+        Format::Table => print(format!("{table}{}{}", delays.unwrap_or_default(), closing(out)).as_bytes()),
+    };
     outcome?; // why the run ended matters more than who reads this
     printed
 }
 
 /// Results on standard output.
-fn print(
-    options: &RunArgs,
-    results: &[ProtocolResult],
-    optimal: &Optimal,
-    json: &[u8],
-    out: &OutDir,
-) -> anyhow::Result<()> {
+fn print(text: &[u8]) -> anyhow::Result<()> {
     let mut stdout = std::io::stdout().lock();
-    match options.format {
-        Format::Json => stdout.write_all(json)?,
-        Format::Table if results.is_empty() => {}
-        Format::Table => {
-            stdout.write_all(table::run(&options.workload, results, &optimal.text()).as_bytes())?;
-            writeln!(stdout, "plots and column files: {}", out.path().join("reports").display())?;
-        }
-    }
+    stdout.write_all(text)?;
     Ok(stdout.flush()?)
+}
+
+/// Where to read on.
+fn closing(out: &OutDir) -> String {
+    let shown = out.path().display();
+    format!("\nplots and column files: {shown}/reports; time traces: {shown}/traces\n")
+}
+
+/// Where packets and hand-offs spent their time, from the traces that the nodes left: text for people, after writing
+/// it and its JSON form to the reports. `None` without traces. Traces that cannot be analysed are no reason to lose
+/// the other results.
+fn delays(out: &OutDir, journal: &mut Journal) -> anyhow::Result<Option<String>> {
+    let traces = out.path().join("traces");
+    if fs::read_dir(&traces)?.next().is_none() {
+        return Ok(None);
+    }
+    let report = match delay::delay(&[traces], &Default::default()) {
+        Ok(report) => report,
+        Err(err) => {
+            journal.say(&format!("the time traces cannot be analysed: {err}"));
+            return Ok(None);
+        }
+    };
+    let table = report.to_table();
+    out.write("reports/delay.txt", table.as_bytes())?;
+    out.write("reports/delay.json", &serde_json::to_vec_pretty(&report)?)?;
+    Ok(Some(format!("\nTime traces of the end of the Homa run (again with `tthoma analyze delay`)\n{table}")))
 }
 
 /// Column files and plots of everything that has samples.

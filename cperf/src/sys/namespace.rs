@@ -59,6 +59,21 @@ pub fn enter(namespace: &Namespace) -> io::Result<()> {
     check(unsafe { libc::setns(namespace.0.as_raw_fd(), libc::CLONE_NEWNET) }).map(drop)
 }
 
+/// Gives up all effective and permitted capabilities of the calling thread.
+///
+/// # Errors
+/// As capset(2), which refuses no reduction.
+pub fn drop_capabilities() -> io::Result<()> {
+    /// `_LINUX_CAPABILITY_VERSION_3`: two sets of 32 bits.
+    const VERSION: u32 = 0x2008_0522;
+    let header: [u32; 2] = [VERSION, 0];
+    let none = [0_u32; 6];
+    // SAFETY: both structures are readable with the layout of linux/capability.h: {version, pid 0: this thread} and
+    // two of {effective, permitted, inheritable}.
+    let result = unsafe { libc::syscall(libc::SYS_capset, header.as_ptr(), none.as_ptr()) };
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
 /// Effective capabilities of the calling thread, bit n for capability number n; `None` if `/proc` does not tell.
 pub fn effective_capabilities() -> Option<u64> {
     let status = std::fs::read_to_string("/proc/thread-self/status").ok()?;

@@ -76,6 +76,11 @@ impl Netns {
         Ok(made)
     }
 
+    /// The network namespace of a node, for threads of this process that play the node.
+    pub fn namespace(&self, node: usize) -> &Namespace {
+        &self.nodes[node]
+    }
+
     /// Creates the links.
     fn wire(&self, switch: &mut Netlink) -> anyhow::Result<()> {
         if self.topology == Topology::Pair {

@@ -9,6 +9,9 @@ use plotters::style::text_anchor::{HPos, Pos, VPos};
 
 use super::{Curve, FONT, decade_above, decade_label, label, length_label, shades};
 
+/// Points of a curve: share of the messages, slowdown.
+type Line = Vec<(f64, f64)>;
+
 /// Draws one chart, everything `scale` times as large as usual. P99 in the dark shade, P50 in the light one.
 pub(super) fn draw<DB: DrawingBackend>(
     root: &DrawingArea<DB, Shift>,
@@ -96,8 +99,8 @@ where
 }
 
 /// The P50 and P99 of each length as steps: a length's value holds over its share of the messages.
-fn steps(curve: &Curve<'_>) -> (Vec<(f64, f64)>, Vec<(f64, f64)>) {
-    let (mut p50, mut p99) = (Vec::new(), Vec::new());
+fn steps(curve: &Curve<'_>) -> (Line, Line) {
+    let (mut p50, mut p99) = (Line::new(), Line::new());
     let mut seen = 0;
     for bucket in &curve.digest.buckets {
         let from = seen as f64 / curve.digest.samples as f64;

@@ -1,0 +1,300 @@
+//! The Homa stack on real packets: two network namespaces, a veth pair, `nft` to drop frames.
+//!
+//! Has a `main` of its own: a user namespace, for those who are not root, must be entered while the process has one
+//! thread, and threads then play the hosts.
+
+use std::collections::{HashMap, HashSet};
+use std::io::Write;
+use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
+use std::process::{Command, ExitCode, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use cperf::sys;
+use cperf::testbed::Testbed;
+use cperf::testbed::netns::{Netns, Topology};
+use homa_stack::driver::{Host, HostConfig, OpenError};
+use homa_stack::metrics::DropReason;
+use homa_stack::{Event, Payload};
+
+const PORT: u16 = 4000;
+const LENGTHS: [usize; 7] = [1, 1424, 1425, 40_000, 40_001, 65_536, 1_000_000];
+
+type Check = fn(&Netns) -> Result<(), String>;
+
+const CHECKS: [(&str, Check); 6] = [
+    ("messages_of_all_lengths_cross_both_ways", |net| lengths_cross(net, 0)),
+    ("messages_of_all_lengths_cross_with_one_frame_in_a_hundred_lost", |net| lengths_cross(net, 1)),
+    ("messages_of_all_lengths_cross_with_one_frame_in_ten_lost", |net| lengths_cross(net, 10)),
+    ("no_icmp_unreachable_leaves_a_host_that_runs_the_stack", no_icmp_leaves),
+    ("a_missing_interface_is_named_and_so_are_those_that_exist", missing_interface),
+    ("a_missing_capability_is_named", missing_capability),
+];
+
+fn main() -> ExitCode {
+    // `cargo test NAME` runs only what contains the name; options of the usual harness are accepted and ignored.
+    let filter = std::env::args().skip(1).find(|arg| !arg.starts_with('-')).unwrap_or_default();
+    let net = match Netns::build(2, Topology::Pair, 1500) {
+        Ok(net) => net,
+        Err(error) => {
+            eprintln!("cannot build two hosts: {error:#}");
+            return ExitCode::FAILURE;
+        }
+    };
+    let chosen: Vec<_> = CHECKS.iter().filter(|(name, _)| name.contains(&filter)).collect();
+    println!("\nrunning {} tests", chosen.len());
+    let mut failed = 0;
+    for (name, check) in &chosen {
+        match check(&net) {
+            Ok(()) => println!("test {name} ... ok"),
+            Err(why) => {
+                failed += 1;
+                println!("test {name} ... FAILED\n    {why}");
+            }
+        }
+    }
+    let (verdict, passed) = (if failed == 0 { "ok" } else { "FAILED" }, chosen.len() - failed);
+    println!("\ntest result: {verdict}. {passed} passed; {failed} failed; 0 ignored; 0 measured; 0 filtered out\n");
+    if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+/// Runs `host` in a thread on node `node`.
+fn on<T: Send>(net: &Netns, node: usize, host: impl FnOnce() -> Result<T, String> + Send) -> Result<T, String> {
+    std::thread::scope(|scope| {
+        let thread = scope.spawn(|| {
+            sys::enter(net.namespace(node)).map_err(|e| format!("entering node {node}: {e}"))?;
+            host()
+        });
+        thread.join().map_err(|_| format!("node {node} panicked"))?
+    })
+}
+
+/// Drops `percent` of the Homa frames that arrive at this thread's node, until [`pass_all`].
+fn drop_frames(percent: u32) -> Result<(), String> {
+    let rules = format!(
+        "add table netdev lossy\n\
+         add chain netdev lossy arrive {{ type filter hook ingress device veth0 priority 0; }}\n\
+         add rule netdev lossy arrive ip protocol 146 numgen random mod 100 < {percent} counter drop\n"
+    );
+    nft(&rules)
+}
+
+fn pass_all() -> Result<(), String> {
+    nft("delete table netdev lossy\n")
+}
+
+fn nft(rules: &str) -> Result<(), String> {
+    let said = |what: &str, e: std::io::Error| format!("{what} nft (package nftables): {e}");
+    let mut child =
+        Command::new("nft").args(["-f", "-"]).stdin(Stdio::piped()).spawn().map_err(|e| said("starting", e))?;
+    let mut input = child.stdin.take().ok_or("nft has no standard input")?;
+    input.write_all(rules.as_bytes()).map_err(|e| said("writing to", e))?;
+    drop(input);
+    let status = child.wait().map_err(|e| said("waiting for", e))?;
+    if status.success() { Ok(()) } else { Err(format!("nft refused `{rules}`: {status}")) }
+}
+
+/// A message that names its call and can be checked.
+fn message(call: u64, len: usize) -> Vec<u8> {
+    let mut bytes: Vec<u8> = (0..len).map(|i| (i as u64 * 131 + call * 17 + (i as u64 >> 9)) as u8).collect();
+    let n = len.min(8);
+    bytes[..n].copy_from_slice(&call.to_le_bytes()[..n]);
+    bytes
+}
+
+fn bytes_of(host: &mut Host, msg: homa_stack::Message) -> Vec<u8> {
+    let bytes = host.core().pieces(&msg).collect::<Vec<_>>().concat();
+    host.core().release(msg);
+    bytes
+}
+
+fn open() -> Result<Host, String> {
+    Host::open(HostConfig::default()).map_err(|e| e.to_string())
+}
+
+/// Both hosts are client and server of each other, with each length several times.
+fn lengths_cross(net: &Netns, percent: u32) -> Result<(), String> {
+    for node in 0..2 {
+        if percent > 0 {
+            on(net, node, || drop_frames(percent))?;
+        }
+    }
+    let finished = [AtomicBool::new(false), AtomicBool::new(false)];
+    let results = std::thread::scope(|scope| {
+        let finished = &finished;
+        let threads = [0, 1].map(|node| {
+            scope.spawn(move || {
+                sys::enter(net.namespace(node)).map_err(|e| format!("entering node {node}: {e}"))?;
+                both_ways(net, node, percent, finished)
+            })
+        });
+        threads.map(|thread| thread.join().unwrap_or_else(|_| Err("a host panicked".to_owned())))
+    });
+    for node in 0..2 {
+        if percent > 0 {
+            on(net, node, pass_all)?;
+        }
+    }
+    let executed = [results[0].clone()?, results[1].clone()?];
+    let calls = (LENGTHS.len() * ROUNDS) as u64;
+    for (node, runs) in executed.iter().enumerate() {
+        if runs.len() as u64 != calls || runs.values().any(|times| *times != 1) {
+            let odd: Vec<_> = runs.iter().filter(|(_, times)| **times != 1).collect();
+            return Err(format!("node {node} ran {} of {calls} calls; not once: {odd:?}", runs.len()));
+        }
+    }
+    Ok(())
+}
+
+const ROUNDS: usize = 4;
+
+/// Calls the other host with each length and answers its calls; returns how often each call ran here.
+fn both_ways(
+    net: &Netns,
+    node: usize,
+    percent: u32,
+    finished: &[AtomicBool; 2],
+) -> Result<HashMap<(usize, u64), u32>, String> {
+    let mut host = open()?;
+    host.core().bind(PORT).map_err(|e| e.to_string())?;
+    let peer = net.address(1 - node);
+    host.resolve(peer, Duration::from_secs(2)).map_err(|e| e.to_string())?;
+    let port = host.core().client_port();
+    let mut open_calls = HashMap::new();
+    for call in 0..(LENGTHS.len() * ROUNDS) as u64 {
+        let len = LENGTHS[call as usize % LENGTHS.len()];
+        let (now, to) = (host.now(), SocketAddr::new(peer, PORT));
+        host.core().call(now, port, to, Payload::from(message(call, len)), call).map_err(|e| e.to_string())?;
+        open_calls.insert(call, len);
+    }
+    let mut runs = HashMap::new();
+    let deadline = Instant::now() + Duration::from_secs(60);
+    // A host that is done goes on answering until the other is done too.
+    while !(open_calls.is_empty() && finished[1 - node].load(Ordering::Acquire)) {
+        host.turn().map_err(|e| e.to_string())?;
+        while let Some(event) = host.core().poll_event() {
+            match event {
+                Event::Request { rpc, msg, .. } => {
+                    let bytes = bytes_of(&mut host, msg);
+                    // Calls of one byte share it; their lengths tell them from the others.
+                    let call = bytes.iter().take(8).rev().fold(0, |n, b| n << 8 | u64::from(*b));
+                    if bytes != message(call, bytes.len()) {
+                        return Err(format!("node {node}: request {call} of {} bytes is damaged", bytes.len()));
+                    }
+                    *runs.entry((bytes.len(), call)).or_default() += 1;
+                    let now = host.now();
+                    host.core().reply(now, rpc, Payload::from(bytes)).map_err(|e| e.to_string())?;
+                }
+                Event::Response { cookie, msg, .. } => {
+                    let bytes = bytes_of(&mut host, msg);
+                    match open_calls.remove(&cookie) {
+                        Some(len) if bytes == message(cookie, len) => {}
+                        Some(len) => return Err(format!("node {node}: response {cookie} of {len} bytes is damaged")),
+                        None => return Err(format!("node {node}: call {cookie} was answered twice")),
+                    }
+                }
+                Event::Failed { cookie, peer, error, .. } => {
+                    return Err(format!("node {node}: call {cookie} to {peer}: {error}"));
+                }
+            }
+        }
+        if open_calls.is_empty() {
+            finished[node].store(true, Ordering::Release);
+        }
+        if Instant::now() > deadline {
+            return Err(format!("node {node}: {} calls unanswered after 60 s", open_calls.len()));
+        }
+        let soon = host.now() + homa_stack::Nanos::from_millis(1);
+        host.wait(Some(soon)).map_err(|e| e.to_string())?;
+    }
+    let metrics = &host.core().metrics;
+    if percent > 0 && metrics.resent_packets == 0 {
+        return Err(format!("node {node}: {percent} % of the frames were to be lost, but none was sent again"));
+    }
+    if metrics.drops(DropReason::Malformed) + metrics.drops(DropReason::BadIp) > 0 {
+        return Err(format!("node {node}: malformed packets: {:?}", metrics.drops));
+    }
+    Ok(runs)
+}
+
+/// First without the stack, to see that the kernel would answer; then with it.
+fn no_icmp_leaves(net: &Netns) -> Result<(), String> {
+    let without = unreachables(net, false)?;
+    let with = unreachables(net, true)?;
+    if without == 0 {
+        return Err("the kernel answered no packet of protocol 146 even without the stack: nothing was tested".into());
+    }
+    if with > 0 {
+        return Err(format!("{with} ICMP packets left the host that runs the stack"));
+    }
+    Ok(())
+}
+
+/// Sends packets of protocol 146 to node 1, which runs the stack or not; returns how many ICMP packets node 1 sent.
+fn unreachables(net: &Netns, with_stack: bool) -> Result<u64, String> {
+    on(net, 1, || {
+        let mut host = if with_stack { Some(open()?) } else { None };
+        let before = icmp_sent()?;
+        on(net, 0, || {
+            let mut client = open()?;
+            client.resolve(net.address(1), Duration::from_secs(2)).map_err(|e| e.to_string())?;
+            let port = client.core().client_port();
+            for _ in 0..20 {
+                // Nobody serves the port: the stack must stay silent as well.
+                let (now, to) = (client.now(), SocketAddr::new(net.address(1), PORT));
+                client.core().call(now, port, to, Payload::from(vec![7; 100]), 0).map_err(|e| e.to_string())?;
+                client.turn().map_err(|e| e.to_string())?;
+                // The kernel limits ICMP errors to some a second and host.
+                std::thread::sleep(Duration::from_millis(5));
+            }
+            Ok(())
+        })?;
+        if let Some(host) = &mut host {
+            host.turn().map_err(|e| e.to_string())?;
+            let arrived = host.core().metrics.drops(DropReason::UnknownPort);
+            if arrived == 0 {
+                return Err("no packet arrived: nothing was tested".to_owned());
+            }
+        }
+        Ok(icmp_sent()? - before)
+    })
+}
+
+/// ICMP packets that this thread's node has sent.
+fn icmp_sent() -> Result<u64, String> {
+    let text = std::fs::read_to_string("/proc/thread-self/net/snmp").map_err(|e| format!("/proc/net/snmp: {e}"))?;
+    let mut lines = text.lines().filter(|line| line.starts_with("Icmp:"));
+    let (names, values) = (lines.next().unwrap_or_default(), lines.next().unwrap_or_default());
+    let column = names.split_whitespace().position(|name| name == "OutDestUnreachs");
+    let value = column.and_then(|at| values.split_whitespace().nth(at));
+    value.and_then(|v| v.parse().ok()).ok_or_else(|| "no OutDestUnreachs in /proc/net/snmp".to_owned())
+}
+
+fn missing_interface(net: &Netns) -> Result<(), String> {
+    on(net, 0, || {
+        let config = HostConfig { interface: Some("eth7".to_owned()), ..HostConfig::default() };
+        match Host::open(config) {
+            Err(error @ OpenError::NoSuchInterface { .. }) => {
+                let text = error.to_string();
+                let named: HashSet<&str> = ["eth7", "veth0", "lo"].into_iter().filter(|n| text.contains(n)).collect();
+                if named.len() == 3 { Ok(()) } else { Err(format!("only {named:?} named in: {text}")) }
+            }
+            other => Err(format!("expected NoSuchInterface, found {other:?}")),
+        }
+    })
+}
+
+/// A thread that gives up its capabilities in the namespace is told which one it lacks.
+fn missing_capability(net: &Netns) -> Result<(), String> {
+    on(net, 0, || {
+        // A sign that only the capability is missing afterwards.
+        open()?;
+        UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).map_err(|e| e.to_string())?;
+        sys::drop_capabilities().map_err(|e| format!("giving up capabilities: {e}"))?;
+        match open() {
+            Ok(_) => Err("opened without any capability".to_owned()),
+            Err(text) if text.contains("CAP_NET_RAW") && text.contains("AF_PACKET") => Ok(()),
+            Err(text) => Err(format!("neither CAP_NET_RAW nor AF_PACKET in: {text}")),
+        }
+    })
+}
