@@ -38,7 +38,12 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     }
     rtts.sort_unstable();
     let at = |q: usize| rtts[count * q / 1000].as_micros_f64();
-    println!("{count} round trips of {length} bytes: P50 {:.2} us, P99 {:.2} us, P99.9 {:.2} us", at(500), at(990), at(999));
+    println!(
+        "{count} round trips of {length} bytes: P50 {:.2} us, P99 {:.2} us, P99.9 {:.2} us",
+        at(500),
+        at(990),
+        at(999)
+    );
     if let Some(path) = std::env::var_os("HOMA_TRACE") {
         host.write_trace(&mut std::fs::File::create(path)?)?;
     }

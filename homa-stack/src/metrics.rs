@@ -243,7 +243,11 @@ impl Metrics {
         let mut lower = 0;
         for (class, bytes) in self.msg_bytes.iter().enumerate() {
             let upper = class_limit(class);
-            line(&format!("msg_bytes_{upper}"), *bytes, &format!("bytes in incoming messages of {lower} to {upper} bytes"));
+            line(
+                &format!("msg_bytes_{upper}"),
+                *bytes,
+                &format!("bytes in incoming messages of {lower} to {upper} bytes"),
+            );
             lower = upper + 1;
         }
         for name in LAYOUT {
@@ -251,7 +255,11 @@ impl Metrics {
                 "packets" => {
                     for (way, counts) in [("sent", &self.packets_sent), ("rcvd", &self.packets_rcvd)] {
                         for (kind, count) in Kind::ALL.iter().zip(counts) {
-                            line(&format!("packets_{way}_{}", kind.name()), *count, &format!("{} packets {way}", kind.name()));
+                            line(
+                                &format!("packets_{way}_{}", kind.name()),
+                                *count,
+                                &format!("{} packets {way}", kind.name()),
+                            );
                         }
                     }
                 }
@@ -328,7 +336,9 @@ mod tests {
 
     #[test]
     fn size_classes_begin_and_end_where_their_names_say() {
-        for (length, limit) in [(1, 64), (64, 64), (65, 128), (4096, 4096), (4097, 5120), (5120, 5120), (131_072, 131_072)] {
+        for (length, limit) in
+            [(1, 64), (64, 64), (65, 128), (4096, 4096), (4097, 5120), (5120, 5120), (131_072, 131_072)]
+        {
             assert_eq!(class_limit(size_class(length)), limit, "{length} bytes");
         }
         assert_eq!(size_class(LARGEST_CLASS), SMALL_CLASSES + MEDIUM_CLASSES - 1);

@@ -63,9 +63,11 @@ fn an_rpc_completes_once_whichever_packets_are_lost() {
     for first in 0..packets {
         for second in first..packets {
             let mut net = Net::new(2, &config(1500));
-            net.fate = Box::new(move |sent| {
-                if sent.serial == first || sent.serial == second { vec![] } else { vec![Nanos::ZERO] }
-            });
+            net.fate = Box::new(
+                move |sent| {
+                    if sent.serial == first || sent.serial == second { vec![] } else { vec![Nanos::ZERO] }
+                },
+            );
             let id = net.call(0, 1, 4000);
             net.run_for(Nanos::from_secs(3));
             let context = format!("packets {first} and {second} were lost");

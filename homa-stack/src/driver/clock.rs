@@ -66,17 +66,19 @@ fn monotonic() -> u64 {
     sys::clock_nanos(libc::CLOCK_MONOTONIC)
 }
 
-/// The time-stamp counter if the processor says that it neither stops nor changes its rate.
+/// The clock of time traces: the time-stamp counter if the processor says that it neither stops nor changes its rate,
+/// else the system's monotonic clock in nanoseconds.
 #[cfg(target_arch = "x86_64")]
-fn counter() -> fn() -> u64 {
+pub fn counter() -> fn() -> u64 {
     let info = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
     let flags = info.lines().find(|line| line.starts_with("flags")).unwrap_or_default();
     let steady = ["constant_tsc", "nonstop_tsc"].iter().all(|flag| flags.split_whitespace().any(|f| f == *flag));
     if steady { sys::rdtsc } else { monotonic }
 }
 
+/// The clock of time traces: the system's monotonic clock in nanoseconds.
 #[cfg(not(target_arch = "x86_64"))]
-fn counter() -> fn() -> u64 {
+pub fn counter() -> fn() -> u64 {
     monotonic
 }
 

@@ -95,9 +95,8 @@ mod tests {
     #[test]
     fn the_ip_header_is_that_of_the_specification() {
         // homa-protocol.md 1.11, the header before the first DATA packet.
-        let expected = [
-            0x45, 0xc0, 0x00, 0x5c, 0x00, 0x00, 0x40, 0x00, 0x40, 0x92, 0x25, 0x4e, 10, 0, 0, 1, 10, 0, 0, 2,
-        ];
+        let expected =
+            [0x45, 0xc0, 0x00, 0x5c, 0x00, 0x00, 0x40, 0x00, 0x40, 0x92, 0x25, 0x4e, 10, 0, 0, 1, 10, 0, 0, 2];
         assert_eq!(frame(72)[ETHERNET_LEN..HOMA_AT], expected);
     }
 

@@ -11,6 +11,7 @@ mod sys;
 
 use std::io;
 
+pub use clock::counter;
 pub use host::{Host, HostConfig, Waker};
 pub use neighbours::ResolveError;
 pub use ping::RawPing;
@@ -19,7 +20,9 @@ pub use ping::RawPing;
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
     /// A privilege is missing.
-    #[error("{what} needs {capability} in this network namespace: run as root, give the program the capability, or run in a user namespace of your own")]
+    #[error(
+        "{what} needs {capability} in this network namespace: run as root, give the program the capability, or run in a user namespace of your own"
+    )]
     Capability {
         /// What was tried.
         what: &'static str,
@@ -35,7 +38,9 @@ pub enum OpenError {
         present: String,
     },
     /// No interface was named, and there is not exactly one to choose.
-    #[error("can't choose an interface: expected exactly one that is up, not loopback and has an IPv4 address, found {usable}; name one")]
+    #[error(
+        "can't choose an interface: expected exactly one that is up, not loopback and has an IPv4 address, found {usable}; name one"
+    )]
     ChooseInterface {
         /// Names of those that would do.
         usable: String,

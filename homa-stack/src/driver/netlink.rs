@@ -77,11 +77,12 @@ impl Netlink {
 
     /// The MAC address of a neighbour, if the kernel knows it.
     pub(super) fn neighbour(&mut self, interface: i32, addr: IpAddr) -> io::Result<Option<Mac>> {
-        let reply = match self.ask(libc::RTM_GETNEIGH, 0, neighbour_body(interface, addr, 0), &[(NDA_DST, octets(addr))]) {
-            Ok(reply) => reply,
-            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
-            Err(e) => return Err(e),
-        };
+        let reply =
+            match self.ask(libc::RTM_GETNEIGH, 0, neighbour_body(interface, addr, 0), &[(NDA_DST, octets(addr))]) {
+                Ok(reply) => reply,
+                Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
+                Err(e) => return Err(e),
+            };
         let state = reply.get(HEADER_LEN + 8..HEADER_LEN + 10).map_or(0, |b| u16::from_ne_bytes([b[0], b[1]]));
         let mac = attributes(&reply).find_map(|(kind, value)| (kind == NDA_LLADDR).then(|| value.try_into().ok())?);
         Ok(mac.filter(|_| state & NUD_USABLE != 0))

@@ -211,7 +211,12 @@ impl Endpoint {
         let id = RpcId::local(self.next_id);
         self.next_id = self.next_id.wrapping_add(2).max(2);
         let (len, tag) = (payload.len(), self.peers[peer].tag);
-        self.trace.record(trace::Event::SendmsgRequest { peer: tag, port: to.port(), id: id.low(), length: len as u32 });
+        self.trace.record(trace::Event::SendmsgRequest {
+            peer: tag,
+            port: to.port(),
+            id: id.low(),
+            length: len as u32,
+        });
         let tx = self.outgoing(payload, peer, id);
         self.metrics.client_requests_started += 1;
         self.metrics.client_request_bytes_started += len as u64;
@@ -464,13 +469,7 @@ impl Endpoint {
     pub(super) fn view(rpcs: &Slab<Rpc>) -> impl Fn(RpcKey) -> View + '_ {
         |key| {
             let rx = rpcs[key].rx.as_ref().expect("messages leave the grant table before they go");
-            View {
-                remaining: rx.remaining(),
-                birth: rx.birth,
-                received: rx.received,
-                granted: rx.granted,
-                len: rx.len,
-            }
+            View { remaining: rx.remaining(), birth: rx.birth, received: rx.received, granted: rx.granted, len: rx.len }
         }
     }
 

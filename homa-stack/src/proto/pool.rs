@@ -184,7 +184,8 @@ mod tests {
     fn messages_of_all_sizes_keep_their_bytes_whatever_the_order_of_writes() {
         let mut pool = Pool::new(64);
         let mut held = Vec::new();
-        for (seed, len) in [1, 63, 64, 1424, 40_001, 65_535, 65_536, 65_537, 131_072, 1_000_000].into_iter().enumerate() {
+        for (seed, len) in [1, 63, 64, 1424, 40_001, 65_535, 65_536, 65_537, 131_072, 1_000_000].into_iter().enumerate()
+        {
             let lease = pool.alloc(len).unwrap();
             let message = bytes(len, seed);
             let starts: Vec<_> = (0..len).step_by(1424).collect();

@@ -232,7 +232,7 @@ mod tests {
             }
             sum
         };
-        let bytes: Vec<u8> = (0..1500_u32).map(|i| (i * 7919 >> 3) as u8).collect();
+        let bytes: Vec<u8> = (0..1500_u32).map(|i| ((i * 7919) >> 3) as u8).collect();
         for len in 0..1500 {
             let mut sum = add_words(&bytes[..len]);
             while sum > 0xffff {

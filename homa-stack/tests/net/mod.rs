@@ -27,6 +27,9 @@ pub struct Sent<'a> {
 /// Extra delays of the copies that arrive: none for a lost packet.
 pub type Fate = Box<dyn FnMut(&Sent<'_>) -> Vec<Nanos>>;
 
+/// When, serial number, from, to, bytes.
+type Arrival = (Instant, usize, usize, usize, Vec<u8>);
+
 pub struct Net {
     pub hosts: Vec<Endpoint>,
     pub now: Instant,
@@ -45,7 +48,7 @@ pub struct Net {
     pub packets: BTreeMap<&'static str, usize>,
     /// (kind, from, time, offset of RESENDs) of all packets sent.
     pub log: Vec<(Kind, usize, Instant, u8)>,
-    in_flight: BinaryHeap<Reverse<(Instant, usize, usize, usize, Vec<u8>)>>,
+    in_flight: BinaryHeap<Reverse<Arrival>>,
     in_service: BinaryHeap<Reverse<(Instant, usize)>>,
     tokens: BTreeMap<usize, (usize, ServerRpc, Vec<u8>)>,
     ports: Vec<u16>,
