@@ -198,7 +198,10 @@ fn line(out: &mut String, title: &str, width: usize, row: &Row) {
 }
 
 fn slowest(out: &mut String, slowest: &[Slow]) {
-    let _ = writeln!(out, "\nSlowest, spread over P98 to P100 (Packet: client, id on its sender, offset):");
+    let _ = writeln!(
+        out,
+        "\nSlowest (of more than 1000 samples spread over the slowest 2 %; Packet: client, id on its sender, offset):"
+    );
     let _ = writeln!(
         out,
         "{:<23} {:<8} {:>9}  {:<28} {:<12} {:>4} {:>13} {:>6}",

@@ -12,10 +12,10 @@ const WIRE_OVERHEAD: u32 = 118;
 /// Packet that a core's GRO saw last.
 #[derive(Clone, Copy)]
 struct LastGro {
-    grant: bool,
-    place: u32,
     id: u32,
     offset: u32,
+    /// Reception of data (false) or of a grant (true); none for control packets.
+    reception: Option<(bool, u32)>,
 }
 
 /// Takes the records of one node after the other.
@@ -124,12 +124,15 @@ impl Builder {
                 let grant = record.kind == Kind::GroGrant;
                 let flow = if grant { &mut self.packets.grants } else { &mut self.packets.data };
                 let place = flow.gro(message, node, record);
-                self.last_gro.insert(core, LastGro { grant, place, id, offset });
+                self.last_gro.insert(core, LastGro { id, offset, reception: Some((grant, place)) });
             }
+            Kind::GroControl => drop(self.last_gro.insert(core, LastGro { id, offset: 0, reception: None })),
             Kind::RingWait => match self.last_gro.get(&core) {
-                Some(last) if (last.id, last.offset) == (id, offset) => {
-                    let flow = if last.grant { &mut self.packets.grants } else { &mut self.packets.data };
-                    flow.received[last.place as usize].ring = Some(record.a);
+                Some(LastGro { id: last, offset: at, reception }) if (*last, *at) == (id, offset) => {
+                    if let Some((grant, place)) = *reception {
+                        let flow = if grant { &mut self.packets.grants } else { &mut self.packets.data };
+                        flow.received[place as usize].ring = Some(record.a);
+                    }
                 }
                 _ => self.packets.lone_ring_waits += 1,
             },

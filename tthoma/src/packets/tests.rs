@@ -78,3 +78,15 @@ fn segments_find_their_frame() {
     frames.sort_unstable();
     assert_eq!(frames, [(0, None), (2848, Some(0)), (4272, None), (9000, None)]);
 }
+
+#[test]
+fn the_ring_wait_of_a_control_packet_is_not_that_of_the_data_before() {
+    let b = format!(
+        "{B}
+        7 homa_gro_receive got packet from 0xa id 11, type 0x17, priority 7
+        7 afp ring wait 9 ns for id 11, offset 0"
+    );
+    let packets = collect(&[("a", A), ("b", &b)]);
+    let received = packets.data.received_of(&packets.data.packets[0]).next().unwrap();
+    assert_eq!((received.ring, packets.lone_ring_waits), (Some(700), 0));
+}
