@@ -170,6 +170,7 @@ impl Testbed for Netns {
             "user_namespace": self.user_namespace,
             "interface": INTERFACE,
             "prefix": prefix(self.nodes.len()),
+            "scheduler_slice_asked_ns": sys::SLICE_NS,
             "offloads": offloads,
         })
     }
