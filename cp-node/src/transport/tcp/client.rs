@@ -8,10 +8,9 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
-use rustix::event::{PollFd, PollFlags};
 
-use super::outbox::Outbox;
-use super::socket::{self, EventSet, Signal, sleep_precisely, wait_for};
+use super::sender::Sender;
+use super::socket::{self, EventSet, Signal};
 use super::{READ_SIZE, SPIN_IDLE, SPIN_YIELD};
 use crate::arrivals::Arrivals;
 use crate::cli::{ClientOptions, TcpWait};
@@ -22,8 +21,6 @@ use crate::log::Log;
 use crate::message::{Header, MessageReader};
 use crate::transport::ClientHandle;
 
-/// A send is backed up if more request bytes than this wait for their responses at the same server port.
-const BACKED_UP: u64 = 100_000;
 /// Longest wait for a sender to stop.
 const SENDER_STOP: Duration = Duration::from_millis(500);
 const STOP: u64 = u64::MAX;
@@ -82,11 +79,9 @@ impl Running {
     fn spawn_sender(&mut self, load: Arrivals, poll: Duration) -> Result<()> {
         let port = Arc::clone(&self.port);
         let thread = thread::Builder::new().name(format!("C{}", port.client.index));
-        let outboxes = port.conns.iter().map(|_| Outbox::default()).collect();
-        let poll_ns = poll.as_nanos() as u64;
         let run = move || {
             let load = load.starting_at(now_ns());
-            Sender { port: &port, load, outboxes, blocked: 0, poll_ns }.run();
+            Sender::new(&port, load, poll).run();
         };
         self.sender = Some(thread.spawn(run).context("can't start a sender thread")?);
         Ok(())
@@ -137,27 +132,27 @@ impl Drop for TcpClient {
 }
 
 /// What the threads of a port share.
-struct Port {
-    client: Arc<ClientPort>,
+pub(super) struct Port {
+    pub(super) client: Arc<ClientPort>,
     /// In the order of the port's targets.
-    conns: Vec<Conn>,
-    events: EventSet,
+    pub(super) conns: Vec<Conn>,
+    pub(super) events: EventSet,
     /// Ends the receivers' sleep.
-    stop: Signal,
-    closing: AtomicBool,
+    pub(super) stop: Signal,
+    pub(super) closing: AtomicBool,
     /// Ends the sender's sleep.
-    wake: Signal,
+    pub(super) wake: Signal,
     /// The sender waits for a slot.
-    wants_slot: AtomicBool,
-    log: Log,
+    pub(super) wants_slot: AtomicBool,
+    pub(super) log: Log,
 }
 
-struct Conn {
-    stream: TcpStream,
-    reader: Mutex<MessageReader>,
+pub(super) struct Conn {
+    pub(super) stream: TcpStream,
+    pub(super) reader: Mutex<MessageReader>,
     /// Request bytes issued and not yet answered.
-    unanswered: AtomicU64,
-    dead: AtomicBool,
+    pub(super) unanswered: AtomicU64,
+    pub(super) dead: AtomicBool,
 }
 
 impl Port {
@@ -262,7 +257,7 @@ impl Port {
     }
 
     /// Gives up a broken connection and fails its RPCs.
-    fn lose(&self, index: usize, why: &str) {
+    pub(super) fn lose(&self, index: usize, why: &str) {
         let conn = &self.conns[index];
         if conn.dead.swap(true, Ordering::SeqCst) || self.closing.load(Ordering::Acquire) {
             return;
@@ -277,142 +272,5 @@ impl Port {
             target.node, target.addr
         ));
         self.wake.set();
-    }
-}
-
-/// The sending side of a port: its thread owns what is not yet in the sockets.
-struct Sender<'a> {
-    port: &'a Port,
-    load: Arrivals,
-    /// In the order of the connections.
-    outboxes: Vec<Outbox>,
-    /// Outboxes that are not empty.
-    blocked: usize,
-    /// Longest time to spin before an event, in ns.
-    poll_ns: u64,
-}
-
-impl Sender<'_> {
-    /// Sends what is due until told to stop, then finishes messages that are partly sent.
-    fn run(mut self) {
-        sleep_precisely();
-        while self.port.client.sending.load(Ordering::Acquire) {
-            self.flush_blocked();
-            let now = now_ns();
-            if self.load.is_due(now)
-                && let Some(slot) = self.port.client.take_slot()
-            {
-                if !self.send(slot) {
-                    self.port.log.line("ERROR: no TCP connection is left: the sender stops");
-                    return;
-                }
-            } else {
-                self.wait(now);
-            }
-        }
-        while self.blocked > 0 && !self.port.closing.load(Ordering::Acquire) {
-            self.sleep(Some(Duration::from_millis(100)));
-            self.flush_blocked();
-        }
-    }
-
-    /// Sends the next request; false if no connection is left.
-    fn send(&mut self, slot: u16) -> bool {
-        let plan = self.load.take();
-        let count = self.port.conns.len();
-        // Requests to a node that is gone go to the next one: the load stays as offered.
-        let alive = |i: &usize| !self.port.conns[*i].dead.load(Ordering::SeqCst);
-        let Some(index) = (plan.server..count).chain(0..plan.server).find(alive) else { return false };
-        let conn = &self.port.conns[index];
-        let unanswered = conn.unanswered.fetch_add(plan.len.into(), Ordering::Relaxed);
-        if unanswered > BACKED_UP {
-            self.port.client.counters.backed_up.fetch_add(1, Ordering::Relaxed);
-        }
-        let header = self.port.client.start(slot, index, plan.len, plan.due_ns, now_ns());
-        if conn.dead.load(Ordering::SeqCst) {
-            // It broke after it was chosen, maybe after its RPCs were failed.
-            self.port.client.fail(slot, false, now_ns());
-            return true;
-        }
-        let was_blocked = !self.outboxes[index].is_empty();
-        self.outboxes[index].push(header);
-        if !was_blocked {
-            self.blocked += 1;
-            self.flush(index);
-        }
-        true
-    }
-
-    fn flush_blocked(&mut self) {
-        if self.blocked > 0 {
-            for index in 0..self.outboxes.len() {
-                if !self.outboxes[index].is_empty() {
-                    self.flush(index);
-                }
-            }
-        }
-    }
-
-    /// Writes what the socket takes of a non-empty outbox.
-    fn flush(&mut self, index: usize) {
-        let conn = &self.port.conns[index];
-        let result = self.outboxes[index].flush(&conn.stream);
-        if let Err(error) = &result {
-            self.port.lose(index, &error.to_string());
-        }
-        if result.is_err() || conn.dead.load(Ordering::Relaxed) {
-            self.outboxes[index].clear();
-        }
-        if self.outboxes[index].is_empty() {
-            self.blocked -= 1;
-        }
-    }
-
-    /// Waits for the next due time, or for a slot if a request is already due. Sleeps, and spins only at the end.
-    fn wait(&mut self, now: u64) {
-        match self.load.due_ns().filter(|due| *due > now) {
-            Some(due) if due - now > self.poll_ns || self.poll_ns == 0 => {
-                self.sleep(Some(Duration::from_nanos(due - now - self.poll_ns)));
-            }
-            Some(due) => while now_ns() < due && self.spin_once() {},
-            None => {
-                while now_ns() < now + self.poll_ns {
-                    if self.port.client.has_slot() || !self.spin_once() {
-                        return;
-                    }
-                }
-                self.port.wants_slot.store(true, Ordering::SeqCst);
-                // A slot that came free before the flag was set does not wake.
-                if !self.port.client.has_slot() {
-                    self.sleep(None);
-                }
-                self.port.wants_slot.store(false, Ordering::SeqCst);
-            }
-        }
-    }
-
-    /// One round of spinning: lets other threads run; false if there is something else to do.
-    fn spin_once(&self) -> bool {
-        thread::yield_now();
-        self.blocked == 0 && self.port.client.sending.load(Ordering::Relaxed)
-    }
-
-    /// Sleeps until the limit is over, the port wants something, or a blocked socket takes data.
-    fn sleep(&self, limit: Option<Duration>) {
-        let mut fds = vec![PollFd::new(&self.port.wake, PollFlags::IN)];
-        for (conn, outbox) in self.port.conns.iter().zip(&self.outboxes) {
-            if !outbox.is_empty() {
-                fds.push(PollFd::new(&conn.stream, PollFlags::OUT));
-            }
-        }
-        match wait_for(&mut fds, limit) {
-            Ok(_) if fds[0].revents().contains(PollFlags::IN) => self.port.wake.clear(),
-            Ok(_) => {}
-            Err(error) => {
-                self.port.log.line(format_args!("ERROR: a TCP sender can't sleep: {error}"));
-                // Without this the loop would spin on the error.
-                thread::sleep(Duration::from_millis(1));
-            }
-        }
     }
 }

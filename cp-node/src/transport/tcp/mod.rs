@@ -2,6 +2,7 @@
 
 mod client;
 mod outbox;
+mod sender;
 mod server;
 mod socket;
 

@@ -1,0 +1,87 @@
+//! Options of `probe`.
+
+use std::net::IpAddr;
+
+use clap::{Args, Subcommand, ValueEnum};
+
+use super::positive;
+
+/// The two ends of a latency probe.
+#[derive(Clone, Debug, Subcommand)]
+pub(crate) enum ProbeEnd {
+    /// Print `ready`, then echo until standard input ends
+    Server(ProbeServer),
+    /// Measure round trips one at a time and print one line of JSON
+    Client(ProbeClient),
+}
+
+/// Options of `probe server`.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct ProbeServer {
+    /// How packets travel
+    #[arg(long)]
+    pub(crate) transport: ProbeTransport,
+    /// Port to listen on (not for raw-ring)
+    #[arg(long, default_value_t = 4500)]
+    pub(crate) port: u16,
+    /// Network interface for homa and raw-ring [default: the only one that is up]
+    #[arg(long, value_name = "IF")]
+    pub(crate) interface: Option<String>,
+}
+
+/// Options of `probe client`.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct ProbeClient {
+    /// How packets travel
+    #[arg(long)]
+    pub(crate) transport: ProbeTransport,
+    /// Address of the server
+    #[arg(long)]
+    pub(crate) peer: IpAddr,
+    /// Port of the server (not for raw-ring)
+    #[arg(long, default_value_t = 4500)]
+    pub(crate) port: u16,
+    /// Network interface for homa and raw-ring [default: the only one that is up]
+    #[arg(long, value_name = "IF")]
+    pub(crate) interface: Option<String>,
+    /// Round trips to measure
+    #[arg(long, default_value_t = 10_000, value_name = "N", value_parser = positive())]
+    pub(crate) count: u32,
+    /// Round trips before that
+    #[arg(long, default_value_t = 1_000, value_name = "N")]
+    pub(crate) warmup: u32,
+    /// Length of request and response in bytes
+    #[arg(long, default_value_t = 100, value_name = "BYTES", value_parser = clap::value_parser!(u32).range(12..=1400))]
+    pub(crate) length: u32,
+    /// Time limit of the whole measurement in s
+    #[arg(long, default_value_t = 30, value_name = "S", value_parser = positive())]
+    pub(crate) limit: u32,
+}
+
+/// How the packets of a probe travel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum ProbeTransport {
+    /// Packet rings of raw sockets, no protocol: the floor
+    RawRing,
+    /// This project's Homa
+    Homa,
+    /// Kernel UDP, spinning
+    UdpSpin,
+    /// Kernel TCP, spinning
+    TcpSpin,
+    /// Kernel TCP, blocking
+    TcpBlock,
+}
+
+impl ProbeTransport {
+    /// Name as on the command line.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::RawRing => "raw-ring",
+            Self::Homa => "homa",
+            Self::UdpSpin => "udp-spin",
+            Self::TcpSpin => "tcp-spin",
+            Self::TcpBlock => "tcp-block",
+        }
+    }
+}
