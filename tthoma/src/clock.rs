@@ -5,6 +5,10 @@
 //! bound the offset of each node from both sides, also of nodes that never exchanged a packet with the reference
 //! (timetrace.md 2.2). The middle of the bounds is taken; it satisfies every constraint between any two nodes, and no
 //! true offset can be farther away than half their distance. Drift of clocks within a trace is not estimated.
+//!
+//! Two things make the bounds tight and safe beyond that. Where a stack logs how long a packet lay in its receive ring, the
+//! time of arrival is used instead of that of GRO: on busy nodes the wait is most of the delay. And packets of messages
+//! whose start the sender's trace shows are preferred, as others may have been sent before the trace began, too.
 
 use serde::Serialize;
 
@@ -35,7 +39,8 @@ pub struct Pair {
     pub to: usize,
     /// Packets used: those that were sent once and received once.
     pub packets: u64,
-    /// Smallest difference of reception and transmission, each on its own clock.
+    /// Smallest difference of reception (at GRO, or in the receive ring if its wait there is logged) and transmission,
+    /// each on its own clock.
     pub min: i64,
 }
 
@@ -57,10 +62,10 @@ pub struct NodeClock {
 impl Clock {
     /// Estimates the offsets of `nodes` nodes.
     pub fn estimate(nodes: usize, packets: &Packets) -> Self {
-        let mut pairs = Vec::new();
-        measure(&packets.data, packets, &mut pairs, nodes);
-        measure(&packets.grants, packets, &mut pairs, nodes);
-        let pairs: Vec<Pair> = pairs.into_iter().filter(|p| p.packets > 0).collect();
+        let mut witnesses = Witnesses::new(nodes);
+        witnesses.measure(&packets.data, packets);
+        witnesses.measure(&packets.grants, packets);
+        let pairs = witnesses.into_pairs();
         Self::from_pairs(nodes, pairs)
     }
 
@@ -139,27 +144,50 @@ impl Clock {
     }
 }
 
-/// Adds the smallest delays of the packets of `flow` that were sent once and received once. A packet that may have been
-/// sent again is no witness: its reception may belong to either transmission.
-fn measure(flow: &Flow, packets: &Packets, pairs: &mut Vec<Pair>, nodes: usize) {
-    if pairs.is_empty() {
-        let all = (0..nodes).flat_map(|from| (0..nodes).map(move |to| Pair { from, to, packets: 0, min: i64::MAX }));
-        pairs.extend(all);
+/// How wrong the kernel's receive time stamps can be on a trace's clock: it takes readings of both clocks to compare them.
+const STAMP_ERROR: i64 = 1000;
+
+/// Smallest delays of packets that were sent once and received once. A packet that may have been sent again is no witness:
+/// its reception may belong to either transmission.
+struct Witnesses {
+    nodes: usize,
+    /// Of messages that the trace shows from their start.
+    certain: Vec<Pair>,
+    /// Of other messages: an earlier transmission may be before the trace. Used where there are no better ones.
+    others: Vec<Pair>,
+}
+
+impl Witnesses {
+    fn new(nodes: usize) -> Self {
+        let pair = |i| Pair { from: i / nodes, to: i % nodes, packets: 0, min: i64::MAX };
+        let none: Vec<Pair> = (0..nodes * nodes).map(pair).collect();
+        Self { nodes, certain: none.clone(), others: none }
     }
-    for packet in &flow.packets {
-        if (packet.sent_count(), packet.received_count()) != (1, 1) {
-            continue;
+
+    fn measure(&mut self, flow: &Flow, packets: &Packets) {
+        for packet in &flow.packets {
+            if (packet.sent_count(), packet.received_count()) != (1, 1) {
+                continue;
+            }
+            let (Some(sent), Some(received)) = (flow.sent_of(packet).next(), flow.received_of(packet).next()) else {
+                continue;
+            };
+            let message = &packets.messages[packet.message as usize];
+            let again = sent.again || is_retransmitted(message, packet.offset);
+            if again || sent.xmit == UNSEEN || received.gro == UNSEEN || sent.node == received.node {
+                continue;
+            }
+            let place = usize::from(sent.node) * self.nodes + usize::from(received.node);
+            let pair = if message.started { &mut self.certain[place] } else { &mut self.others[place] };
+            pair.packets += 1;
+            let stamp_error = if received.ring.is_some() { STAMP_ERROR } else { 0 };
+            pair.min = pair.min.min(received.time() + stamp_error - sent.xmit);
         }
-        let (Some(sent), Some(received)) = (flow.sent_of(packet).next(), flow.received_of(packet).next()) else {
-            continue;
-        };
-        let again = sent.again || is_retransmitted(&packets.messages[packet.message as usize], packet.offset);
-        if again || sent.xmit == UNSEEN || received.gro == UNSEEN || sent.node == received.node {
-            continue;
-        }
-        let pair = &mut pairs[usize::from(sent.node) * nodes + usize::from(received.node)];
-        pair.packets += 1;
-        pair.min = pair.min.min(received.gro - sent.xmit);
+    }
+
+    fn into_pairs(self) -> Vec<Pair> {
+        let best = self.certain.into_iter().zip(self.others).map(|(c, o)| if c.packets > 0 { c } else { o });
+        best.filter(|p| p.packets > 0).collect()
     }
 }
 

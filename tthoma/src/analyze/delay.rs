@@ -13,6 +13,8 @@
 //! * A thread that found an RPC in its socket's queue counts also if it had slept before.
 //! * `Pkts` of the breakdown is the number of packets in it, not of those with a NIC event.
 //! * Equal ids of two clients are two RPCs.
+//! * Of packets that were sent several times, Net and Total have only those receptions that can belong to one transmission
+//!   only; the others are counted.
 
 use std::path::PathBuf;
 

@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use super::delay::{Report, Row, Slow};
+use super::delay::{Negative, Report, Row, Slow};
 use super::journeys::Phase;
 
 const GROUPS: [(&str, &str, &str); 3] = [
@@ -46,14 +46,7 @@ impl Report {
         let mut all = self.import.problems.clone();
         all.extend(self.clock.problems());
         if !self.options.negative_ok {
-            for n in self.negatives.iter().filter(|n| !n.within_error) {
-                let error = n.clock_error_us.map_or_else(|| "is unknown".into(), |e| format!("is at most {e:.3} us"));
-                all.push(format!(
-                    "{} negative {} delays from {} to {}, down to {:.3} us, and the clocks' error {error}: \
-                     these clocks can't be compared (see `tthoma analyze sync`)",
-                    n.count, n.phase, n.from, n.to, n.min_us
-                ));
-            }
+            all.extend(self.negatives.iter().filter(|n| !n.within_error).map(unexplained));
         }
         all
     }
@@ -121,7 +114,7 @@ impl Report {
                 writeln!(out, "{:<8} {:<12} {:<12} {:>8} {:>9} {:>9}", "Phase", "From", "To", "Count", "Min", "Error");
             for n in &self.negatives {
                 let error = n.clock_error_us.map_or_else(|| "-".into(), |e| format!("{e:.3}"));
-                let verdict = if n.within_error { "within the clocks' error" } else { "NOT explained by the clocks" };
+                let verdict = if n.within_error { "within the clocks' error" } else { "NOT explained by clocks" };
                 let _ = writeln!(
                     out,
                     "{:<8} {:<12} {:<12} {:>8} {:>9.3} {:>9} {verdict}",
@@ -142,6 +135,7 @@ impl Report {
                 e.gro_without_softirq,
                 "packets at GRO whose SoftIRQ is after the trace or never: not in SoftIRQ and Total",
             ),
+            (e.discarded, "packets that SoftIRQ discarded, as their RPC did not exist: not in SoftIRQ and Total"),
             (e.ambiguous_records, "events of ids that several clients used with one server at a time"),
             (e.unresolved_records, "events of RPCs of unknown clients: not in Net and Total"),
             (e.lone_ring_waits, "ring waits that follow no packet"),
@@ -174,6 +168,21 @@ impl Report {
         }
         out
     }
+}
+
+/// Says what is wrong with negative delays that the clocks' error does not explain.
+fn unexplained(n: &Negative) -> String {
+    let Negative { phase, from, to, count, min_us, .. } = n;
+    if from == to {
+        return format!(
+            "{count} negative {phase} delays on {from}, down to {min_us:.3} us: its events are out of order"
+        );
+    }
+    let error = n.clock_error_us.map_or_else(|| "is unknown".into(), |e| format!("is at most {e:.3} us"));
+    format!(
+        "{count} negative {phase} delays from {from} to {to}, down to {min_us:.3} us, and the clocks' error {error}: \
+         these clocks can't be compared (see `tthoma analyze sync`)"
+    )
 }
 
 fn heading(out: &mut String, title: &str, width: usize) {

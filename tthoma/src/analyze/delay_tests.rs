@@ -29,8 +29,14 @@ fn exchange(n: u32, ahead: f64) -> [String; 2] {
         let clock = [0.0, ahead];
         let (sent, received) = (at + clock[from], at + clock[to]);
         let (peer, here) = (["0xb", "0xa"][from], ["0xb", "0xa"][to]);
+        let start = if from == 0 {
+            format!("homa_sendmsg request, target {peer}:4000, id {id}, length 100")
+        } else {
+            format!("homa_sendmsg response, id {id}, port 4000, pid 7, length 100")
+        };
         out[from] += &format!(
-            "{sent:.3} calling ip_queue_xmit: wire_bytes 218, peer {peer}, id {id}, offset 0
+            "{sent:.3} {start}
+             {sent:.3} calling ip_queue_xmit: wire_bytes 218, peer {peer}, id {id}, offset 0
              {:.3} sent homa data packet via afp to {peer}, id {id}, offset 0, queue 0x0\n",
             sent + 1.0
         );
@@ -64,8 +70,8 @@ fn known_delays_are_found_whatever_the_clocks() {
         }
         assert!(report.negatives.is_empty());
         assert_eq!(report.excluded, Excluded::default());
-        // One way takes 6 us both ways; the error is half the sum of both.
-        assert_eq!(report.clock.nodes[1].error_us, Some(6.0));
+        // The way to the ring takes 5.5 us both ways, and its time may be wrong by 1: the error is half the sum of both.
+        assert_eq!(report.clock.nodes[1].error_us, Some(6.5));
         assert_eq!(report.clock.nodes[1].offset_us, Some(-ahead));
         let node = &report.nodes[0];
         assert_eq!((node.data_sent, node.packets_gro, node.packets_softirq), (200, 200, 200));
@@ -113,7 +119,7 @@ fn negative_delays_are_kept_and_reported_once() {
         (net.phase, net.from.as_str(), net.to.as_str(), net.count, net.min_us),
         ("net", "node1", "node2", 1, -1.5)
     );
-    assert!(net.within_error && net.clock_error_us == Some(6.0));
+    assert!(net.within_error && net.clock_error_us == Some(6.5));
     assert_eq!(report.negatives.len(), 1);
     assert!(report.warnings().is_empty() && report.to_table().contains("within the clocks' error"));
 }
@@ -123,7 +129,7 @@ fn times_used_as_they_are_have_the_error_of_their_offset() {
     let [a, b] = exchange(10, -100.0);
     let report = report_of(&[("node1", &a), ("node2", &b)], Options { no_sync: true, ..Options::default() });
     // Without synchronisation the error of the times is the offset and what the delays leave open.
-    assert_eq!(report.clock.nodes[1].error_us, Some(106.0));
+    assert_eq!(report.clock.nodes[1].error_us, Some(106.5));
     let total = report.negatives.iter().find(|n| n.phase == "total").unwrap();
     assert_eq!((total.count, total.min_us, total.within_error), (10, -92.0, true));
     assert!(report.warnings().is_empty());
@@ -139,6 +145,7 @@ fn negative_delays_that_no_clock_explains_are_a_warning() {
     );
     // In the order of times, as a trace is.
     let (nic, rest): (Vec<&str>, Vec<&str>) = a.lines().partition(|l| l.trim().starts_with("19.000"));
+    let rest: Vec<&str> = rest.into_iter().filter(|l| !l.contains("freeing tx skb for homa data, id 1000,")).collect();
     let at = rest.iter().position(|l| l.contains("homa_gro_receive")).unwrap();
     let a = [&rest[..at], &nic, &rest[at..]].concat().join("\n");
     let nodes = [("node1", a.as_str()), ("node2", b.as_str())];

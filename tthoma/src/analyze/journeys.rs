@@ -3,7 +3,7 @@
 use rustc_hash::FxHashMap;
 
 use super::Input;
-use super::pairing::pair;
+use super::pairing::{First, pair};
 use crate::packets::{Flow, Packet, Received, Sent, UNSEEN};
 
 /// Phases of a packet's way, in the order of reports.
@@ -103,6 +103,8 @@ pub struct Excluded {
     pub softirq_without_gro: u64,
     /// Packets at GRO that did not reach SoftIRQ before the trace's end: not in SoftIRQ and Total.
     pub gro_without_softirq: u64,
+    /// Data packets that SoftIRQ threw away, as their RPC did not exist: not in SoftIRQ and Total.
+    pub discarded: u64,
     /// Records whose RPC id several clients used with one server, and that do not say which.
     pub ambiguous_records: u64,
     /// Records of RPCs whose client no record tells: only in what happens on one node.
@@ -162,7 +164,7 @@ struct Work<'a> {
 impl Work<'_> {
     fn add(&mut self, flow: &Flow, place: u32, packet: &Packet, group: Group, out: &mut Vec<Journey>) {
         self.gather(flow, packet);
-        self.match_up(group);
+        self.match_up(group, packet.message);
         for (s, (sent, own)) in self.sent.iter().enumerate() {
             let partner = self.pairs.iter().find(|pair| pair.0 == s).map(|pair| &self.received[pair.1]);
             // A frame's transmission without a reception of this very segment says nothing about the segment.
@@ -190,13 +192,14 @@ impl Work<'_> {
         self.received.clear();
         for received in flow.received_of(packet) {
             self.excluded.softirq_without_gro += u64::from(received.gro == UNSEEN);
-            self.excluded.gro_without_softirq += u64::from(received.softirq == UNSEEN);
+            self.excluded.discarded += u64::from(received.discarded);
+            self.excluded.gro_without_softirq += u64::from(received.softirq == UNSEEN && !received.discarded);
             self.received.push(*received);
         }
     }
 
     /// Finds which transmission arrived as which reception.
-    fn match_up(&mut self, group: Group) {
+    fn match_up(&mut self, group: Group, message: u32) {
         self.pairs.clear();
         let (Some((sent, _)), Some(received)) = (self.sent.first(), self.received.first()) else { return };
         let clock = &self.input.clock;
@@ -212,8 +215,12 @@ impl Work<'_> {
         self.received_at.clear();
         self.received_at.extend(self.received.iter().map(|r| r.time() + offset(r.node)));
         // Grants that repeat a limit are all alike; which was the first does not matter.
-        let again = group != Group::Grants && sent.again;
-        pair(&self.sent_at, &self.received_at, again, error, &mut self.pairs);
+        let first = match sent.again {
+            true if group != Group::Grants => First::Repetition,
+            _ if self.input.packets.messages[message as usize].started => First::Certain,
+            _ => First::Probable,
+        };
+        pair(&self.sent_at, &self.received_at, first, error, &mut self.pairs);
         self.excluded.ambiguous_retransmissions += (self.received.len() - self.pairs.len()) as u64;
     }
 

@@ -118,7 +118,8 @@ pub struct PairReport {
     pub to: String,
     /// Packets that were sent once and received once.
     pub packets: u64,
-    /// Smallest one-way delay (from IP to GRO) with the offsets applied: room left before it would be negative.
+    /// Smallest one-way delay (from IP to GRO, or to the receive ring if the wait there is logged) with the offsets
+    /// applied: room left before it would be negative.
     pub min_delay_us: Option<f64>,
     /// How wrong times between the two nodes can be.
     pub clock_error_us: Option<f64>,

@@ -9,6 +9,9 @@ use crate::event::{AMBIGUOUS, Have, Kind, Record};
 /// 60 + 20 + 18 + 20 bytes.
 const WIRE_OVERHEAD: u32 = 118;
 
+/// Type of data packets.
+const DATA: u32 = 0x10;
+
 /// Packet that a core's GRO saw last.
 #[derive(Clone, Copy)]
 struct LastGro {
@@ -44,7 +47,7 @@ impl Builder {
             _ => {
                 let messages = &mut self.packets.messages;
                 let place = *self.by_id.entry(key).or_insert_with(|| {
-                    messages.push(Message { client, id, length: None, retransmitted: Vec::new() });
+                    messages.push(Message { client, id, length: None, started: false, retransmitted: Vec::new() });
                     (messages.len() - 1) as u32
                 });
                 *recent = Some((key, place));
@@ -70,6 +73,7 @@ impl Builder {
             Kind::SendmsgRequest | Kind::SendmsgResponse => {
                 let message = self.message(client, id);
                 self.length(message, record.a);
+                self.packets.messages[message as usize].started = true;
             }
             Kind::Retransmit => {
                 let message = self.message(client, id);
@@ -97,11 +101,11 @@ impl Builder {
             }
             Kind::NicData => {
                 let message = self.message(client, id);
-                self.packets.data.step_sent(message, offset, node, core, |p| &mut p.next_nic).nic = time;
+                self.packets.data.nic_takes(message, offset, node, core).nic = time;
             }
             Kind::FreeTxSkb => {
                 let message = self.message(client, id);
-                self.packets.data.step_sent(message, offset, node, core, |p| &mut p.next_free).free = time;
+                self.packets.data.nic_returns(message, offset, node, core).free = time;
                 self.length(message, record.b);
             }
             Kind::SendGrant => {
@@ -113,11 +117,11 @@ impl Builder {
             }
             Kind::NicGrant => {
                 let message = self.message(client, id);
-                self.packets.grants.step_sent(message, offset, node, core, |p| &mut p.next_nic).nic = time;
+                self.packets.grants.nic_takes(message, offset, node, core).nic = time;
             }
             Kind::FreeGrant => {
                 let message = self.message(client, id);
-                self.packets.grants.step_sent(message, offset, node, core, |p| &mut p.next_free).free = time;
+                self.packets.grants.nic_returns(message, offset, node, core).free = time;
             }
             Kind::GroData | Kind::GroGrant => {
                 let message = self.message(client, id ^ 1);
@@ -140,6 +144,10 @@ impl Builder {
                 let message = self.message(client, id ^ 1);
                 self.packets.data.softirq(message, node, record);
                 self.length(message, record.a);
+            }
+            Kind::DiscardUnknown if record.a == DATA => {
+                let message = self.message(client, id ^ 1);
+                self.packets.data.discard(message);
             }
             Kind::SoftirqGrant => {
                 let message = self.message(client, id ^ 1);

@@ -24,6 +24,9 @@ pub struct Message {
     pub id: u32,
     /// Bytes of the message, if any event tells.
     pub length: Option<u32>,
+    /// The application's call that starts the message is in the trace, and so are all transmissions. Of other messages some
+    /// may be before it.
+    pub started: bool,
     /// Byte ranges that the sender said it sends again.
     pub retransmitted: Vec<(u32, u32)>,
 }
@@ -59,6 +62,8 @@ pub struct Received {
     pub gro: i64,
     /// In SoftIRQ.
     pub softirq: i64,
+    /// SoftIRQ threw it away, as its RPC did not exist (any more).
+    pub discarded: bool,
     /// Wait in the receive ring before GRO, ns, if logged.
     pub ring: Option<u32>,
     /// Receiver.
@@ -71,9 +76,9 @@ pub struct Received {
 }
 
 impl Received {
-    /// Time of the first event.
+    /// Time of the first event: in the receive ring, if the wait there is logged, at GRO, or in SoftIRQ.
     pub fn time(&self) -> i64 {
-        if self.gro == UNSEEN { self.softirq } else { self.gro }
+        if self.gro == UNSEEN { self.softirq } else { self.gro - i64::from(self.ring.unwrap_or(0)) }
     }
 }
 
@@ -304,22 +309,28 @@ impl Flow {
         if last == END { self.send(message, offset, node, core) } else { &mut self.sent[last as usize] }
     }
 
-    /// The earliest transmission that `cursor` has not passed; the cursor moves on. If a packet has events left over,
-    /// as its beginning was before the trace's, it gets a transmission for them.
-    fn step_sent(
-        &mut self,
-        message: u32,
-        offset: u32,
-        node: u16,
-        core: u16,
-        cursor: fn(&mut Packet) -> &mut u32,
-    ) -> &mut Sent {
-        if *cursor(self.packet(message, offset)) == END {
+    /// The earliest transmission that the NIC has not yet had; a new one if the beginning was before the trace's.
+    fn nic_takes(&mut self, message: u32, offset: u32, node: u16, core: u16) -> &mut Sent {
+        let mut place = self.packet(message, offset).next_nic;
+        // What the NIC has given back it got before the trace began.
+        while place != END && self.sent[place as usize].free != UNSEEN {
+            place = self.sent[place as usize].next;
+        }
+        if place == END {
+            self.send(message, offset, node, core);
+            place = self.packet(message, offset).sent.last;
+        }
+        self.packet(message, offset).next_nic = self.sent[place as usize].next;
+        &mut self.sent[place as usize]
+    }
+
+    /// The earliest transmission that the NIC has not yet given back; a new one if it began before the trace.
+    fn nic_returns(&mut self, message: u32, offset: u32, node: u16, core: u16) -> &mut Sent {
+        if self.packet(message, offset).next_free == END {
             self.send(message, offset, node, core);
         }
-        let place = *cursor(self.packet(message, offset));
-        let next = self.sent[place as usize].next;
-        *cursor(self.packet(message, offset)) = next;
+        let place = self.packet(message, offset).next_free;
+        self.packet(message, offset).next_free = self.sent[place as usize].next;
         &mut self.sent[place as usize]
     }
 
@@ -342,6 +353,7 @@ impl Flow {
         self.received.push(Received {
             gro: UNSEEN,
             softirq: UNSEEN,
+            discarded: false,
             ring: None,
             node,
             gro_core: 0,
@@ -357,6 +369,20 @@ impl Flow {
         received.gro = record.time;
         received.gro_core = record.core;
         place
+    }
+
+    /// SoftIRQ threw away a packet of the message and did not say which: it was the one that waited longest.
+    fn discard(&mut self, message: u32) {
+        let Some(index) = self.by_message.get(message as usize) else { return };
+        let waiting = index.entries.iter().filter_map(|(_, place)| {
+            let next = self.packets[*place as usize].next_softirq;
+            (next != END).then(|| (self.received[next as usize].gro, *place, next))
+        });
+        if let Some((_, place, next)) = waiting.min() {
+            let received = &mut self.received[next as usize];
+            received.discarded = true;
+            self.packets[place as usize].next_softirq = received.next;
+        }
     }
 
     fn softirq(&mut self, message: u32, node: u16, record: &Record) {

@@ -65,6 +65,17 @@ fn events_without_a_beginning_are_kept() {
 }
 
 #[test]
+fn a_completion_from_before_the_trace_does_not_shift_later_ones() {
+    let a = "0 freeing tx skb for homa data, id 10, offset 0, qid 0, msg_length 100
+        4 calling ip_queue_xmit: wire_bytes 218, peer 0xb, id 10, offset 0
+        5 sent homa data packet via afp to 0xb, id 10, offset 0, queue 0x0
+        9 freeing tx skb for homa data, id 10, offset 0, qid 0, msg_length 100";
+    let packets = collect(&[("a", a)]);
+    let sent: Vec<_> = packets.data.sent_of(&packets.data.packets[0]).map(|s| (s.xmit, s.nic, s.free)).collect();
+    assert_eq!(sent, [(UNSEEN, UNSEEN, 0), (4000, 5000, 9000)]);
+}
+
+#[test]
 fn segments_find_their_frame() {
     let a = "1 calling ip_queue_xmit: wire_bytes 4626, peer 0xb, id 10, offset 0
         2 Finished queueing packet: rpc id 10, offset 0, len 4272, qid 0
@@ -89,4 +100,16 @@ fn the_ring_wait_of_a_control_packet_is_not_that_of_the_data_before() {
     let packets = collect(&[("a", A), ("b", &b)]);
     let received = packets.data.received_of(&packets.data.packets[0]).next().unwrap();
     assert_eq!((received.ring, packets.lone_ring_waits), (Some(700), 0));
+}
+
+#[test]
+fn a_discarded_packet_does_not_take_the_softirq_of_the_next() {
+    let b = "5 homa_gro_receive got packet from 0xa id 11, offset 0, priority 5
+        6 Discarding packet for unknown RPC, id 11, type 16, peer 0xa:4000
+        20 homa_gro_receive got packet from 0xa id 11, offset 0, priority 5
+        21 incoming data packet, id 11, peer 0xa, offset 0/100";
+    let packets = collect(&[("a", A), ("b", b)]);
+    let received: Vec<_> =
+        packets.data.received_of(&packets.data.packets[0]).map(|r| (r.gro, r.softirq, r.discarded)).collect();
+    assert_eq!(received, [(5000, UNSEEN, true), (20_000, 21_000, false)]);
 }
