@@ -120,7 +120,8 @@ pub struct RunArgs {
     /// TCP congestion control [default: the kernel's]
     #[arg(long, value_name = "NAME")]
     pub tcp_cc: Option<String>,
-    /// Longest time that a node spins for the next event before it sleeps, us [default: cp-node's]
+    /// Longest time that a node spins for the next event before it sleeps, us [default: 50 if there are more cores than
+    /// nodes, else 5: a node that spins on a core that another one needs delays it]
     #[arg(long, value_name = "US")]
     pub poll_usecs: Option<u32>,
     /// basic: round trips per transport and round (a quarter of it for tcp-block)

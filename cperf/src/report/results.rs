@@ -92,6 +92,8 @@ pub struct ProtocolResult {
     pub lag_s: f64,
     /// TCP messages that met a full connection.
     pub backed_up: u64,
+    /// Homa data packets sent again, percent of all; null for other protocols.
+    pub resent_percent: Option<f64>,
     /// Round-trip times read from the .rtts files.
     pub samples: u64,
     /// Round-trip times that nodes could not keep.
@@ -162,6 +164,8 @@ pub struct Measured {
     pub stats: Vec<Option<Counters>>,
     /// Nodes without .rtts file.
     pub missing_nodes: Vec<usize>,
+    /// Homa data packets that all nodes sent, and those of them that were sent again; `None`: not known.
+    pub data_packets: Option<(u64, u64)>,
 }
 
 impl ProtocolResult {
@@ -193,6 +197,10 @@ impl ProtocolResult {
             elapsed_s: largest(|node| node.elapsed_s),
             lag_s: largest(|node| node.lag_s).unwrap_or(0.0),
             backed_up: sum(|node| node.backed_up),
+            resent_percent: measured
+                .data_packets
+                .filter(|&(sent, _)| sent > 0)
+                .map(|(sent, resent)| 100.0 * resent as f64 / sent as f64),
             samples: measured.import.samples,
             lost_samples: sum(|node| node.lost_samples),
             bad_lines: measured.import.bad_lines,
@@ -278,6 +286,7 @@ pub(super) mod tests {
             import: ImportStats { samples: 100, ..ImportStats::default() },
             stats: vec![Some(client.clone()), Some(Counters { lag_s: 0.5, ..client }), None],
             missing_nodes: vec![2],
+            data_packets: Some((400, 10)),
         }
     }
 
@@ -290,6 +299,7 @@ pub(super) mod tests {
         assert_eq!((result.rpcs, result.errors, result.samples), (200, 4, 100));
         assert_eq!(result.achieved_gbps, Some(1.0), "250 MB in 2 s on each node that is known");
         assert_eq!((result.lag_s, result.elapsed_s), (0.5, Some(2.0)));
+        assert_eq!(result.resent_percent, Some(2.5));
         assert!(!result.fell_short());
         assert!(ProtocolResult { offered_gbps: 1.06, ..result.clone() }.fell_short());
         assert_eq!((result.short_rpcs, result.short_longest_bytes), (10, Some(100)));
@@ -305,7 +315,8 @@ pub(super) mod tests {
         let optimal = Optimal::fixed(1.0, 1.0);
         let result = ProtocolResult::new("homa", Status::Failed, 1.0, &Measured::default(), &optimal, &[]);
         let json = serde_json::to_value(&result).unwrap();
-        for key in ["achieved_gbps", "short_rtt_p50_ns", "slowdown_mean", "slowdown_p99", "elapsed_s"] {
+        for key in ["achieved_gbps", "short_rtt_p50_ns", "slowdown_mean", "slowdown_p99", "elapsed_s", "resent_percent"]
+        {
             assert!(json[key].is_null(), "{key}");
         }
         assert_eq!(json["status"], "failed");

@@ -119,6 +119,13 @@ fn warnings(text: &mut String, results: &[ProtocolResult]) {
             let _ =
                 writeln!(text, "WARNING: {name}: {} RPCs failed, {} of them timed out", result.errors, result.timeouts);
         }
+        if let Some(percent) = result.resent_percent.filter(|percent| *percent >= 1.0) {
+            let _ = writeln!(
+                text,
+                "WARNING: {name}: {percent:.1} % of the data packets were sent again; nodes that wait long for a core \
+                 look like lost packets: use a lower --gbps, fewer --nodes or an idle machine"
+            );
+        }
         if result.lost_samples + result.bad_lines > 0 {
             let (lost, bad) = (result.lost_samples, result.bad_lines);
             let _ = writeln!(text, "WARNING: {name}: {lost} samples were lost and {bad} lines could not be read");
@@ -152,6 +159,7 @@ mod tests {
             assert!(text.contains(part), "no `{part}` in:\n{text}");
         }
         assert!(text.contains("4 RPCs failed"));
+        assert!(text.contains("2.5 % of the data packets were sent again"), "{text}");
         assert!(text.contains("with 10 short messages"));
         assert!(!text.contains("overloaded"));
     }

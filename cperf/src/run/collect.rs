@@ -62,7 +62,12 @@ pub(super) fn measured(
             note_bad_lines(&path, &stats, journal);
         }
         if protocol == Protocol::Homa {
-            difference(out, &format!("{stem}-{node}.metrics"))?;
+            let grown = difference(out, &format!("{stem}-{node}.metrics"))?;
+            let count = |name| grown.as_deref().and_then(|text| metrics::total(text, name));
+            if let (Some(sent), Some(resent)) = (count("packets_sent_DATA"), count("resent_packets")) {
+                let (all, again) = measured.data_packets.unwrap_or_default();
+                measured.data_packets = Some((all + sent, again + resent));
+            }
         }
     }
     (measured.service, measured.due) = (service.finish(), due.finish());
@@ -88,13 +93,13 @@ fn counters(path: &Path) -> anyhow::Result<Option<Counters>> {
     Ok(stats.experiments.into_iter().find(|experiment| experiment.role == "client"))
 }
 
-/// `NAME.after` minus `NAME.before` into `NAME`; nothing if one is missing.
-fn difference(out: &OutDir, name: &str) -> anyhow::Result<()> {
+/// `NAME.after` minus `NAME.before` into `NAME`, and that text; `None` if one is missing.
+fn difference(out: &OutDir, name: &str) -> anyhow::Result<Option<String>> {
     let part = |when: &str| fs::read_to_string(out.path().join(format!("{name}.{when}")));
-    if let (Ok(before), Ok(after)) = (part("before"), part("after")) {
-        out.write(name, metrics::difference(&before, &after).as_bytes())?;
-    }
-    Ok(())
+    let (Ok(before), Ok(after)) = (part("before"), part("after")) else { return Ok(None) };
+    let text = metrics::difference(&before, &after);
+    out.write(name, text.as_bytes())?;
+    Ok(Some(text))
 }
 
 /// Samples of the unloaded run, if there was one: for the reports.

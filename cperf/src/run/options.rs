@@ -50,7 +50,14 @@ pub(super) fn effective(args: &RunArgs) -> Result<RunArgs, Stop> {
     let gbps = args.gbps.unwrap_or_else(|| rates::default_gbps(rates::cores(), nodes, workload.mean_bytes));
     require(gbps.is_finite() && gbps >= 0.0, || format!("--gbps {gbps}: a load is 0 (no limit) or positive"))?;
     options.gbps = Some(gbps);
+    options.poll_usecs = args.poll_usecs.or_else(|| Some(default_poll(rates::cores(), nodes)));
     Ok(options)
+}
+
+/// Default of `--poll-usecs`. Four nodes on two busy cores (EPYC, w1, 16,000 RPC/s): short messages took 540 us at P50
+/// with 50, 140 us with 10.
+fn default_poll(cores: usize, nodes: usize) -> u32 {
+    if cores > nodes { 50 } else { 5 }
 }
 
 fn positive(name: &str, value: f64, most: f64) -> Result<(), Stop> {
@@ -79,6 +86,13 @@ mod tests {
         assert_eq!((options.nodes, options.seconds, options.mtu), (4, 5.0, 1500));
         assert_eq!(parse("w4 --gbps 0.5").unwrap().gbps, Some(0.5));
         assert_eq!(parse("w4 --gbps 0").unwrap().gbps, Some(0.0), "no limit");
+    }
+
+    #[test]
+    fn nodes_spin_only_with_cores_to_spare() {
+        assert_eq!((default_poll(8, 4), default_poll(4, 4), default_poll(2, 4)), (50, 5, 5));
+        assert_eq!(parse("w4 --poll-usecs 7").unwrap().poll_usecs, Some(7));
+        assert!(parse("w4").unwrap().poll_usecs.is_some());
     }
 
     #[test]
