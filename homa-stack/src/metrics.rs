@@ -50,6 +50,26 @@ macro_rules! counters {
         }
 
         impl Metrics {
+            /// What the counters have grown by since `earlier`, a copy of the same counters.
+            pub fn since(&self, earlier: &Self) -> Self {
+                let mut grown = self.clone();
+                $(grown.$name = self.$name.saturating_sub(earlier.$name);)*
+                let families: [(&mut [u64], &[u64]); 6] = [
+                    (&mut grown.msg_bytes[..], &earlier.msg_bytes[..]),
+                    (&mut grown.packets_sent, &earlier.packets_sent),
+                    (&mut grown.packets_rcvd, &earlier.packets_rcvd),
+                    (&mut grown.priority_bytes, &earlier.priority_bytes),
+                    (&mut grown.priority_packets, &earlier.priority_packets),
+                    (&mut grown.drops, &earlier.drops),
+                ];
+                for (now, before) in families {
+                    for (value, old) in now.iter_mut().zip(before) {
+                        *value = value.saturating_sub(*old);
+                    }
+                }
+                grown
+            }
+
             fn named(&self, name: &str) -> Option<(u64, &'static str)> {
                 match name {
                     $(stringify!($name) => Some((self.$name, $text)),)*
@@ -367,6 +387,19 @@ mod tests {
         assert_eq!((value("drop_short"), value("short_packets")), (1, 1));
         // The kernel module's text of July 2026 has 353 lines for one core; ours has those and its own.
         assert_eq!(names.len(), 353 + 8 + DropReason::ALL.len());
+    }
+
+    #[test]
+    fn the_growth_of_counters_is_their_difference() {
+        let mut before = Metrics::default();
+        before.received(100);
+        before.dropped(DropReason::Short);
+        let mut after = before.clone();
+        after.received(100);
+        after.packets_sent[Kind::Ack.index()] += 3;
+        let grown = after.since(&before);
+        assert_eq!(grown.msg_bytes[1], 100);
+        assert_eq!((grown.packets_sent[Kind::Ack.index()], grown.short_packets), (3, 0));
     }
 
     #[test]

@@ -255,6 +255,11 @@ impl Recorder {
         self.frozen
     }
 
+    /// Events that fit before older ones are overwritten.
+    pub fn room(&self) -> usize {
+        self.ring.len().saturating_sub(self.made)
+    }
+
     /// Events that were overwritten by later ones.
     pub fn overwritten(&self) -> usize {
         self.made.saturating_sub(self.ring.len())

@@ -10,6 +10,7 @@ use super::af_packet::PacketDevice;
 use super::sys::{self, Interface};
 use super::{OpenError, ResolveError};
 use crate::device;
+use crate::metrics::Metrics;
 use crate::proto::{Config, Endpoint};
 use crate::trace::{Clock, Recorder};
 use crate::units::{Instant, Nanos};
@@ -62,9 +63,27 @@ pub struct Host {
     mtu: usize,
     poll: Nanos,
     wake: Arc<OwnedFd>,
-    /// When the last sleep ended, and whether the thread slept since the last turn.
+    /// True if the thread slept since the last turn.
     slept: bool,
+    window: Window,
 }
+
+/// The span of the time trace, and the metrics at its ends.
+#[derive(Debug, Default)]
+struct Window {
+    /// Begin, and metrics then.
+    begin: Option<(Instant, Metrics)>,
+    /// End, and metrics then; nothing while the trace goes on.
+    end: Option<(Instant, Metrics)>,
+    /// True if the trace is to end before it overwrites its first events.
+    until_full: bool,
+}
+
+/// Rate of a clock of nanoseconds.
+const NANOSECOND_KHZ: u64 = 1_000_000;
+
+/// Events that one turn and what the application does after it may record.
+const TURN_EVENTS: usize = 4096;
 
 /// Ends a sleeping [`Host::wait`] from another thread.
 #[derive(Clone, Debug)]
@@ -99,7 +118,17 @@ impl Host {
         let counter = Clock::Counter(device.clock.counter());
         core.set_trace(Recorder::new(config.trace_entries, counter, config.trace_core));
         let wake = Arc::new(sys::eventfd().map_err(system("an eventfd"))?);
-        Ok(Self { core, device, interface, addr, mtu, poll: config.poll, wake, slept: false })
+        Ok(Self {
+            core,
+            device,
+            interface,
+            addr,
+            mtu,
+            poll: config.poll,
+            wake,
+            slept: false,
+            window: Window::default(),
+        })
     }
 
     /// The address of this host.
@@ -145,6 +174,9 @@ impl Host {
     #[inline]
     pub fn turn(&mut self) -> io::Result<bool> {
         let now = self.now();
+        if self.window.until_full && self.core.trace.room() < TURN_EVENTS {
+            self.freeze_trace();
+        }
         self.core.set_slept(std::mem::take(&mut self.slept));
         Ok(device::turn(&mut self.core, &mut self.device, now))
     }
@@ -194,11 +226,36 @@ impl Host {
 
     /// The metrics as text (cperf.md 4.1): times in nanoseconds, so `cpu_khz` is 1,000,000.
     pub fn metrics_text(&mut self) -> String {
-        const NANOSECOND_KHZ: u64 = 1_000_000;
         self.core.metrics.ring_drops += self.device.take_ring_drops();
         self.core.metrics.peer_dst_refreshes = self.device.neighbours.refreshes;
         self.device.refresh_real_time();
         self.core.metrics.to_text(self.now().as_nanos(), NANOSECOND_KHZ, 0)
+    }
+
+    /// Begins a new time trace. It shows the last events before it is frozen, or, if `until_full`, the first from
+    /// now on: it then ends by itself, between two turns, before it would overwrite any.
+    pub fn unfreeze_trace(&mut self, until_full: bool) {
+        self.core.trace.freeze();
+        self.core.trace.unfreeze();
+        self.window = Window { begin: Some((self.now(), self.core.metrics.clone())), end: None, until_full };
+    }
+
+    /// Ends the time trace; without effect on one that has ended.
+    pub fn freeze_trace(&mut self) {
+        if !self.core.trace.is_frozen() {
+            self.core.trace.freeze();
+            self.window.end = Some((self.now(), self.core.metrics.clone()));
+            self.window.until_full = false;
+        }
+    }
+
+    /// What the metrics have grown by while the time trace was recorded, as text; `time_cycles` is the span in ns.
+    /// Nothing if the trace has not been begun with [`Self::unfreeze_trace`] and ended, or has overwritten events:
+    /// its events then are not all that happened between the two.
+    pub fn trace_metrics_text(&self) -> Option<String> {
+        let (Some((begin, before)), Some((end, after))) = (&self.window.begin, &self.window.end) else { return None };
+        let whole = self.core.trace.overwritten() == 0;
+        whole.then(|| after.since(before).to_text(end.since(*begin).as_nanos(), NANOSECOND_KHZ, 0))
     }
 
     /// The time trace.
