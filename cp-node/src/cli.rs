@@ -149,9 +149,14 @@ pub(crate) enum Trace {
     /// Stop recording
     #[command(aliases = ["freezeboth", "kfreeze"])]
     Freeze,
-    /// Record again
-    Unfreeze,
-    /// Freeze, write the trace to FILE, unfreeze
+    /// Forget the trace and record again
+    Unfreeze {
+        /// Keep the first events from now on, as many as there is room for, instead of the last ones
+        #[arg(long)]
+        until_full: bool,
+    },
+    /// Freeze, write the trace to FILE, unfreeze; to FILE.metrics go the Homa metrics of the time that it covers, if
+    /// it was begun by `unfreeze` and has overwritten no event
     Print {
         /// File to write
         file: PathBuf,

@@ -320,8 +320,8 @@ impl Node {
 
     fn control_trace(&mut self, action: Trace) -> Result<()> {
         match action {
-            Trace::Freeze => self.homa()?.freeze(true),
-            Trace::Unfreeze => self.homa()?.freeze(false),
+            Trace::Freeze => self.homa()?.freeze(),
+            Trace::Unfreeze { until_full } => self.homa()?.unfreeze(until_full),
             Trace::Print { file } => self.homa()?.print_trace(&file),
         }
     }

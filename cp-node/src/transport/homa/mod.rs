@@ -183,28 +183,37 @@ impl Engine {
         std::fs::write(file, text).with_context(|| format!("can't write Homa metrics to {}", file.display()))
     }
 
-    /// Stops recording the trace, or goes on.
-    pub(crate) fn freeze(&self, freeze: bool) -> Result<()> {
-        self.mail().ask(move |worker| {
-            let trace = worker.host.trace();
-            if freeze {
-                trace.freeze();
-            } else {
-                trace.unfreeze();
-            }
+    /// Stops recording the trace.
+    pub(crate) fn freeze(&self) -> Result<()> {
+        self.mail().ask(|worker| {
+            worker.host.freeze_trace();
             Ok(())
         })
     }
 
-    /// Freezes the trace, writes it to `file` and unfreezes it.
+    /// Begins a new trace: of the last events, or of the first from now on.
+    pub(crate) fn unfreeze(&self, until_full: bool) -> Result<()> {
+        self.mail().ask(move |worker| {
+            worker.host.unfreeze_trace(until_full);
+            Ok(())
+        })
+    }
+
+    /// Freezes the trace, writes it to `file`, and the metrics of its span, if it is whole, to `file` with `.metrics`
+    /// added; then unfreezes it.
     pub(crate) fn print_trace(&self, file: &Path) -> Result<()> {
         let context = format!("can't write the time trace to {}", file.display());
         let out = File::create(file).with_context(|| context.clone())?;
+        let mut beside = file.as_os_str().to_owned();
+        beside.push(".metrics");
         self.mail().ask(move |worker| {
-            worker.host.trace().freeze();
+            worker.host.freeze_trace();
             let mut out = BufWriter::new(out);
-            let written = worker.host.write_trace(&mut out).and_then(|()| out.flush());
-            worker.host.trace().unfreeze();
+            let mut written = worker.host.write_trace(&mut out).and_then(|()| out.flush());
+            if let Some(text) = worker.host.trace_metrics_text() {
+                written = written.and_then(|()| std::fs::write(beside, text));
+            }
+            worker.host.unfreeze_trace(false);
             written.context(context)
         })
     }

@@ -225,7 +225,7 @@ impl Worker {
         counters.response_bytes.fetch_add(response.len.into(), Ordering::Relaxed);
         counters.requests.fetch_add(1, Ordering::Relaxed);
         if request.freeze {
-            self.host.trace().freeze();
+            self.host.freeze_trace();
         }
         let now = self.host.now();
         if let Err(error) = self.host.core().reply(now, rpc, message(&response, &self.filler)) {
@@ -249,7 +249,7 @@ impl Worker {
         let rtt = (ended.service_ns / 1024) as i64;
         if header.len < FREEZE_BELOW && self.freeze_between.0 < rtt && rtt < self.freeze_between.1 {
             port.freeze[ended.target] = true;
-            self.host.trace().freeze();
+            self.host.freeze_trace();
         }
     }
 
