@@ -45,6 +45,7 @@ pub(crate) fn run(args: &RunArgs) -> anyhow::Result<()> {
             return Err(err);
         }
     };
+    interrupt.watch();
     let cores = if rates::cores() >= 2 { [0, 1] } else { [0, 0] };
     let settings = json!({
         "workload": "basic", "testbed": options.testbed, "count": options.count, "rounds": options.rounds,

@@ -46,6 +46,7 @@ pub fn run(args: &RunArgs) -> anyhow::Result<()> {
             return Err(err);
         }
     };
+    interrupt.watch();
     let settings = serde_json::to_value(&options)?;
     let mut manifest = Manifest::new(std::env::args().collect(), settings, Some(options.seed), &testbed);
     out.write("manifest.json", &manifest.text())?;

@@ -178,6 +178,31 @@ fn an_interrupt_ends_the_run_with_code_130_and_keeps_everything() {
     }
 }
 
+/// Whoever cannot wait for the end of a run asks twice.
+#[test]
+fn a_second_interrupt_ends_the_run_at_once() {
+    let _alone = alone();
+    let out = scratch("twice");
+    let child = start(&out, "60");
+    await_measuring(&out);
+    let ids = nodes_in(&out);
+    let spaces = namespaces(&ids);
+    // A node that hangs: the first interrupt waits for its samples.
+    ids.iter().for_each(|id| kill("STOP", *id));
+    kill("INT", child.id());
+    std::thread::sleep(Duration::from_secs(1));
+    kill("INT", child.id());
+    let start = Instant::now();
+    let (code, json, _) = finish(child);
+    assert_eq!((code, json), (Some(130), None));
+    assert!(start.elapsed() < Duration::from_secs(2), "it waited for its nodes: {:?}", start.elapsed());
+    while !nodes_in(&out).is_empty() && start.elapsed() < Duration::from_secs(10) {
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    assert_nothing_left(&out, &spaces);
+    fs::remove_dir_all(out).unwrap();
+}
+
 /// Even when nobody is left to clean up.
 #[test]
 fn nodes_die_with_a_killed_cperf() {

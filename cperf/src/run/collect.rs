@@ -29,7 +29,7 @@ pub(super) fn optimal(options: &RunArgs, out: &OutDir, journal: &mut Journal) ->
     }
     let found = Optimal::unloaded(options.slowdown, &collector.finish(), options.link_mbps);
     Ok(found.unwrap_or_else(|| {
-        journal.say("there are no samples without load; slowdowns are by the fixed formula");
+        journal.note("there are no samples without load; slowdowns are by the fixed formula");
         fixed
     }))
 }
