@@ -14,6 +14,7 @@ use crate::journal::Journal;
 use crate::manifest::Manifest;
 use crate::node::Nodes;
 use crate::outdir::{self, OutDir};
+use crate::rates;
 use crate::report::results::Status;
 use crate::signals::Interrupt;
 use crate::sys;
@@ -52,6 +53,9 @@ pub fn run(args: &RunArgs) -> anyhow::Result<()> {
     out.write("manifest.json", &manifest.text())?;
     let mut journal = Journal::create(&out.path().join("cperf.log"))?;
     journal.say(&announce(&options));
+    if args.gbps.is_none() {
+        journal.say(&format!("load by rule: {} (--gbps sets it)", rates::RULE));
+    }
     let mut nodes = Nodes::new(out.path(), interrupt);
     let mut parts = Vec::new();
     let outcome = phase::start(&mut nodes, &mut testbed, &out)
