@@ -151,10 +151,10 @@ impl Digest {
     }
 }
 
-/// Lengths at which groups of about a tenth of all messages end, for a table with the same rows for every protocol:
-/// the lengths where 10 %, 20 % … of all messages of all `digests` are reached. A length that is more than a tenth of
-/// all messages swallows the groups that it covers, so there may be fewer than ten.
-pub fn cuts(digests: &[&Digest]) -> Vec<u32> {
+/// Lengths at which `parts` groups of about equally many messages end, the same for every protocol: for ten parts, the
+/// lengths where 10 %, 20 % … of all messages of all `digests` are reached. A length that has more messages than a
+/// group swallows the groups that it covers, so there may be fewer.
+pub fn cuts(digests: &[&Digest], parts: usize) -> Vec<u32> {
     let mut counts = BTreeMap::<u32, usize>::new();
     for bucket in digests.iter().flat_map(|digest| &digest.buckets) {
         *counts.entry(bucket.length).or_default() += bucket.len();
@@ -165,8 +165,8 @@ pub fn cuts(digests: &[&Digest]) -> Vec<u32> {
     for (length, count) in counts {
         let before = seen;
         seen += count;
-        // Tenths completed, in whole numbers: 0.3 x 10 in floating point is not 3.
-        if seen * 10 / all > before * 10 / all {
+        // Parts completed, in whole numbers: 0.3 x 10 in floating point is not 3.
+        if seen * parts / all > before * parts / all {
             cuts.push(length);
         }
     }
@@ -248,7 +248,7 @@ mod tests {
     fn groups_cover_everything_once() {
         let even: Vec<_> = (0..100).map(|i| (i + 1, 100)).collect();
         let even = digest(&even);
-        let groups = even.groups(&cuts(&[&even]));
+        let groups = even.groups(&cuts(&[&even], 10));
         assert_eq!(groups.len(), 10);
         assert_eq!(groups.iter().map(Group::count).collect::<Vec<_>>(), [10; 10]);
         assert_eq!(groups[0].buckets.last().unwrap().length, 10);
@@ -260,7 +260,7 @@ mod tests {
         let mut samples = vec![(8, 100); 35];
         samples.extend((0..65).map(|i| (100 + i, 100)));
         let digest = digest(&samples);
-        let groups = digest.groups(&cuts(&[&digest]));
+        let groups = digest.groups(&cuts(&[&digest], 10));
         assert_eq!(groups.iter().map(Group::count).sum::<usize>(), 100);
         assert_eq!(groups[0].count(), 35);
         assert_eq!(groups[1].buckets.last().unwrap().length, 104, "up to 40 %");
@@ -270,11 +270,11 @@ mod tests {
     #[test]
     fn cuts_are_common_and_lengths_beyond_them_are_not_lost() {
         let (a, b) = (digest(&[(10, 1), (20, 1), (90, 1)]), digest(&[(20, 1), (30, 1)]));
-        assert_eq!(cuts(&[&a, &b]), [10, 20, 30, 90]);
+        assert_eq!(cuts(&[&a, &b], 10), [10, 20, 30, 90]);
         let groups = b.groups(&[10, 20, 25]);
         assert_eq!(groups.iter().map(Group::count).collect::<Vec<_>>(), [1, 1]);
         assert_eq!(groups[1].buckets[0].length, 30);
-        assert!(cuts(&[]).is_empty() && b.groups(&[]).is_empty());
+        assert!(cuts(&[], 10).is_empty() && b.groups(&[]).is_empty());
     }
 
     #[test]

@@ -294,7 +294,7 @@ pub(super) mod tests {
     fn figures_of_nodes_are_put_together() {
         let optimal = Optimal::fixed(1.0, f64::INFINITY);
         let measured = hundred();
-        let cuts = super::super::digest::cuts(&[&measured.service]);
+        let cuts = super::super::digest::cuts(&[&measured.service], 10);
         let result = ProtocolResult::new("tcp", Status::Complete, 1.0, &measured, &optimal, &cuts);
         assert_eq!((result.rpcs, result.errors, result.samples), (200, 4, 100));
         assert_eq!(result.achieved_gbps, Some(1.0), "250 MB in 2 s on each node that is known");

@@ -148,7 +148,7 @@ mod tests {
     use super::*;
 
     fn result(status: Status, offered: f64, measured: &Measured) -> ProtocolResult {
-        let cuts = super::super::digest::cuts(&[&measured.service]);
+        let cuts = super::super::digest::cuts(&[&measured.service], 10);
         ProtocolResult::new("tcp", status, offered, measured, &Optimal::fixed(1.0, f64::INFINITY), &cuts)
     }
 

@@ -33,7 +33,7 @@ pub(super) fn conclude(
         all.push((part, collect::measured(options, part.protocol, out, journal)?));
     }
     let digests: Vec<_> = all.iter().map(|(_, measured)| &measured.service).collect();
-    let (cuts, offered) = (digest::cuts(&digests), options.gbps.unwrap_or(0.0));
+    let (cuts, offered) = (digest::cuts(&digests, 10), options.gbps.unwrap_or(0.0));
     let result = |(part, measured): &(&Part, Measured)| {
         ProtocolResult::new(part.protocol.name(), part.status, offered, measured, &optimal, &cuts)
     };

@@ -7,10 +7,17 @@ use plotters::coord::Shift;
 use plotters::prelude::*;
 use plotters::style::text_anchor::{HPos, Pos, VPos};
 
+use super::super::digest::cuts;
+use super::super::slowdown::of_group;
 use super::{Curve, FONT, decade_above, decade_label, label, length_label, shades};
 
 /// Points of a curve: share of the messages, slowdown.
 type Line = Vec<(f64, f64)>;
+
+/// Messages that a step should have: the P99 of fewer is their slowest.
+const STEP: usize = 100;
+/// More steps than this are too narrow to see.
+const MOST_STEPS: usize = 100;
 
 /// Draws one chart, everything `scale` times as large as usual. P99 in the dark shade, P50 in the light one.
 pub(super) fn draw<DB: DrawingBackend>(
@@ -25,7 +32,8 @@ where
 {
     let step = scale.cast_signed();
     root.fill(&WHITE)?;
-    let steps: Vec<_> = curves.iter().map(|curve| (curve.protocol, steps(curve))).collect();
+    let ends = step_ends(curves);
+    let steps: Vec<_> = curves.iter().map(|curve| (curve.protocol, steps(curve, &ends))).collect();
     let values = || steps.iter().flat_map(|(_, (p50, p99))| p50.iter().chain(p99)).map(|&(_, y)| y);
     let top = decade_above(values().fold(1000.0, f64::max));
     let bottom = values().fold(1.0, f64::min).max(0.01); // a time below the unloaded median is possible
@@ -90,7 +98,11 @@ where
     let style = TextStyle::from((FONT, 13 * scale).into_font()).color(&RGBColor(0x55, 0x55, 0x55));
     let style = style.pos(Pos::new(HPos::Center, VPos::Bottom));
     // Pixel ranges are those of the whole picture, `draw` wants them relative to `root`: the same here.
-    root.draw(&Text::new(format!("slowdown {definition}"), (middle, y.start - 24 * step), style.clone()))?;
+    root.draw(&Text::new(
+        format!("slowdown {definition}; steps of about {STEP} messages or more"),
+        (middle, y.start - 24 * step),
+        style.clone(),
+    ))?;
     for tenth in 0..=10 {
         let at = x.start + (x.end - x.start) * tenth / 10;
         root.draw(&Text::new(format!("{} %", tenth * 10), (at, y.start - 4 * step), style.clone()))?;
@@ -98,19 +110,23 @@ where
     Ok(())
 }
 
-/// The P50 and P99 of each length as steps: a length's value holds over its share of the messages.
-fn steps(curve: &Curve<'_>) -> (Line, Line) {
+/// Lengths at which the steps of all curves end: neighbouring lengths share a step until it has about [`STEP`] messages.
+fn step_ends(curves: &[Curve<'_>]) -> Vec<u32> {
+    let digests: Vec<_> = curves.iter().map(|curve| curve.digest).collect();
+    let fewest = digests.iter().map(|digest| digest.samples).min().unwrap_or(0);
+    cuts(&digests, (fewest / STEP).clamp(1, MOST_STEPS))
+}
+
+/// The P50 and P99 slowdowns as steps, which are as wide as their share of the messages.
+fn steps(curve: &Curve<'_>, ends: &[u32]) -> (Line, Line) {
     let (mut p50, mut p99) = (Line::new(), Line::new());
-    let mut seen = 0;
-    for bucket in &curve.digest.buckets {
-        let from = seen as f64 / curve.digest.samples as f64;
-        seen += bucket.len();
-        let to = seen as f64 / curve.digest.samples as f64;
-        let least = curve.optimal.ns(bucket.length);
-        for (points, (num, den)) in [(&mut p50, (1, 2)), (&mut p99, (99, 100))] {
-            let slowdown = bucket.percentile_ns(num, den) as f64 / least;
-            points.extend([(from, slowdown), (to, slowdown)]);
+    let mut from = 0.0;
+    for group in curve.digest.groups(ends) {
+        let (median, tail) = of_group(&group, curve.optimal);
+        for (points, slowdown) in [(&mut p50, median), (&mut p99, tail)] {
+            points.extend([(from, slowdown), (group.cum_fraction, slowdown)]);
         }
+        from = group.cum_fraction;
     }
     (p50, p99)
 }
@@ -150,9 +166,10 @@ mod tests {
         }
         let (digest, optimal) = (collector.finish(), Optimal::fixed(1.0, f64::INFINITY));
         let curve = Curve { protocol: "homa", digest: &digest, optimal: &optimal };
-        let (p50, p99) = steps(&curve);
+        let (p50, p99) = steps(&curve, &[100, 200]);
         assert_eq!(p50, [(0.0, 1.0), (0.25, 1.0), (0.25, 2.0), (1.0, 2.0)]);
         assert_eq!(p99[3], (1.0, 4.0));
+        assert_eq!(step_ends(&[curve]), [200], "four messages are one step");
         let lengths = lengths_at_tenths(&[curve]);
         assert_eq!(lengths, [100, 100, 100, 200, 200, 200, 200, 200, 200, 200, 200]);
         assert_eq!(tenth_label(&lengths, 0.2999), "200");
