@@ -21,7 +21,7 @@
 //!
 //! # Not supported yet
 //!
-//! IPv6 on the driver, more than one thread a host, segmentation offload and TCP hijacking, ICMP errors in either
+//! More than one thread a host, segmentation offload and TCP hijacking, ICMP errors in either
 //! direction, path-MTU changes, private RPCs, automatic choice of cutoffs, pacing to a link's rate.
 
 pub mod device;

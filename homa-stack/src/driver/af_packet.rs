@@ -5,11 +5,11 @@
 //! nothing per frame since the receiver's work is done inside the call.
 
 use std::io;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{Ipv4Addr, Ipv6Addr};
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 
 use super::clock::Clock;
-use super::frame::{self, ETHERTYPE_IPV4, HOMA_AT};
+use super::frame::{self, Addrs, ETHERTYPE_IPV4, ETHERTYPE_IPV6, HOMA_AT};
 use super::neighbours::Neighbours;
 use super::sys::{self, Interface, Mac, RxRing};
 use super::{OpenError, capability};
@@ -32,48 +32,51 @@ const LONGEST_WAIT: u64 = 10_000_000_000;
 pub(super) struct PacketDevice {
     fd: OwnedFd,
     ring: RxRing,
-    /// Holds IP protocol 146, so that the kernel answers no packet with "protocol unreachable".
-    _holder: OwnedFd,
+    /// Hold IP protocol 146, so that the kernel answers no packet with "protocol unreachable".
+    _holders: [Option<OwnedFd>; 2],
     pub(super) neighbours: Neighbours,
     pub(super) clock: Clock,
     /// Real-time clock less monotonic clock, ns.
     real_offset: u64,
     /// Real time at the last fetch, ns.
     fetched_at: u64,
-    addr: Ipv4Addr,
+    addrs: Addrs,
     mac: Mac,
     slot: Vec<u8>,
 }
 
 impl PacketDevice {
-    pub(super) fn open(interface: &Interface, addr: Ipv4Addr, mtu: usize, frames: usize) -> Result<Self, OpenError> {
+    pub(super) fn open(interface: &Interface, addrs: Addrs, mtu: usize, frames: usize) -> Result<Self, OpenError> {
         let mac = interface.mac.ok_or_else(|| OpenError::NotEthernet(interface.name.clone()))?;
         let system = |what: &'static str| move |source: io::Error| OpenError::System { what, source };
         let raw = capability("an AF_PACKET socket", "CAP_NET_RAW");
         // Protocol 0: nothing is received before the ring and the filter are in place.
         let fd = sys::socket(libc::AF_PACKET, libc::SOCK_RAW, 0).map_err(raw)?;
         let ring = RxRing::new(&fd, frames, frame::ETHERNET_LEN + mtu).map_err(system("a receive ring"))?;
-        sys::attach_filter(&fd, &homa_filter(addr)).map_err(system("a packet filter"))?;
+        sys::attach_filter(&fd, &homa_filter(&addrs)).map_err(system("a packet filter"))?;
         for (option, what) in [
             (libc::PACKET_IGNORE_OUTGOING, "PACKET_IGNORE_OUTGOING"),
             (libc::PACKET_QDISC_BYPASS, "PACKET_QDISC_BYPASS"),
         ] {
             sys::set_option(&fd, libc::SOL_PACKET, option, &1_i32).map_err(system(what))?;
         }
-        let holder = hold_protocol()?;
+        let holders = [
+            addrs.v4.map(|_| hold_protocol(libc::AF_INET)).transpose()?,
+            addrs.v6.map(|_| hold_protocol(libc::AF_INET6)).transpose()?,
+        ];
         sys::bind_packet(&fd, interface.index, ETHERTYPE_ALL).map_err(system("binding to the interface"))?;
         let neighbours = Neighbours::new(interface.index, &interface.name).map_err(system("a netlink socket"))?;
         Ok(Self {
             fd,
             ring,
-            _holder: holder,
+            _holders: holders,
             neighbours,
             clock: Clock::start(),
             real_offset: real_offset(),
             fetched_at: 0,
-            addr,
+            addrs,
             mac,
-            slot: vec![0; frame::ETHERNET_LEN + mtu],
+            slot: vec![0; HOMA_AT + mtu],
         })
     }
 
@@ -110,7 +113,7 @@ impl Device for PacketDevice {
 
     fn packet(&self, i: usize) -> Result<Rx<'_>, DropReason> {
         let frame = self.ring.frame(i);
-        let (from, priority, bytes) = frame::parse(frame.bytes, self.addr)?;
+        let (from, priority, bytes) = frame::parse(frame.bytes, &self.addrs)?;
         let wait = self.fetched_at.saturating_sub(frame.stamp);
         Ok(Rx { from, priority, bytes, wait: (wait < LONGEST_WAIT).then_some(Nanos::from_nanos(wait)) })
     }
@@ -126,18 +129,14 @@ impl Device for PacketDevice {
     fn commit(&mut self, transmit: &Transmit, trace: &mut Recorder, metrics: &mut Metrics) {
         let Transmit { to, priority, len, kind, id, offset, message_len, peer_tag: peer } = *transmit;
         let (id, queue) = (id.low(), 0);
-        let IpAddr::V4(to4) = to else {
+        let mac = self.neighbours.lookup(self.clock.now(), to);
+        let (Some(mac), Some(from)) = (mac, self.addrs.source_for(to)) else {
             metrics.peer_route_errors += 1;
             return;
         };
-        let Some(mac) = self.neighbours.lookup(self.clock.now(), to) else {
-            metrics.peer_route_errors += 1;
-            return;
-        };
-        let frame = &mut self.slot[..HOMA_AT + len];
-        frame::write_ethernet(frame, mac, self.mac, ETHERTYPE_IPV4);
-        frame::write_ipv4(frame, self.addr, to4, priority, len);
-        fill_checksum(&mut frame[HOMA_AT..], self.addr.into(), to);
+        let begin = frame::write_headers(&mut self.slot, (mac, self.mac), from, to, priority, len);
+        let frame = &mut self.slot[begin..HOMA_AT + len];
+        fill_checksum(&mut frame[HOMA_AT - begin..], from, to);
         match kind {
             Kind::Data => trace.record(Event::NicData { peer, id, offset, queue }),
             Kind::Grant => trace.record(Event::NicGrant { peer, id, offset, queue }),
@@ -172,25 +171,47 @@ fn real_offset() -> u64 {
 /// A raw socket for protocol 146 that takes no packet. While any such socket is open the kernel holds the protocol
 /// for known and sends no ICMP "protocol unreachable", which would end all RPCs of a peer that runs the kernel
 /// module (homa-protocol.md 9).
-fn hold_protocol() -> Result<OwnedFd, OpenError> {
+fn hold_protocol(family: libc::c_int) -> Result<OwnedFd, OpenError> {
     const DROP_ALL: [libc::sock_filter; 1] = [op(libc::BPF_RET | libc::BPF_K, 0, 0, 0)];
     let raw = capability("a raw socket for IP protocol 146", "CAP_NET_RAW");
-    let fd = sys::socket(libc::AF_INET, libc::SOCK_RAW, IPPROTO_HOMA.into()).map_err(raw)?;
+    let fd = sys::socket(family, libc::SOCK_RAW, IPPROTO_HOMA.into()).map_err(raw)?;
     sys::attach_filter(&fd, &DROP_ALL).map_err(|source| OpenError::System { what: "a packet filter", source })?;
     Ok(fd)
 }
 
-/// Classic BPF: frames with an IPv4 packet of protocol 146 for `addr`, whole; no other frame.
-fn homa_filter(addr: Ipv4Addr) -> [libc::sock_filter; 8] {
+/// Classic BPF: frames with an IP packet of protocol 146 for one of `addrs`; no other frame.
+fn homa_filter(addrs: &Addrs) -> [libc::sock_filter; 19] {
+    const ACCEPT: usize = 17;
+    const DROP: usize = 18;
     let load = |size, at| op(libc::BPF_LD | size | libc::BPF_ABS, 0, 0, at);
-    let equal = |value, otherwise| op(libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K, 0, otherwise, value);
+    // Goes on with the next instruction or jumps; `here` is the instruction's own index.
+    let equal = |here: usize, value: u32, then: usize, otherwise: usize| {
+        let (then, otherwise) = ((then - here - 1) as u8, (otherwise - here - 1) as u8);
+        op(libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K, then, otherwise, value)
+    };
+    // An address that the host does not have is the unspecified one, which no packet is for.
+    let v4 = addrs.v4.unwrap_or(Ipv4Addr::UNSPECIFIED).to_bits();
+    let v6 = addrs.v6.unwrap_or(Ipv6Addr::UNSPECIFIED).to_bits();
+    let word = |i: u32| (v6 >> (96 - 32 * i)) as u32;
+    let homa = u32::from(IPPROTO_HOMA);
     [
         load(libc::BPF_H, 12),
-        equal(ETHERTYPE_IPV4.into(), 5),
+        equal(1, ETHERTYPE_IPV4.into(), 2, 6),
         load(libc::BPF_B, 23),
-        equal(IPPROTO_HOMA.into(), 3),
+        equal(3, homa, 4, DROP),
         load(libc::BPF_W, 30),
-        equal(addr.to_bits(), 1),
+        equal(5, v4, ACCEPT, DROP),
+        equal(6, ETHERTYPE_IPV6.into(), 7, DROP),
+        load(libc::BPF_B, 20),
+        equal(8, homa, 9, DROP),
+        load(libc::BPF_W, 38),
+        equal(10, word(0), 11, DROP),
+        load(libc::BPF_W, 42),
+        equal(12, word(1), 13, DROP),
+        load(libc::BPF_W, 46),
+        equal(14, word(2), 15, DROP),
+        load(libc::BPF_W, 50),
+        equal(16, word(3), ACCEPT, DROP),
         op(libc::BPF_RET | libc::BPF_K, 0, 0, u32::MAX),
         op(libc::BPF_RET | libc::BPF_K, 0, 0, 0),
     ]

@@ -1,6 +1,6 @@
 //! Ethernet and IP headers around Homa packets.
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use super::sys::Mac;
 use crate::metrics::DropReason;
@@ -8,15 +8,39 @@ use crate::units::Priority;
 use crate::wire::IPPROTO_HOMA;
 
 pub(super) const ETHERNET_LEN: usize = 14;
-pub(super) const IPV4_LEN: usize = 20;
+const IPV4_LEN: usize = 20;
+const IPV6_LEN: usize = 40;
 pub(super) const ETHERTYPE_IPV4: u16 = 0x0800;
+pub(super) const ETHERTYPE_IPV6: u16 = 0x86dd;
 
-/// Where a Homa packet begins in an IPv4 frame.
-pub(super) const HOMA_AT: usize = ETHERNET_LEN + IPV4_LEN;
+/// Where a Homa packet is written in a buffer, so that the headers of either IP version fit before it.
+pub(super) const HOMA_AT: usize = ETHERNET_LEN + IPV6_LEN;
 
 const DONT_FRAGMENT: u16 = 0x4000;
 const FRAGMENT_BITS: u16 = 0x3fff;
 const TTL: u8 = 64;
+
+/// The addresses that this host has on its interface.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Addrs {
+    pub(super) v4: Option<Ipv4Addr>,
+    pub(super) v6: Option<Ipv6Addr>,
+}
+
+impl Addrs {
+    /// The source address for packets to `to`.
+    pub(super) fn source_for(&self, to: IpAddr) -> Option<IpAddr> {
+        match to {
+            IpAddr::V4(_) => self.v4.map(IpAddr::V4),
+            IpAddr::V6(_) => self.v6.map(IpAddr::V6),
+        }
+    }
+
+    /// The address that stands for the host: that of IPv4 if it has one.
+    pub(super) fn main(&self) -> Option<IpAddr> {
+        self.v4.map(IpAddr::V4).or(self.v6.map(IpAddr::V6))
+    }
+}
 
 /// Writes the Ethernet header to the start of `frame`.
 pub(super) fn write_ethernet(frame: &mut [u8], to: Mac, from: Mac, ethertype: u16) {
@@ -25,11 +49,38 @@ pub(super) fn write_ethernet(frame: &mut [u8], to: Mac, from: Mac, ethertype: u1
     frame[12..14].copy_from_slice(&ethertype.to_be_bytes());
 }
 
-/// Writes the IPv4 header for `len` bytes of Homa packet behind the Ethernet header. The priority goes into the
-/// precedence bits (homa-protocol.md 1.1).
-pub(super) fn write_ipv4(frame: &mut [u8], from: Ipv4Addr, to: Ipv4Addr, priority: Priority, len: usize) {
+/// Writes Ethernet and IP header before the `len` bytes of Homa packet at [`HOMA_AT`]; returns where the frame begins.
+/// The priority goes into the precedence bits or the top of the traffic class (homa-protocol.md 1.1).
+///
+/// # Panics
+///
+/// If `from` and `to` are of different IP versions: the caller chose `from` for `to`.
+pub(super) fn write_headers(
+    buffer: &mut [u8],
+    macs: (Mac, Mac),
+    from: IpAddr,
+    to: IpAddr,
+    priority: Priority,
+    len: usize,
+) -> usize {
+    let (begin, ethertype) = match (from, to) {
+        (IpAddr::V4(from), IpAddr::V4(to)) => {
+            let at = HOMA_AT - IPV4_LEN;
+            write_ipv4(&mut buffer[at..HOMA_AT], from, to, priority, len);
+            (at - ETHERNET_LEN, ETHERTYPE_IPV4)
+        }
+        (IpAddr::V6(from), IpAddr::V6(to)) => {
+            write_ipv6(&mut buffer[ETHERNET_LEN..HOMA_AT], from, to, priority, len);
+            (0, ETHERTYPE_IPV6)
+        }
+        _ => unreachable!("the source address is chosen for its destination"),
+    };
+    write_ethernet(&mut buffer[begin..], macs.0, macs.1, ethertype);
+    begin
+}
+
+fn write_ipv4(ip: &mut [u8], from: Ipv4Addr, to: Ipv4Addr, priority: Priority, len: usize) {
     let total = (IPV4_LEN + len) as u16;
-    let ip = &mut frame[ETHERNET_LEN..HOMA_AT];
     ip[0] = 0x45;
     ip[1] = priority.get() << 5;
     ip[2..4].copy_from_slice(&total.to_be_bytes());
@@ -44,14 +95,32 @@ pub(super) fn write_ipv4(frame: &mut [u8], from: Ipv4Addr, to: Ipv4Addr, priorit
     ip[10..12].copy_from_slice(&sum.to_be_bytes());
 }
 
+fn write_ipv6(ip: &mut [u8], from: Ipv6Addr, to: Ipv6Addr, priority: Priority, len: usize) {
+    let class = u32::from(priority.get() << 5);
+    ip[..4].copy_from_slice(&(6 << 28 | class << 20).to_be_bytes());
+    ip[4..6].copy_from_slice(&(len as u16).to_be_bytes());
+    ip[6] = IPPROTO_HOMA;
+    ip[7] = TTL;
+    ip[8..24].copy_from_slice(&from.octets());
+    ip[24..40].copy_from_slice(&to.octets());
+}
+
 /// A Homa packet in a frame: source, priority, IP payload with Ethernet padding trimmed.
 ///
 /// # Errors
 ///
 /// [`DropReason::BadIp`] for what the kernel's own IP input would not take; [`DropReason::Truncated`] if `bytes` is
 /// shorter than the packet.
-pub(super) fn parse(bytes: &[u8], us: Ipv4Addr) -> Result<(IpAddr, u8, &[u8]), DropReason> {
+pub(super) fn parse<'a>(bytes: &'a [u8], us: &Addrs) -> Result<(IpAddr, u8, &'a [u8]), DropReason> {
     let ip = bytes.get(ETHERNET_LEN..).ok_or(DropReason::BadIp)?;
+    match u16::from_be_bytes([bytes[12], bytes[13]]) {
+        ETHERTYPE_IPV4 => parse_ipv4(ip, us.v4.ok_or(DropReason::BadIp)?),
+        ETHERTYPE_IPV6 => parse_ipv6(ip, us.v6.ok_or(DropReason::BadIp)?),
+        _ => Err(DropReason::BadIp),
+    }
+}
+
+fn parse_ipv4(ip: &[u8], us: Ipv4Addr) -> Result<(IpAddr, u8, &[u8]), DropReason> {
     let header = ip.first_chunk::<IPV4_LEN>().ok_or(DropReason::BadIp)?;
     let word = |at: usize| u16::from_be_bytes([header[at], header[at + 1]]);
     let header_len = usize::from(header[0] & 0xf) * 4;
@@ -70,6 +139,19 @@ pub(super) fn parse(bytes: &[u8], us: Ipv4Addr) -> Result<(IpAddr, u8, &[u8]), D
     Ok((source.into(), header[1] >> 5, payload))
 }
 
+/// Extension headers are not followed: Homa senders generate none.
+fn parse_ipv6(ip: &[u8], us: Ipv6Addr) -> Result<(IpAddr, u8, &[u8]), DropReason> {
+    let header = ip.first_chunk::<IPV6_LEN>().ok_or(DropReason::BadIp)?;
+    let first = u32::from_be_bytes([header[0], header[1], header[2], header[3]]);
+    if first >> 28 != 6 || header[6] != IPPROTO_HOMA || header[24..40] != us.octets() {
+        return Err(DropReason::BadIp);
+    }
+    let len = usize::from(u16::from_be_bytes([header[4], header[5]]));
+    let payload = ip.get(IPV6_LEN..IPV6_LEN + len).ok_or(DropReason::Truncated)?;
+    let source: [u8; 16] = std::array::from_fn(|i| header[8 + i]);
+    Ok((Ipv6Addr::from(source).into(), (first >> 25 & 7) as u8, payload))
+}
+
 /// One's-complement sum of an IP header, whose length is even.
 fn sum_words(header: &[u8]) -> u16 {
     let (words, _) = header.as_chunks::<2>();
@@ -84,12 +166,22 @@ mod tests {
 
     const A: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 1);
     const B: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 2);
+    const A6: Ipv6Addr = Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, 1);
+    const B6: Ipv6Addr = Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, 2);
+    const AT_B: Addrs = Addrs { v4: Some(B), v6: Some(B6) };
 
-    fn frame(len: usize) -> Vec<u8> {
-        let mut frame = vec![0xee; HOMA_AT + len];
-        write_ethernet(&mut frame, [1; 6], [2; 6], ETHERTYPE_IPV4);
-        write_ipv4(&mut frame, A, B, Priority::clamped(6), len);
-        frame
+    fn frame(from: IpAddr, to: IpAddr, len: usize) -> Vec<u8> {
+        let mut buffer = vec![0xee; HOMA_AT + len];
+        let begin = write_headers(&mut buffer, ([1; 6], [2; 6]), from, to, Priority::clamped(6), len);
+        buffer.split_off(begin)
+    }
+
+    fn v4(len: usize) -> Vec<u8> {
+        frame(A.into(), B.into(), len)
+    }
+
+    fn v6(len: usize) -> Vec<u8> {
+        frame(A6.into(), B6.into(), len)
     }
 
     #[test]
@@ -97,23 +189,41 @@ mod tests {
         // homa-protocol.md 1.11, the header before the first DATA packet.
         let expected =
             [0x45, 0xc0, 0x00, 0x5c, 0x00, 0x00, 0x40, 0x00, 0x40, 0x92, 0x25, 0x4e, 10, 0, 0, 1, 10, 0, 0, 2];
-        assert_eq!(frame(72)[ETHERNET_LEN..HOMA_AT], expected);
+        assert_eq!(v4(72)[ETHERNET_LEN..ETHERNET_LEN + IPV4_LEN], expected);
+        // Version 6, class priority << 5, no flow label; length; next header and hop limit.
+        assert_eq!(v6(72)[ETHERNET_LEN..ETHERNET_LEN + 8], [0x6c, 0, 0, 0, 0, 72, 146, 64]);
     }
 
     #[test]
-    fn padding_is_trimmed_and_cut_frames_are_told_apart_from_bad_ones() {
-        let mut padded = frame(28);
-        padded.extend([0; 18]);
-        assert_eq!(parse(&padded, B), Ok((A.into(), 6, &padded[HOMA_AT..HOMA_AT + 28])));
-        assert_eq!(parse(&frame(28)[..50], B), Err(DropReason::Truncated));
-        for len in 0..HOMA_AT {
-            assert!(parse(&frame(28)[..len], B).is_err());
+    fn both_ip_versions_are_read_back_and_padding_is_trimmed() {
+        for (mut padded, from, header) in [(v4(28), IpAddr::from(A), IPV4_LEN), (v6(28), A6.into(), IPV6_LEN)] {
+            padded.extend([0; 18]);
+            let at = ETHERNET_LEN + header;
+            assert_eq!(parse(&padded, &AT_B), Ok((from, 6, &padded[at..at + 28])));
+            assert_eq!(parse(&padded[..at + 20], &AT_B), Err(DropReason::Truncated));
+            for len in 0..at {
+                assert!(parse(&padded[..len], &AT_B).is_err());
+            }
         }
-        assert_eq!(parse(&frame(28), A), Err(DropReason::BadIp), "not for us");
-        for (at, bit) in [(14, 0x10), (20, 0x20), (21, 1), (23, 1), (22, 1), (24, 1)] {
-            let mut bad = frame(28);
+    }
+
+    #[test]
+    fn packets_that_are_not_for_us_or_not_whole_are_refused() {
+        let at_a = Addrs { v4: Some(A), v6: Some(A6) };
+        let nowhere = Addrs { v4: None, v6: None };
+        for packet in [v4(28), v6(28)] {
+            assert_eq!(parse(&packet, &at_a), Err(DropReason::BadIp));
+            assert_eq!(parse(&packet, &nowhere), Err(DropReason::BadIp));
+        }
+        for (at, bit) in [(14, 0x10), (20, 0x20), (21, 1), (23, 1), (22, 1), (24, 1), (13, 1)] {
+            let mut bad = v4(28);
             bad[at] ^= bit;
-            assert_eq!(parse(&bad, B), Err(DropReason::BadIp), "byte {at}");
+            assert_eq!(parse(&bad, &AT_B), Err(DropReason::BadIp), "byte {at}");
+        }
+        for (at, bit) in [(14, 0x10), (20, 1)] {
+            let mut bad = v6(28);
+            bad[at] ^= bit;
+            assert_eq!(parse(&bad, &AT_B), Err(DropReason::BadIp), "byte {at}");
         }
     }
 }

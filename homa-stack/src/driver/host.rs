@@ -1,12 +1,13 @@
 //! A Homa host: an endpoint on a network interface, run by the thread that uses it.
 
 use std::io::{self, Write};
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv6Addr};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::sync::Arc;
 use std::time::Duration;
 
 use super::af_packet::PacketDevice;
+use super::frame::Addrs;
 use super::sys::{self, Interface};
 use super::{OpenError, ResolveError};
 use crate::device;
@@ -18,7 +19,7 @@ use crate::units::{Instant, Nanos};
 /// How a [`Host`] runs.
 #[derive(Clone, Debug)]
 pub struct HostConfig {
-    /// Interface to run on; `None`: the only one that is up, not loopback, and has an IPv4 address.
+    /// Interface to run on; `None`: the only one that is up, not loopback, and has an address.
     pub interface: Option<String>,
     /// How long [`Host::wait`] spins before it sleeps. A sleeping thread takes some 50 us to wake.
     pub poll: Nanos,
@@ -59,7 +60,7 @@ pub struct Host {
     core: Endpoint,
     device: PacketDevice,
     interface: Interface,
-    addr: Ipv4Addr,
+    addrs: Addrs,
     mtu: usize,
     poll: Nanos,
     wake: Arc<OwnedFd>,
@@ -101,13 +102,13 @@ impl Host {
     ///
     /// # Errors
     ///
-    /// If the interface is missing, down, ambiguous or without an IPv4 address, or a privilege is missing.
+    /// If the interface is missing, down, ambiguous or without an address, or a privilege is missing.
     pub fn open(config: HostConfig) -> Result<Self, OpenError> {
-        let (interface, addr) = choose(config.interface.as_deref())?;
+        let (interface, addrs) = choose(config.interface.as_deref())?;
         let system = |what: &'static str| move |source: io::Error| OpenError::System { what, source };
         let probe = sys::socket(libc::AF_INET, libc::SOCK_DGRAM, 0).map_err(system("a socket"))?;
         let mtu = sys::mtu(&probe, &interface.name).map_err(system("the interface's MTU"))?;
-        let device = PacketDevice::open(&interface, addr, mtu, config.ring_packets)?;
+        let device = PacketDevice::open(&interface, addrs, mtu, config.ring_packets)?;
         let first_id = match config.seed {
             Some(seed) => spread(seed),
             None => sys::random_u64().map_err(system("a random number"))?,
@@ -122,7 +123,7 @@ impl Host {
             core,
             device,
             interface,
-            addr,
+            addrs,
             mtu,
             poll: config.poll,
             wake,
@@ -131,9 +132,16 @@ impl Host {
         })
     }
 
-    /// The address of this host.
+    /// The address of this host: that of IPv4 if it has one. Packets to a peer come from the address of the peer's IP
+    /// version: see [`Self::addrs`].
     pub fn addr(&self) -> IpAddr {
-        self.addr.into()
+        self.addrs.main().expect("an interface without an address is not opened")
+    }
+
+    /// The addresses that this host sends from and receives at: at most one of each IP version.
+    pub fn addrs(&self) -> impl Iterator<Item = IpAddr> {
+        let Addrs { v4, v6 } = self.addrs;
+        v4.map(IpAddr::V4).into_iter().chain(v6.map(IpAddr::V6))
     }
 
     /// The largest IP packet of the interface, bytes.
@@ -281,11 +289,10 @@ fn spread(seed: u64) -> u64 {
     z ^ (z >> 31)
 }
 
-/// The interface named, or the only one that will do, and its IPv4 address.
-pub(super) fn choose(name: Option<&str>) -> Result<(Interface, Ipv4Addr), OpenError> {
+/// The interface named, or the only one that will do, and its addresses.
+pub(super) fn choose(name: Option<&str>) -> Result<(Interface, Addrs), OpenError> {
     let all = sys::interfaces().map_err(|source| OpenError::System { what: "the list of interfaces", source })?;
-    let v4 = |i: &Interface| i.addrs.iter().find_map(|a| if let IpAddr::V4(a) = a { Some(*a) } else { None });
-    let usable = |i: &Interface| i.is_up && !i.is_loopback && v4(i).is_some();
+    let usable = |i: &Interface| i.is_up && !i.is_loopback && addrs(i).main().is_some();
     let names = |list: &[&Interface]| match list {
         [] => "none".to_owned(),
         some => some.iter().map(|i| i.name.as_str()).collect::<Vec<_>>().join(", "),
@@ -303,6 +310,19 @@ pub(super) fn choose(name: Option<&str>) -> Result<(Interface, Ipv4Addr), OpenEr
     if !chosen.is_up {
         return Err(OpenError::Down(chosen.name.clone()));
     }
-    let addr = v4(chosen).ok_or_else(|| OpenError::NoAddress(chosen.name.clone()))?;
-    Ok((chosen.clone(), addr))
+    let addrs = addrs(chosen);
+    if addrs.main().is_none() {
+        return Err(OpenError::NoAddress(chosen.name.clone()));
+    }
+    Ok((chosen.clone(), addrs))
+}
+
+/// The first address of each IP version; of IPv6 one that is valid beyond the link, if there is one.
+fn addrs(interface: &Interface) -> Addrs {
+    let v4 = interface.addrs.iter().find_map(|a| if let IpAddr::V4(a) = a { Some(*a) } else { None });
+    let v6 = |wanted: fn(&Ipv6Addr) -> bool| {
+        let mut all = interface.addrs.iter().filter_map(|a| if let IpAddr::V6(a) = a { Some(*a) } else { None });
+        all.find(wanted)
+    };
+    Addrs { v4, v6: v6(|a| !a.is_unicast_link_local()).or_else(|| v6(|_| true)) }
 }

@@ -39,7 +39,7 @@ pub enum OpenError {
     },
     /// No interface was named, and there is not exactly one to choose.
     #[error(
-        "can't choose an interface: expected exactly one that is up, not loopback and has an IPv4 address, found {usable}; name one"
+        "can't choose an interface: expected exactly one that is up, not loopback and has an address, found {usable}; name one"
     )]
     ChooseInterface {
         /// Names of those that would do.
@@ -48,8 +48,8 @@ pub enum OpenError {
     /// The interface is down.
     #[error("interface `{0}` is down: bring it up first")]
     Down(String),
-    /// The interface has no IPv4 address.
-    #[error("interface `{0}` has no IPv4 address: give it one first")]
+    /// The interface has no IP address.
+    #[error("interface `{0}` has no IP address: give it one first")]
     NoAddress(String),
     /// The interface has no Ethernet address.
     #[error("interface `{0}` is no Ethernet interface")]
