@@ -1,5 +1,6 @@
 //! From the files of a run to tables, JSON and plots. Nothing here knows on what testbed the files were made.
 
+pub mod agreement;
 pub mod cdf;
 pub mod data;
 pub mod digest;

@@ -4,7 +4,7 @@ use std::fs;
 use std::io::Write as _;
 
 use serde_json::json;
-use tthoma::analyze::delay;
+use tthoma::analyze::{NodeReport, delay};
 
 use super::{Part, collect, status};
 use crate::cli::{Format, RunArgs};
@@ -13,7 +13,7 @@ use crate::manifest::{self, Manifest};
 use crate::outdir::OutDir;
 use crate::report::results::{Measured, ProtocolResult};
 use crate::report::slowdown::Optimal;
-use crate::report::{data, digest, plot, table};
+use crate::report::{agreement, data, digest, plot, table};
 
 /// Writes and prints everything, then returns `outcome`, which decides the exit code.
 pub(super) fn conclude(
@@ -99,10 +99,23 @@ fn delays(out: &OutDir, journal: &mut Journal) -> anyhow::Result<Option<String>>
             return Ok(None);
         }
     };
-    let table = report.to_table();
+    let counts: Vec<_> =
+        report.nodes.iter().map(|node| agreement::compare(node, span_metrics(node).as_deref())).collect();
+    for node in counts.iter().filter(|node| !node.counts.is_empty() && !node.agrees) {
+        journal.say(&format!("{}: its trace and its metrics differ: {:?}", node.node, node.counts));
+    }
+    let table = report.to_table() + "\n" + &agreement::table(&counts);
     out.write("reports/delay.txt", table.as_bytes())?;
     out.write("reports/delay.json", &serde_json::to_vec_pretty(&report)?)?;
-    Ok(Some(format!("\nTime traces of the end of the Homa run (again with `tthoma analyze delay`)\n{table}")))
+    let counts = json!({ "version": manifest::VERSION, "nodes": counts });
+    out.write("reports/trace_metrics.json", &serde_json::to_vec_pretty(&counts)?)?;
+    let heading = "Time traces from the begin of the measured interval on (again with `tthoma analyze delay`)";
+    Ok(Some(format!("\n{heading}\n{table}")))
+}
+
+/// The metrics of the time that a node's trace covers, if it wrote them.
+fn span_metrics(node: &NodeReport) -> Option<String> {
+    fs::read_to_string(format!("{}.metrics", node.path)).ok()
 }
 
 /// Column files and plots of everything that has samples.

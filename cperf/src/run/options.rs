@@ -83,7 +83,7 @@ mod tests {
     fn the_load_is_filled_in_and_the_rest_has_defaults() {
         let options = parse("w4").unwrap();
         assert!(options.gbps.unwrap() > 0.0);
-        assert_eq!((options.nodes, options.seconds, options.mtu), (4, 5.0, 1500));
+        assert_eq!((options.nodes, options.seconds, options.mtu), (4, 5.0, 9000));
         assert_eq!(parse("w4 --gbps 0.5").unwrap().gbps, Some(0.5));
         assert_eq!(parse("w4 --gbps 0").unwrap().gbps, Some(0.0), "no limit");
     }

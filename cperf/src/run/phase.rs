@@ -136,7 +136,7 @@ impl Phase<'_> {
         self.nodes.tell(WRITE, |_| Some(format!("dump_times /dev/null {stem}")))?;
         if self.protocol == Protocol::Homa {
             self.nodes.tell(QUICK, |number| Some(format!("metrics {stem}-{number}.metrics.before")))?;
-            self.nodes.tell(QUICK, |_| Some("tt unfreeze".to_owned()))?;
+            self.nodes.tell(QUICK, |_| Some("tt unfreeze --until-full".to_owned()))?;
         }
         self.nodes.tell(QUICK, |_| Some("stats reset".to_owned()))?;
         self.nodes.tell(QUICK, |_| Some(format!("log Starting measurements for {stem} experiment")))
