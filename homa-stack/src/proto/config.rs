@@ -56,6 +56,10 @@ pub struct Config {
     pub pid: u32,
     /// First RPC id; made even. Should be random, so that a restarted client's ids are new to its servers.
     pub first_id: u64,
+    /// A bug on purpose, for tests of tests.
+    #[cfg(feature = "check")]
+    #[doc(hidden)]
+    pub planted: Option<super::planted::Planted>,
 }
 
 impl Default for Config {
@@ -86,6 +90,8 @@ impl Default for Config {
             mtu: 1500,
             pid: 0,
             first_id: 2,
+            #[cfg(feature = "check")]
+            planted: None,
         }
     }
 }

@@ -89,7 +89,7 @@ pub struct Endpoint {
     /// Messages with data to send again; may name RPCs that are over.
     pub(super) resending: VecDeque<RpcKey>,
     pub(super) control: VecDeque<Control>,
-    events: VecDeque<Event>,
+    pub(super) events: VecDeque<Event>,
     server_ports: FxHashSet<u16>,
     client_ports: FxHashSet<u16>,
     next_client_port: u16,
@@ -102,6 +102,8 @@ pub struct Endpoint {
     pub(super) next_tick: Option<Instant>,
     pub(super) next_fifo: Option<Instant>,
     pub(super) grants_counted: Instant,
+    /// Latest time that we were told.
+    pub(super) latest: Instant,
     /// Kept between ticks to spare allocations.
     pub(super) due: Vec<(RpcKey, Due)>,
 }
@@ -136,6 +138,7 @@ impl Endpoint {
             next_tick: None,
             next_fifo: None,
             grants_counted: Instant::default(),
+            latest: Instant::default(),
             due: Vec::new(),
             config,
         }
@@ -369,6 +372,7 @@ impl Endpoint {
         port: u16,
         state: State,
     ) -> RpcKey {
+        self.latest = self.latest.max(now);
         self.arm(now);
         self.next_serial += 1;
         self.rpcs.insert(Rpc {
@@ -395,6 +399,8 @@ impl Endpoint {
             self.clients.remove(&rpc.id.get());
         } else {
             self.servers.remove(&(rpc.peer, rpc.id.get()));
+            // The RPC may have lived long: late copies of its packets are to be feared from now on.
+            self.tombstones.insert(self.latest, rpc.peer, rpc.id);
         }
         if rpc.tx.is_some() {
             self.ready.remove(&key);

@@ -4,8 +4,11 @@
 //! *active*, at most one a peer while others wait; each may have a window of granted bytes that have not come, and
 //! all together `max_incoming`. Ranks come from the bytes that are missing now, not from a copy made earlier.
 
+#[cfg(feature = "check")]
+use super::check::hold;
 use super::config::Config;
 use super::peers::PeerKey;
+use super::planted::Planted;
 use crate::units::Instant;
 
 /// Index of an RPC in the endpoint's table.
@@ -119,10 +122,14 @@ impl Grants {
         let active = self.active.len();
         self.active.sort_unstable_by_key(|e| view(e.rpc).srpt());
         let window = if config.window > 0 { config.window } else { config.max_incoming / (active + 1) };
-        let headroom = config.max_incoming.saturating_sub(self.total_incoming);
+        let headroom = match config.has(Planted::NoGrantClamp) {
+            true => usize::MAX,
+            false => config.max_incoming.saturating_sub(self.total_incoming),
+        };
         for (rank, entry) in self.active.iter_mut().enumerate() {
             let v = view(entry.rpc);
-            let want = (v.received + window).min(v.len).saturating_sub(v.granted);
+            let end = if config.has(Planted::NoLengthClamp) { usize::MAX } else { v.len };
+            let want = (v.received + window).min(end).saturating_sub(v.granted);
             // Small steps would cost a packet each; the rest of a message is worth one whatever its size.
             let worthwhile = want >= window / 8 || v.granted + want == v.len;
             if want == 0 || !worthwhile {
@@ -153,6 +160,14 @@ impl Grants {
             .filter(|(_, v)| v.granted < v.len && v.granted - v.received.min(v.granted) < window + 2 * increment)
             .min_by_key(|(_, v)| v.birth)
             .map(|(rpc, v)| (rpc, (v.granted + increment).min(v.len)))
+    }
+
+    /// Checks the table against itself.
+    #[cfg(feature = "check")]
+    pub(crate) fn check(&self, config: &Config) -> Result<(), String> {
+        let (active, slots) = (self.active.len(), config.max_overcommit.clamp(1, 8));
+        hold!(active <= slots, "{active} active messages, {slots} allowed");
+        Ok(())
     }
 
     fn held(&self, peer: PeerKey) -> usize {

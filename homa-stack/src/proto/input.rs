@@ -6,6 +6,7 @@ use super::endpoint::Endpoint;
 use super::grants::RpcKey;
 use super::output::{Body, Control};
 use super::peers::{PeerKey, address_tag};
+use super::planted::Planted;
 use super::rpc::State;
 use super::rx_message::RxMessage;
 use crate::metrics::DropReason;
@@ -63,6 +64,7 @@ impl Endpoint {
                 });
             }
         };
+        self.latest = self.latest.max(now);
         self.metrics.packets_rcvd[packet.kind().index()] += 1;
         let peer = self.peers.find(from);
         if let Some(peer) = peer {
@@ -150,7 +152,7 @@ impl Endpoint {
         }
         let peer = self.intern(from);
         let id = RpcId::from_peer(ends.sender_id);
-        if !self.tombstones.insert(now, peer, id) {
+        if !self.tombstones.insert(now, peer, id) && !self.config.has(Planted::NoTombstones) {
             return Err(DropReason::Executed);
         }
         self.metrics.tombstones += 1;
@@ -223,7 +225,11 @@ impl Endpoint {
         let id = rpc.id.low();
         let rx = rpc.rx.as_mut().expect("an RPC that is receiving has a message");
         let (start, end) = (data.offset as usize, data.offset as usize + data.bytes.len());
-        let added = rx.add(start, end);
+        let mut added = rx.add(start, end);
+        if self.config.has(Planted::NoDuplicateCheck) {
+            rx.received += end - start - added.fresh;
+            added.fresh = end - start;
+        }
         if let Some((start, end)) = added.gap {
             self.metrics.gaps_created += 1;
             self.trace.record(trace::Event::GapCreated { id, start: start as u32, end: end as u32 });

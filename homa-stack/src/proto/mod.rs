@@ -2,6 +2,8 @@
 //!
 //! It owns no socket, thread or clock and draws no randomness: the driver and the simulator run the same code.
 
+#[cfg(feature = "check")]
+mod check;
 mod config;
 mod endpoint;
 mod event;
@@ -10,6 +12,7 @@ mod input;
 mod output;
 mod payload;
 mod peers;
+mod planted;
 mod pool;
 mod rpc;
 mod rx_message;
@@ -17,9 +20,15 @@ mod timers;
 mod tombstones;
 mod tx_message;
 
+#[cfg(feature = "check")]
+#[doc(hidden)]
+pub use check::Sizes;
 pub use config::Config;
 pub use endpoint::Endpoint;
 pub use event::{Event, Message, RpcError, SendError, ServerRpc};
 pub use output::Transmit;
 pub use payload::{MAX_HEAD, Payload};
+#[cfg(feature = "check")]
+#[doc(hidden)]
+pub use planted::Planted;
 pub use pool::PAGE_LEN;

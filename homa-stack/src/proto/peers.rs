@@ -4,6 +4,8 @@ use std::net::IpAddr;
 
 use rustc_hash::FxHashMap;
 
+#[cfg(feature = "check")]
+use super::check::hold;
 use crate::units::{Instant, Priority};
 use crate::wire::{AckRecord, Cutoffs, MAX_ACKS};
 
@@ -46,6 +48,21 @@ impl Peers {
         self.by_addr.insert(addr, key);
         self.all.push(Peer::new(addr));
         (key, true)
+    }
+
+    /// Peers ever met.
+    #[cfg(feature = "check")]
+    pub(crate) fn len(&self) -> usize {
+        self.all.len()
+    }
+
+    /// Checks that no peer has more acks than fit a packet.
+    #[cfg(feature = "check")]
+    pub(crate) fn check(&self) -> Result<(), String> {
+        for peer in &self.all {
+            hold!(peer.acks.len() <= MAX_ACKS, "{} acks wait for {}", peer.acks.len(), peer.addr);
+        }
+        Ok(())
     }
 
     /// The peer at `addr`, if it is known.

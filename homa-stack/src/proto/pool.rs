@@ -1,5 +1,7 @@
 //! The receive pool: 64 KiB pages into which packets are copied at their place in the message.
 
+#[cfg(feature = "check")]
+use super::check::hold;
 use crate::wire::MAX_MESSAGE_LEN;
 
 /// Bytes in a page.
@@ -153,6 +155,28 @@ impl Pool {
         self.pages[page as usize].refs += 1;
         self.open = Some((page, cut));
         Some((page, 0))
+    }
+
+    /// Checks that references equal the leases, and that just the pages without any are free.
+    #[cfg(feature = "check")]
+    pub(crate) fn check<'a>(&self, leases: impl Iterator<Item = &'a Lease>) -> Result<(), String> {
+        let mut refs = vec![0; self.pages.len()];
+        for lease in leases {
+            lease.pages[..lease.pages()].iter().for_each(|&page| refs[page as usize] += 1);
+        }
+        if let Some((page, used)) = self.open {
+            refs[page as usize] += 1;
+            hold!(used <= PAGE_LEN, "{used} bytes cut from a page");
+        }
+        for (page, (slot, right)) in self.pages.iter().zip(&refs).enumerate() {
+            hold!(slot.refs == *right, "page {page} counts {} references, there are {right}", slot.refs);
+        }
+        for &page in &self.free {
+            hold!(refs[page as usize] == 0, "page {page} is free, and in use or free twice");
+            refs[page as usize] = 1;
+        }
+        hold!(refs.iter().all(|refs| *refs > 0), "a page is neither in use nor free");
+        Ok(())
     }
 
     fn take(&mut self) -> u32 {

@@ -1,5 +1,7 @@
 //! An incoming message: what has come, what is missing, what was granted.
 
+#[cfg(feature = "check")]
+use super::check::hold;
 use super::pool::Lease;
 use crate::units::Instant;
 
@@ -23,6 +25,9 @@ pub(crate) struct RxMessage {
     pub(crate) managed: bool,
     /// Room in the pool, once there is some.
     pub(crate) lease: Option<Lease>,
+    /// Bytes granted without regard to the sum: by the sender to itself, and by age.
+    #[cfg(feature = "check")]
+    pub(crate) unasked: usize,
 }
 
 /// What a packet brought.
@@ -48,6 +53,8 @@ impl RxMessage {
             birth,
             managed: false,
             lease: None,
+            #[cfg(feature = "check")]
+            unasked: granted,
         }
     }
 
@@ -105,6 +112,23 @@ impl RxMessage {
             }
         }
         filled
+    }
+
+    /// Checks the ranges against the sums.
+    #[cfg(feature = "check")]
+    pub(crate) fn check(&self) -> Result<(), String> {
+        let mut last = 0;
+        let mut missing = 0;
+        for &(start, end) in &self.gaps {
+            hold!(start < end && (start > last || last == 0), "gap {start}..{end} after one that ends at {last}");
+            missing += end - start;
+            last = end;
+        }
+        hold!(last <= self.recv_end && self.recv_end <= self.len, "gap to {last}, end {}", self.recv_end);
+        let received = self.recv_end - missing;
+        hold!(self.received == received, "received {received} bytes, counted {}", self.received);
+        hold!(self.granted <= self.len, "granted {} of {}", self.granted, self.len);
+        Ok(())
     }
 
     /// Bytes still to come.

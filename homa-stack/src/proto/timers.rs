@@ -36,6 +36,7 @@ impl Endpoint {
     /// Does what is due at `now`; without effect if that is nothing. A caller that comes late loses ticks: silence
     /// while this host did not listen is not held against the peer.
     pub fn handle_timeout(&mut self, now: Instant) {
+        self.latest = self.latest.max(now);
         if self.next_fifo.is_some_and(|at| at <= now) {
             self.next_fifo = None;
             self.grant_by_age(now);
@@ -98,11 +99,13 @@ impl Endpoint {
         if state == State::Outgoing {
             self.metrics.need_ack_giveups += 1;
         } else {
-            // It never ran: its client may send it again.
             self.metrics.rpc_timeouts += 1;
-            self.tombstones.remove(peer, id);
         }
         self.end(key);
+        if state == State::Incoming {
+            // It never ran: its client may send it again.
+            self.tombstones.remove(peer, id);
+        }
     }
 
     fn grant_by_age(&mut self, now: Instant) {
@@ -112,6 +115,10 @@ impl Endpoint {
             self.metrics.fifo_grant_bytes += (offset - granted) as u64;
             let priority = self.config.second_priority();
             self.apply_grant(Decision { rpc, offset, priority, was_needy: false });
+            #[cfg(feature = "check")]
+            if let Some(rx) = self.rpcs[rpc].rx.as_mut() {
+                rx.unasked += offset - granted;
+            }
         }
         if !self.grants.is_empty() {
             self.next_fifo = self.config.fifo_interval().map(|span| now + span);

@@ -4,6 +4,8 @@ use std::collections::VecDeque;
 
 use rustc_hash::FxHashMap;
 
+#[cfg(feature = "check")]
+use super::check::hold;
 use crate::units::{Instant, Nanos, RpcId};
 
 /// Ids in one group: 4096 RPCs of one client.
@@ -79,6 +81,20 @@ impl Tombstones {
                 self.order.push_back(key);
             }
         }
+    }
+
+    /// Groups remembered.
+    #[cfg(feature = "check")]
+    pub(crate) fn len(&self) -> usize {
+        self.chunks.len()
+    }
+
+    /// Checks that each group comes up for a check of its age, and that there are not too many.
+    #[cfg(feature = "check")]
+    pub(crate) fn check(&self) -> Result<(), String> {
+        let (groups, turns, most) = (self.chunks.len(), self.order.len(), self.max_chunks);
+        hold!(groups == turns && groups <= most, "{groups} groups of ids, {turns} turns, {most} allowed");
+        Ok(())
     }
 
     /// True if nothing is remembered.

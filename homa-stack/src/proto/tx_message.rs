@@ -1,5 +1,7 @@
 //! An outgoing message: what was sent, what may be sent, what must be sent again.
 
+#[cfg(feature = "check")]
+use super::check::hold;
 use super::payload::Payload;
 
 /// An outgoing message.
@@ -107,6 +109,20 @@ impl TxMessage {
     /// True if packets wait to be sent again.
     pub(crate) fn has_resend(&self) -> bool {
         !self.resend.is_empty()
+    }
+
+    /// Checks the limits and ranges against each other.
+    #[cfg(feature = "check")]
+    pub(crate) fn check(&self) -> Result<(), String> {
+        let Self { len, next, granted, .. } = *self;
+        hold!(len == self.payload.len() && next <= len && granted <= len, "sent {next}, granted {granted} of {len}");
+        let mut last = 0;
+        for &(start, end) in &self.resend {
+            hold!(start < end && end <= next, "{start}..{end} to send again, {next} sent");
+            hold!(start > last || last == 0, "{start}..{end} to send again after ..{last}");
+            last = end;
+        }
+        Ok(())
     }
 
     /// Raises the limit to `offset`; returns by how much (0 or less: a stale grant).

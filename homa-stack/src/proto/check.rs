@@ -1,0 +1,141 @@
+//! What must hold of an endpoint at any time, worked out anew from its parts (feature `check`).
+
+use std::cmp::Reverse;
+
+use super::endpoint::Endpoint;
+use super::event::{Event, Message};
+use super::grants::RpcKey;
+use super::rpc::{Rpc, State};
+use super::rx_message::RxMessage;
+
+/// How much an endpoint holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Sizes {
+    /// RPCs, as client and as server.
+    pub rpcs: usize,
+    /// News that the application has not taken.
+    pub events: usize,
+    /// Control packets that wait to be sent.
+    pub control: usize,
+    /// Entries in the list of messages with packets to send again.
+    pub resending: usize,
+    /// Messages that wait for room in the pool.
+    pub starved: usize,
+    /// Groups of ids of requests that have run.
+    pub tombstones: usize,
+    /// Peers ever met.
+    pub peers: usize,
+}
+
+/// Fails with a text that names the values, unless `$cond` holds.
+macro_rules! hold {
+    ($cond:expr, $($text:tt)+) => {
+        if !$cond {
+            return Err(format!($($text)+));
+        }
+    };
+}
+pub(super) use hold;
+
+impl Endpoint {
+    /// Checks all that ties the tables of the endpoint to each other; `held` are the messages that the application
+    /// has and did not release.
+    ///
+    /// # Errors
+    ///
+    /// What does not hold.
+    pub fn check_invariants<'a>(&self, held: impl Iterator<Item = &'a Message>) -> Result<(), String> {
+        hold!(
+            self.rpcs.len() == self.clients.len() + self.servers.len(),
+            "{} RPCs, but {} as client and {} as server",
+            self.rpcs.len(),
+            self.clients.len(),
+            self.servers.len()
+        );
+        let (mut incoming, mut asked, mut managed, mut ready) = (0, 0, 0, 0);
+        for (key, rpc) in &self.rpcs {
+            self.check_rpc(key, rpc).map_err(|e| format!("{:?}, {:?}: {e}", rpc.id, rpc.state))?;
+            if let Some(rx) = &rpc.rx {
+                incoming += rx.incoming;
+                asked += rx.incoming.saturating_sub(rx.unasked);
+                managed += usize::from(rx.managed);
+            }
+            ready += usize::from(self.ready.get(&key).is_some());
+        }
+        let total = self.grants.total_incoming;
+        hold!(total == incoming, "the sum of granted bytes to come is {total}, of the messages' {incoming}");
+        let most = self.config.max_incoming;
+        hold!(asked <= most, "{asked} bytes to come by grants, `max_incoming` is {most}");
+        let in_table = self.grants.len();
+        hold!(in_table == managed, "{in_table} messages in the grant table, {managed} should be");
+        hold!(self.ready.len() == ready, "{} messages ready to send, {ready} of them alive", self.ready.len());
+        hold!(self.rpcs.is_empty() || self.next_tick.is_some(), "no tick is due although there are RPCs");
+        self.grants.check(&self.config)?;
+        self.tombstones.check()?;
+        self.peers.check()?;
+        let receiving = self.rpcs.iter().filter_map(|(_, rpc)| rpc.rx.as_ref()?.lease.as_ref());
+        let news = self.events.iter().filter_map(|event| match event {
+            Event::Request { msg, .. } | Event::Response { msg, .. } => Some(&msg.lease),
+            Event::Failed { .. } => None,
+        });
+        self.pool.check(receiving.chain(news).chain(held.map(|msg| &msg.lease)))
+    }
+
+    /// How much the endpoint holds.
+    pub fn sizes(&self) -> Sizes {
+        Sizes {
+            rpcs: self.rpcs.len(),
+            events: self.events.len(),
+            control: self.control.len(),
+            resending: self.resending.len(),
+            starved: self.starved.len(),
+            tombstones: self.tombstones.len(),
+            peers: self.peers.len(),
+        }
+    }
+
+    fn check_rpc(&self, key: RpcKey, rpc: &Rpc) -> Result<(), String> {
+        let known =
+            if rpc.is_client() { self.clients.get(&rpc.id.get()) } else { self.servers.get(&(rpc.peer, rpc.id.get())) };
+        hold!(known == Some(&key), "found under {known:?}, is {key}");
+        let parts = (rpc.tx.is_some(), rpc.rx.is_some());
+        let right = match (rpc.state, rpc.is_client()) {
+            (State::Outgoing, _) => (true, false),
+            (State::Incoming, client) => (client, true),
+            (State::InService, client) => (client, client),
+        };
+        hold!(parts == right, "has a message out, in: {parts:?}, should be {right:?}");
+        if let Some(tx) = &rpc.tx {
+            tx.check()?;
+            let queued = self.ready.get_priority(&key);
+            let sends = rpc.state == State::Outgoing && tx.can_send();
+            hold!(queued.is_some() || !sends, "may send {}..{} but does not wait to", tx.next, tx.granted);
+            if let Some(order) = queued {
+                hold!(tx.can_send(), "waits to send but has nothing to, {} of {}", tx.next, tx.len);
+                let right = Reverse((tx.left(), rpc.serial));
+                hold!(*order == right, "waits to send in place {order:?}, not {right:?}");
+            }
+            hold!(!tx.has_resend() || self.resending.contains(&key), "has packets to send again but is not listed");
+        }
+        if let Some(rx) = &rpc.rx {
+            rx.check()?;
+            self.check_receiving(key, rpc, rx)?;
+        }
+        Ok(())
+    }
+
+    fn check_receiving(&self, key: RpcKey, rpc: &Rpc, rx: &RxMessage) -> Result<(), String> {
+        hold!(!rx.is_complete(), "whole, but not delivered");
+        let Some(_) = rx.lease else {
+            hold!(!rx.managed && rx.received == 0 && rx.incoming == 0, "has no room but counts as receiving");
+            hold!(self.starved.contains(&(key, rpc.id)), "waits for room without being in the list of those");
+            return Ok(());
+        };
+        let incoming = rx.granted.saturating_sub(rx.received);
+        hold!(rx.incoming == incoming, "{incoming} granted bytes to come, counted as {}", rx.incoming);
+        let managed = self.grants.rpcs().filter(|k| *k == key).count();
+        hold!(managed == usize::from(rx.managed), "{managed} times in the grant table, managed: {}", rx.managed);
+        hold!(rx.managed || rx.granted == rx.len, "granted {} of {} without being managed", rx.granted, rx.len);
+        Ok(())
+    }
+}

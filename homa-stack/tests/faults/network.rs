@@ -1,0 +1,92 @@
+//! What becomes of packets.
+
+use std::net::IpAddr;
+
+use homa_stack::Nanos;
+use homa_stack::wire::Kind;
+
+use crate::world::{STRANGER, STRANGERS, What, World, say};
+
+/// The longest packet.
+const MTU: usize = 9100;
+
+/// Time that a host takes for a burst when it sends no more than that at once.
+const BURST_TIME: Nanos = Nanos::from_micros(5);
+
+impl World {
+    /// Sends what a host has to send.
+    pub fn transmit(&mut self, host: usize) {
+        let mut out = [0; MTU];
+        for _ in 0..self.plan.burst {
+            let Some(sent) = self.hosts[host].core.poll_transmit(self.now, &mut out) else { return };
+            let packet = &out[..sent.len];
+            let IpAddr::V4(to) = sent.to else { unreachable!("all addresses are IPv4") };
+            let to = (to.to_bits() - 0x0a00_0001) as usize;
+            say!(
+                self,
+                "{host}: {} of {} to {to}, offset {}, {} bytes",
+                sent.kind.name(),
+                sent.id,
+                sent.offset,
+                sent.len
+            );
+            if to < STRANGER {
+                self.route(host, to, packet);
+            }
+        }
+        self.after(BURST_TIME, What::Work(host));
+    }
+
+    /// Gives a packet its fate.
+    fn route(&mut self, from: usize, to: usize, packet: &[u8]) {
+        if self.rng.chance(self.plan.loss) {
+            say!(self, "{from}: that was lost");
+        } else {
+            self.send(from, to, packet);
+        }
+        if self.rng.chance(self.plan.duplicate) {
+            self.send(from, to, packet);
+        }
+        if self.rng.chance(self.plan.cut) {
+            let len = self.rng.below(packet.len() as u64) as usize;
+            self.send(from, to, &packet[..len]);
+        }
+        if self.rng.chance(self.plan.forged) {
+            self.forge(packet);
+        }
+    }
+
+    fn send(&mut self, from: usize, to: usize, packet: &[u8]) {
+        let mut delay = 5_000 + self.rng.below(2_000);
+        if self.rng.chance(self.plan.reorder) {
+            delay += self.rng.below(2_000_000);
+        }
+        if self.rng.chance(self.plan.late) {
+            delay += self.rng.below(self.plan.late_most.as_nanos());
+        }
+        let mut bytes = self.spare.pop().unwrap_or_default();
+        bytes.clear();
+        bytes.extend_from_slice(packet);
+        self.after(Nanos::from_nanos(delay), What::Arrive { from, to, bytes });
+    }
+
+    /// A packet from a stranger to any host: one seen on the network with bits flipped, or another type, or noise.
+    fn forge(&mut self, seen: &[u8]) {
+        let mut packet = seen.to_vec();
+        match self.rng.below(4) {
+            0 => packet.iter_mut().for_each(|byte| *byte = self.rng.next() as u8),
+            1 => packet[11] = Kind::ALL[self.rng.below(9) as usize].code(),
+            2 => packet[11] = self.rng.next() as u8,
+            _ => {}
+        }
+        for _ in 0..self.rng.below(4) {
+            let at = self.rng.below(packet.len().min(64) as u64) as usize;
+            packet[at] ^= 1 << self.rng.below(8);
+        }
+        let from = STRANGER + self.rng.below(STRANGERS as u64) as usize;
+        let to = self.rng.below(self.hosts.len() as u64) as usize;
+        say!(self, "{from}: forged packet of type {:#x} to {to}", packet[11]);
+        self.tally.forged += 1;
+        self.send(from, to, &packet);
+    }
+}

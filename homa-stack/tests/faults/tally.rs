@@ -1,0 +1,63 @@
+//! What has happened in runs: shows that they met what they are to meet.
+
+use homa_stack::Endpoint;
+use homa_stack::metrics::DropReason;
+
+macro_rules! tally {
+    ($($name:ident: $text:literal,)*) => {
+        /// What has happened, summed over runs.
+        #[derive(Clone, Debug, Default)]
+        pub struct Tally {
+            $(pub $name: u64,)*
+        }
+
+        impl Tally {
+            pub fn add(&mut self, other: &Self) {
+                $(self.$name += other.$name;)*
+            }
+
+            /// All counts, with their meaning.
+            pub fn all(&self) -> Vec<(u64, &'static str)> {
+                vec![$((self.$name, $text),)*]
+            }
+        }
+    };
+}
+
+tally! {
+    steps: "steps",
+    answered: "calls answered",
+    failed: "calls that failed",
+    aborted: "calls given up",
+    gone: "calls whose host began anew",
+    forged: "forged packets",
+    foreign_requests: "requests of strangers",
+    duplicates: "packets that brought nothing new",
+    executed: "late copies of requests that had run",
+    no_buffers: "packets without room",
+    wrong_peer: "packets from another host than the RPC's",
+    malformed: "packets that could not be read",
+    restarts: "requests sent anew",
+    resent: "packets sent again",
+    need_ack_giveups: "responses never acknowledged",
+    needy_grants: "grants that had waited for room",
+    fifo_grants: "hosts that granted by age",
+}
+
+impl Tally {
+    /// Adds what a host has counted.
+    pub fn count(&mut self, host: &Endpoint) {
+        let m = &host.metrics;
+        let drops = |reason: DropReason| m.drops[reason as usize];
+        self.duplicates += drops(DropReason::Duplicate);
+        self.executed += drops(DropReason::Executed);
+        self.no_buffers += drops(DropReason::NoBuffers);
+        self.wrong_peer += drops(DropReason::WrongPeer);
+        self.malformed += drops(DropReason::Malformed) + drops(DropReason::Short) + drops(DropReason::UnknownType);
+        self.restarts += m.resend_restarts;
+        self.resent += m.resent_packets;
+        self.need_ack_giveups += m.need_ack_giveups;
+        self.needy_grants += m.needy_grants;
+        self.fifo_grants += u64::from(m.fifo_grant_bytes > 0);
+    }
+}

@@ -1,0 +1,24 @@
+//! Faults of the protocol core that the fault simulation found, each as small as it gets.
+
+mod net;
+
+use homa_stack::{Config, Nanos};
+use net::Net;
+
+/// The tombstone was as old as the request's first packet, so that it was gone when the RPC had lived for its time.
+#[test]
+fn a_request_is_remembered_from_the_end_of_its_rpc() {
+    let config = Config { tombstone_time: Nanos::from_millis(500), ..Config::default() };
+    let mut net = Net::new(2, &config);
+    net.service = Nanos::from_secs(3);
+    net.fate =
+        Box::new(
+            move |sent| {
+                if sent.serial == 0 { vec![Nanos::ZERO, Nanos::from_millis(3_200)] } else { vec![Nanos::ZERO] }
+            },
+        );
+    let id = net.call(0, 1, 100);
+    net.run_for(Nanos::from_secs(10));
+    assert!(net.done.contains_key(&id));
+    net.assert_settled("a copy of the request came 200 ms after the response");
+}
