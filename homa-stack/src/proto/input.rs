@@ -244,11 +244,10 @@ impl Endpoint {
         self.trace.record_also(trace::Event::CopyOutStart { id });
         self.pool.write(lease, start, data.bytes);
         self.trace.record(trace::Event::CopyOutDone { start: start as u32, end: end as u32, id });
-        let incoming = rx.granted.saturating_sub(rx.received);
-        self.grants.total_incoming = self.grants.total_incoming + incoming - rx.incoming;
-        rx.incoming = incoming;
-        self.grants_due |= !self.grants.is_empty();
         let complete = rx.is_complete();
+        self.count_incoming(key);
+        self.grants_due |= !self.grants.is_empty();
+        let rpc = &mut self.rpcs[key];
         rpc.heard();
         if rpc.is_client() {
             self.metrics.client_response_bytes_done += added.fresh as u64;
@@ -260,6 +259,14 @@ impl Endpoint {
             self.deliver(key);
         }
         Ok(())
+    }
+
+    /// Brings up to date what a message counts for in the sum of granted bytes to come.
+    pub(super) fn count_incoming(&mut self, key: RpcKey) {
+        let rx = self.rpcs[key].rx.as_mut().expect("an RPC that is receiving has a message");
+        let incoming = rx.granted.saturating_sub(rx.received);
+        self.grants.total_incoming = self.grants.total_incoming + incoming - rx.incoming;
+        rx.incoming = incoming;
     }
 
     fn count_duplicate(&mut self, retransmit: bool) {
@@ -454,6 +461,7 @@ impl Endpoint {
                 let Some(lease) = self.pool.alloc(rx.len) else { return };
                 rx.lease = Some(lease);
             }
+            self.count_incoming(key);
             self.manage(key);
             self.starved.remove(0);
             self.ask_for_missing(key, self.config.second_priority());

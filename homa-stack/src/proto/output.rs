@@ -195,12 +195,10 @@ impl Endpoint {
         let rx = rpc.rx.as_mut().expect("only incoming messages are granted to");
         let increment = (decision.offset - rx.granted) as i32;
         rx.granted = decision.offset;
-        let incoming = rx.granted.saturating_sub(rx.received);
-        self.grants.total_incoming = self.grants.total_incoming + incoming - rx.incoming;
-        rx.incoming = incoming;
         let grant = Grant { offset: decision.offset as u32, priority: decision.priority };
         let header = ends(rpc.port, rpc.peer_port, rpc.id);
         self.control.push_back(Control::new(rpc.peer, header, Body::Grant { grant, increment }));
+        self.count_incoming(decision.rpc);
     }
 
     /// Adds up messages in need of grants over time.
