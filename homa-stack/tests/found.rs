@@ -2,7 +2,7 @@
 
 mod net;
 
-use homa_stack::{Config, Nanos};
+use homa_stack::{Config, Nanos, RpcError};
 use net::Net;
 
 /// The tombstone was as old as the request's first packet, so that it was gone when the RPC had lived for its time.
@@ -21,4 +21,20 @@ fn a_request_is_remembered_from_the_end_of_its_rpc() {
     net.run_for(Nanos::from_secs(10));
     assert!(net.done.contains_key(&id));
     net.assert_settled("a copy of the request came 200 ms after the response");
+}
+
+/// Such a message waited for room that could never be, without a timer: neither end forgot it.
+#[test]
+fn a_message_longer_than_the_pool_ends_in_a_time_out() {
+    let small = Config { pool_pages: 2, ..Config::default() };
+    for (configs, len, response) in
+        [([Config::default(), small.clone()], 200_000, 10), ([small, Config::default()], 10, 200_000)]
+    {
+        let mut net = Net::with(configs.to_vec());
+        net.response_len = Some(response);
+        let id = net.call(0, 1, len);
+        net.run_for(Nanos::from_secs(10));
+        assert_eq!(net.failed.get(&id), Some(&RpcError::TimedOut), "request {len}, response {response}");
+        net.assert_settled("longer than the pool");
+    }
 }

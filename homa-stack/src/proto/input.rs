@@ -129,7 +129,10 @@ impl Endpoint {
             self.send_cutoffs(now, peer, ends);
         }
         match state {
-            State::Outgoing if is_client => self.begin_response(now, key, data),
+            State::Outgoing if is_client => {
+                self.check_length(data)?;
+                self.begin_response(now, key, data);
+            }
             State::Incoming => {}
             State::InService | State::Outgoing => {
                 self.count_duplicate(data.retransmit);
@@ -150,6 +153,7 @@ impl Endpoint {
         if self.servers.len() >= self.config.max_server_rpcs {
             return Err(DropReason::TooManyRpcs);
         }
+        self.check_length(data)?;
         let peer = self.intern(from);
         let id = RpcId::from_peer(ends.sender_id);
         if !self.tombstones.insert(now, peer, id) && !self.config.has(Planted::NoTombstones) {
@@ -164,6 +168,16 @@ impl Endpoint {
         self.metrics.server_request_bytes_started += u64::from(data.message_len);
         self.begin_message(now, key, data);
         Ok(key)
+    }
+
+    /// Turns away a message that is longer than the whole pool, which would wait for room for ever. Its RPC times
+    /// out.
+    fn check_length(&mut self, data: &Data<'_>) -> Result<(), DropReason> {
+        if self.pool.can_hold(data.message_len as usize) {
+            return Ok(());
+        }
+        self.metrics.dropped_data_no_bufs += data.bytes.len() as u64;
+        Err(DropReason::NoBuffers)
     }
 
     /// Notes that a call's response has begun. The server answers only what it has whole, so nothing of the request

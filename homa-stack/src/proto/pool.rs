@@ -70,6 +70,9 @@ impl Pool {
         debug_assert!((1..=MAX_MESSAGE_LEN).contains(&len), "lengths are checked when packets are parsed");
         let (whole, rest) = (len / PAGE_LEN, len % PAGE_LEN);
         if self.free.len() < whole {
+            self.close_idle();
+        }
+        if self.free.len() < whole {
             return None;
         }
         let mut lease = Lease { pages: [0; MAX_PAGES], count: whole as u8, fragment: 0 };
@@ -86,6 +89,11 @@ impl Pool {
             lease.fragment = start as u32;
         }
         Some(lease)
+    }
+
+    /// False if a message of `len` bytes would not fit even if no other were there.
+    pub(crate) fn can_hold(&self, len: usize) -> bool {
+        len.div_ceil(PAGE_LEN) <= self.pages.len()
     }
 
     /// Returns the pages of `lease` that no other message is on.
@@ -179,6 +187,13 @@ impl Pool {
         Ok(())
     }
 
+    /// Frees the open page if no message is on it.
+    fn close_idle(&mut self) {
+        if let Some((page, _)) = self.open.take_if(|(page, _)| self.pages[*page as usize].refs == 1) {
+            self.unref(page);
+        }
+    }
+
     fn take(&mut self) -> u32 {
         let page = self.free.pop().expect("the caller has looked");
         let slot = &mut self.pages[page as usize];
@@ -238,6 +253,18 @@ mod tests {
         pool.free(&two);
         pool.free(&small);
         assert_eq!(pool.free_pages(), 3);
+    }
+
+    #[test]
+    fn a_message_as_long_as_the_pool_fits_after_short_ones() {
+        let mut pool = Pool::new(2);
+        let small = pool.alloc(1).unwrap();
+        assert!(pool.alloc(2 * PAGE_LEN).is_none(), "a page is in use");
+        pool.free(&small);
+        let whole = pool.alloc(2 * PAGE_LEN).expect("the page that fragments are cut from is idle");
+        pool.free(&whole);
+        assert_eq!(pool.free_pages(), 2);
+        assert!(pool.can_hold(2 * PAGE_LEN) && !pool.can_hold(2 * PAGE_LEN + 1));
     }
 
     #[test]

@@ -129,8 +129,7 @@ impl Plan {
 
     fn add_configs(&mut self, rng: &mut Rng, hosts: usize, planted: Option<Planted>) {
         let longest = self.calls.iter().map(|c| c.len.max(c.response_len)).max().unwrap_or(1);
-        // A message must fit with another host's short one in a page of its own.
-        let fewest = longest.div_ceil(homa_stack::proto::PAGE_LEN) + 1;
+        let fewest = longest.div_ceil(homa_stack::proto::PAGE_LEN);
         let stalled = self.stalls.iter().map(|s| s.2).max().unwrap_or_default();
         // The last packet about an RPC that its server has forgotten: an answer to one that was late itself.
         let lifetime = 2 * (self.late_most.as_nanos() + stalled.as_nanos() + 5_000_000);

@@ -22,7 +22,7 @@ pub const STRANGERS: usize = 2;
 const SHIFTS: usize = 65_521;
 
 /// Steps after which a run is taken never to end.
-const MAX_STEPS: usize = 3_000_000;
+const MAX_STEPS: usize = 300_000;
 
 /// How a call ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -195,7 +195,10 @@ impl World {
             self.work(host)?;
             self.check(host)?;
         }
-        Err(format!("still busy at {:?} after {MAX_STEPS} steps", self.now.since(self.start)))
+        {
+            let left: Vec<_> = self.hosts.iter().map(|host| host.core.sizes()).collect();
+            Err(format!("still busy at {:?} after {MAX_STEPS} steps: {left:?}", self.now.since(self.start)))
+        }
     }
 
     /// Does what is due; returns the host that has something to work on then.
