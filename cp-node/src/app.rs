@@ -1,6 +1,7 @@
 //! The two ways of running: one command, or a prompt.
 
 use std::io::{self, BufRead, Write};
+use std::num::NonZeroU64;
 use std::process::ExitCode;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
@@ -49,6 +50,7 @@ pub(crate) fn interactive() -> ExitCode {
 /// A node and its log, with a thread that logs statistics each second.
 fn start() -> Result<(Arc<Mutex<Node>>, Log)> {
     raise_descriptor_limit();
+    sleep_exactly();
     let log = Log::stdout();
     log_panics(log.clone());
     let node = Arc::new(Mutex::new(Node::new(log.clone())));
@@ -103,6 +105,13 @@ fn raise_descriptor_limit() {
     let limit = getrlimit(Resource::Nofile);
     // A refusal matters only to runs with more than a thousand connections; they say so when they fail.
     let _ = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit });
+}
+
+/// Has sleeps end when they are due: by default the kernel lets each end up to 50 us late to save wake-ups, which would
+/// show up in every RTT from the due time. Threads started from now on inherit it.
+fn sleep_exactly() {
+    // A refusal costs those 50 us and is no reason not to run.
+    let _ = rustix::thread::set_current_timer_slack(NonZeroU64::new(1));
 }
 
 /// A thread that panics is told in the log, where the orchestrator looks for `FATAL:`.
