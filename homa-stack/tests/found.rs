@@ -38,3 +38,17 @@ fn a_message_longer_than_the_pool_ends_in_a_time_out() {
         net.assert_settled("longer than the pool");
     }
 }
+
+/// Only what the application released was given to messages that waited for room.
+#[test]
+fn room_that_an_abandoned_message_leaves_goes_to_those_that_wait() {
+    let server = Config { pool_pages: 2, ..Config::default() };
+    let mut net = Net::with(vec![Config::default(), Config::default(), server]);
+    net.call(0, 2, 100_000);
+    net.run_for(Nanos::from_micros(15));
+    net.alive[0] = false;
+    let id = net.call(1, 2, 100_000);
+    net.run_for(Nanos::from_secs(5));
+    assert!(net.done.contains_key(&id), "{:?}", net.failed);
+    net.assert_settled("abandoned message");
+}

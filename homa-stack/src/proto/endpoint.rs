@@ -406,6 +406,7 @@ impl Endpoint {
             self.ready.remove(&key);
         }
         if let Some(rx) = &rpc.rx {
+            self.forget_starved(key, rpc.id);
             self.grants.total_incoming -= rx.incoming;
             if rx.managed {
                 self.grants.remove(key);
@@ -432,6 +433,7 @@ impl Endpoint {
         let (id, port, cookie) = (rpc.id, rpc.port, rpc.cookie);
         let peer = SocketAddr::new(self.peers[rpc.peer].addr, rpc.peer_port);
         let rx = rpc.rx.take().expect("a complete message was being received");
+        self.forget_starved(key, id);
         self.grants.total_incoming -= rx.incoming;
         if rx.managed {
             self.grants.remove(key);

@@ -463,10 +463,16 @@ impl Endpoint {
         }
     }
 
+    /// A message that waited for room needs none any more.
+    pub(super) fn forget_starved(&mut self, key: RpcKey, id: RpcId) {
+        if !self.starved.is_empty() {
+            self.starved.retain(|entry| *entry != (key, id));
+        }
+    }
+
     /// Gives room in the pool, as far as there is any, to messages that wait for it: the shortest first.
     pub(super) fn feed_starved(&mut self) {
         let rpcs = &self.rpcs;
-        self.starved.retain(|&(key, id)| rpcs.get(key).is_some_and(|rpc| rpc.id == id && rpc.rx.is_some()));
         let length = |key: RpcKey| rpcs[key].rx.as_ref().map_or(0, |rx| rx.len);
         self.starved.sort_by_key(|&(key, _)| length(key));
         while let Some(&(key, _)) = self.starved.first() {

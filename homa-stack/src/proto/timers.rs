@@ -73,6 +73,10 @@ impl Endpoint {
             }
         }
         self.due = due;
+        // Pages come free without the application's doing too: when a message that was arriving is given up.
+        if !self.starved.is_empty() {
+            self.feed_starved();
+        }
     }
 
     fn send_need_ack(&mut self, key: RpcKey) {
