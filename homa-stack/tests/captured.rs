@@ -65,7 +65,7 @@ fn meanings() -> Vec<(u8, Ends, Packet<'static>, usize)> {
         (4, up(32770, 37312), data(large(39_872)), 128),
         (7, down(32770, 37313), Packet::Grant(Grant { offset: 228_480, priority: 0 }), 0),
         (7, down(32770, 37313), Packet::Grant(Grant { offset: 278_480, priority: 6 }), 0),
-        (0, up(32770, 37312), data(large(499_952)), 48),
+        (6, up(32770, 37312), data(large(499_952)), 48),
         (7, down(32770, 37313), Packet::Resend(Resend { offset: 195_216, length: 84_016, priority: 7 }), 0),
         (0, down(32770, 37313), data(large(499_952)), 48),
         (7, up(32770, 37324), Packet::Resend(Resend { offset: 297_744, length: 2_848, priority: 7 }), 0),

@@ -52,3 +52,16 @@ fn room_that_an_abandoned_message_leaves_goes_to_those_that_wait() {
     assert!(net.done.contains_key(&id), "{:?}", net.failed);
     net.assert_settled("abandoned message");
 }
+
+/// The interval between RESENDs, stretched by BUSYs, came to be longer than the time-out.
+#[test]
+fn a_slow_server_is_not_given_up_with_a_short_time_out() {
+    for timeout_ticks in [12, 28, 50] {
+        let mut net = Net::new(2, &Config { timeout_ticks, ..Config::default() });
+        net.service = Nanos::from_millis(500);
+        let id = net.call(0, 1, 100);
+        net.run_for(Nanos::from_secs(2));
+        assert!(net.done.contains_key(&id), "{:?} with {timeout_ticks} ticks", net.failed);
+        net.assert_settled("slow server");
+    }
+}

@@ -150,7 +150,9 @@ impl super::config::Config {
         if rpc.silent >= self.timeout_ticks {
             return Due::GiveUp;
         }
-        let factor = 1 << rpc.busy.min(MAX_BUSY_FACTOR.ilog2());
+        // However rare, a RESEND must come well before the peer is given up.
+        let most = (self.timeout_ticks / 2 / self.resend_ticks.max(1)).clamp(1, MAX_BUSY_FACTOR);
+        let factor = (1 << rpc.busy.min(MAX_BUSY_FACTOR.ilog2())).min(most);
         let late = rpc.silent.checked_sub(self.resend_ticks * factor);
         match late {
             Some(late) if late % (self.resend_interval.max(1) * factor) == 0 => Due::Resend,

@@ -44,8 +44,8 @@ pub fn to_server(packets: &[Recorded], client: IpAddr, lost: &[&str]) -> Replaye
 
 /// Replays the server's packets of `packets` to a client, which calls when the recorded client did, with the same ids.
 pub fn to_client(packets: &[Recorded], client: IpAddr) -> Replayed {
-    let (from_client, from_server): (Vec<_>, Vec<_>) = packets.iter().partition(|p| p.from == client);
-    let server = from_server[0].from;
+    let from_client: Vec<_> = packets.iter().filter(|p| p.from == client).collect();
+    let server = from_client[0].to;
     let ends = from_client[0].packet().0;
     let first_id = ends.sender_id;
     let mut replayed = Replayed::new(Config { first_id, ..Config::default() }, server);
