@@ -65,3 +65,20 @@ fn a_slow_server_is_not_given_up_with_a_short_time_out() {
         net.assert_settled("slow server");
     }
 }
+
+/// The room under `max_incoming` that a message left was seen only if it had needed grants itself.
+#[test]
+fn room_for_grants_that_an_abandoned_message_leaves_is_used() {
+    let server = Config { max_incoming: 20_000, grant_fifo_fraction: 0, ..Config::default() };
+    let mut net = Net::with(vec![Config::default(), Config { unsched_bytes: 1, ..Config::default() }, server]);
+    net.response_len = Some(10);
+    // All of it is unscheduled, but only its first packet arrives.
+    net.fate = Box::new(|sent| if sent.from == 0 && sent.serial > 0 { vec![] } else { vec![Nanos::ZERO] });
+    net.call(0, 2, 40_000);
+    net.run_for(Nanos::from_micros(15));
+    net.alive[0] = false;
+    let id = net.call(1, 2, 100_000);
+    net.run_for(Nanos::from_secs(5));
+    assert!(net.done.contains_key(&id), "{:?}", net.failed);
+    net.assert_settled("abandoned unscheduled message");
+}

@@ -44,7 +44,8 @@ pub struct Config {
     pub need_ack_max_ticks: u32,
     /// Pages of 64 KiB in the receive pool.
     pub pool_pages: usize,
-    /// How long a request is remembered so that it runs once.
+    /// How long a request is remembered after its RPC so that it runs once: at least the time after which clients
+    /// give up, and twice the longest delay of a packet.
     pub tombstone_time: Nanos,
     /// Most groups of 4096 ids so remembered.
     pub tombstone_chunks: usize,

@@ -412,6 +412,8 @@ impl Endpoint {
                 self.grants.remove(key);
                 self.grants_due = true;
             }
+            // Even if it needed no grants itself, others have waited for the room that it leaves.
+            self.grants_due |= !self.grants.is_empty();
             if let Some(lease) = &rx.lease {
                 self.pool.free(lease);
             }
@@ -439,6 +441,8 @@ impl Endpoint {
             self.grants.remove(key);
             self.grants_due = true;
         }
+        // Even if it needed no grants itself, others have waited for the room that it leaves.
+        self.grants_due |= !self.grants.is_empty();
         let msg = Message { lease: rx.lease.expect("a complete message has its bytes"), len: rx.len };
         self.metrics.received(rx.len);
         if self.events.is_empty() {

@@ -131,8 +131,9 @@ impl Plan {
         let longest = self.calls.iter().map(|c| c.len.max(c.response_len)).max().unwrap_or(1);
         let fewest = longest.div_ceil(homa_stack::proto::PAGE_LEN);
         let stalled = self.stalls.iter().map(|s| s.2).max().unwrap_or_default();
-        // The last packet about an RPC that its server has forgotten: an answer to one that was late itself.
-        let lifetime = 2 * (self.late_most.as_nanos() + stalled.as_nanos() + 5_000_000);
+        // The last packet about an RPC that its server has forgotten: from a client that has not given up yet, or
+        // in answer to one that was late itself.
+        let lifetime = 2 * (self.late_most.as_nanos() + stalled.as_nanos() + 5_000_000) + 2 * 100 * 4_000_000;
         let mtus = [576, 1500, 1500, 1500, 9000];
         let mtu = mtus[rng.below(mtus.len() as u64) as usize];
         for host in 0..hosts {
