@@ -45,8 +45,8 @@ fn large(offset: u32) -> Data<'static> {
     Data { message_len: 500_000, incoming: 40_000, offset, ..small() }
 }
 
-/// What the packets of `packets.txt` mean, in their order: IP precedence, ends, packet and length of its data, which are
-/// left out. Found with tshark.
+/// What the packets of `packets.txt` mean, in their order: IP precedence, ends, packet without its data, and length of
+/// the data. Found with tshark.
 fn meanings() -> Vec<(u8, Ends, Packet<'static>, usize)> {
     let data = |data: Data<'static>| Packet::Data(data);
     let ack = |client_id| AckRecord { client_id, server_port: 4000 };
