@@ -13,6 +13,9 @@ pub const BATCH: usize = 16;
 /// Most packets sent before received ones are looked for again.
 const TX_BURST: usize = 16;
 
+/// How much later than due timers may be served while received packets wait.
+const BACKLOG_PATIENCE: Nanos = Nanos::from_millis(10);
+
 /// A received packet.
 #[derive(Clone, Copy, Debug)]
 pub struct Rx<'a> {
@@ -65,7 +68,9 @@ pub fn turn<D: Device>(core: &mut Endpoint, dev: &mut D, now: Instant) -> bool {
         }
         dev.release();
     }
-    let timeout = core.next_deadline().is_some_and(|at| at <= now);
+    // While more packets wait, silence is ours, not the peers': a tick now would ask for what has come already.
+    let patience = if held < BATCH { Nanos::ZERO } else { BACKLOG_PATIENCE };
+    let timeout = core.next_deadline().is_some_and(|at| at + patience <= now);
     if timeout {
         core.handle_timeout(now);
     }
@@ -80,4 +85,86 @@ pub fn transmit<D: Device>(core: &mut Endpoint, dev: &mut D, now: Instant) -> bo
         dev.commit(&transmit, &mut core.trace, &mut core.metrics);
     }
     true
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::proto::{Config, Payload};
+    use crate::wire::Kind;
+    use std::net::{Ipv4Addr, SocketAddr};
+
+    /// A device with packets of no use to receive, and a list of what was sent.
+    #[derive(Default)]
+    struct Backlog {
+        waiting: usize,
+        held: usize,
+        sent: Vec<Kind>,
+        slot: Vec<u8>,
+    }
+
+    impl Device for Backlog {
+        fn fetch(&mut self, most: usize) -> usize {
+            self.held = self.waiting.min(most);
+            self.held
+        }
+
+        fn packet(&self, _: usize) -> Result<Rx<'_>, DropReason> {
+            Ok(Rx { from: Ipv4Addr::LOCALHOST.into(), priority: 0, bytes: &[0; 10], wait: None })
+        }
+
+        fn release(&mut self) {
+            self.waiting -= self.held;
+        }
+
+        fn tx_slot(&mut self) -> Option<&mut [u8]> {
+            self.slot.resize(1500, 0);
+            Some(&mut self.slot)
+        }
+
+        fn commit(&mut self, transmit: &Transmit, _: &mut Recorder, _: &mut Metrics) {
+            self.sent.push(transmit.kind);
+        }
+    }
+
+    /// A client whose server is silent, after six turns a tick apart with `waiting` packets before each.
+    fn after_six_ticks(waiting: usize) -> (Backlog, Endpoint) {
+        let (mut core, mut dev) = (Endpoint::new(Config::default()), Backlog::default());
+        let port = core.client_port();
+        let server = SocketAddr::from((Ipv4Addr::new(10, 0, 0, 2), 99));
+        core.call(Instant::default(), port, server, Payload::from(vec![1; 100]), 0).unwrap();
+        for tick in 0..=6 {
+            dev.waiting = waiting;
+            turn(&mut core, &mut dev, Instant::from_nanos(tick * 1_000_100));
+        }
+        (dev, core)
+    }
+
+    #[test]
+    fn nothing_is_asked_for_again_while_received_packets_wait() {
+        assert_eq!(after_six_ticks(0).0.sent, [Kind::Data, Kind::Resend]);
+        assert_eq!(after_six_ticks(BATCH - 1).0.sent, [Kind::Data, Kind::Resend]);
+        assert_eq!(after_six_ticks(BATCH).0.sent, [Kind::Data]);
+    }
+
+    #[test]
+    fn a_backlog_without_end_does_not_stop_time() {
+        let (mut dev, mut core) = after_six_ticks(BATCH);
+        for ms in 7..150 {
+            dev.waiting = BATCH;
+            turn(&mut core, &mut dev, Instant::from_nanos(ms * 1_000_100));
+        }
+        assert!(dev.sent.contains(&Kind::Resend), "{:?}", dev.sent);
+        assert_eq!(core.metrics.drops(DropReason::Short), 150 * BATCH as u64, "each is counted");
+    }
+
+    #[test]
+    fn a_burst_ends_so_that_received_packets_are_looked_at() {
+        let (mut core, mut dev) = (Endpoint::new(Config::default()), Backlog::default());
+        let port = core.client_port();
+        let server = SocketAddr::from((Ipv4Addr::new(10, 0, 0, 2), 99));
+        core.call(Instant::default(), port, server, Payload::from(vec![1; 40_000]), 0).unwrap();
+        assert!(turn(&mut core, &mut dev, Instant::default()));
+        assert_eq!(dev.sent.len(), TX_BURST);
+    }
 }
