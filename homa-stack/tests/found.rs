@@ -82,3 +82,16 @@ fn room_for_grants_that_an_abandoned_message_leaves_is_used() {
     assert!(net.done.contains_key(&id), "{:?}", net.failed);
     net.assert_settled("abandoned unscheduled message");
 }
+
+/// The window, a share of `max_incoming`, came to be nothing, or was more than there could ever be room for.
+#[test]
+fn grants_come_however_small_max_incoming_is() {
+    for (max_incoming, window) in [(1, 0), (1, 20_000), (1_000, 20_000)] {
+        let config = Config { max_incoming, window, unsched_bytes: 1, grant_fifo_fraction: 0, ..Config::default() };
+        let mut net = Net::new(2, &config);
+        let id = net.call(0, 1, 20_000);
+        net.run_for(Nanos::from_secs(5));
+        assert!(net.done.contains_key(&id), "{:?}", net.failed);
+        net.assert_settled("small max_incoming");
+    }
+}

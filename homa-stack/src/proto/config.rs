@@ -8,7 +8,7 @@ use crate::wire::MAX_MESSAGE_LEN;
 pub struct Config {
     /// First bytes of a message that go out without grants.
     pub unsched_bytes: usize,
-    /// Most bytes granted and not yet received, over all messages.
+    /// Most bytes granted and not yet received, over all messages; at least 1.
     pub max_incoming: usize,
     /// Most messages granted to at once, 1 to 8: the degree of overcommitment.
     pub max_overcommit: usize,
@@ -112,6 +112,13 @@ impl Config {
     pub(crate) fn mapped(&self, priority: u8) -> Priority {
         let level = priority.min(self.control_priority());
         Priority::clamped(self.priority_map[usize::from(level)])
+    }
+
+    /// Bytes granted ahead of what each of `active` messages has received; never none or more than may come, which
+    /// would be waited for without end.
+    pub(crate) fn grant_window(&self, active: usize) -> usize {
+        let window = if self.window > 0 { self.window } else { self.max_incoming / (active + 1) };
+        window.min(self.max_incoming).max(1)
     }
 
     /// Time between two grants by age.

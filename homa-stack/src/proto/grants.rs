@@ -121,7 +121,7 @@ impl Grants {
     pub(crate) fn decide(&mut self, config: &Config, view: impl Fn(RpcKey) -> View) -> Option<Decision> {
         let active = self.active.len();
         self.active.sort_unstable_by_key(|e| view(e.rpc).srpt());
-        let window = if config.window > 0 { config.window } else { config.max_incoming / (active + 1) };
+        let window = config.grant_window(active);
         let headroom = match config.has(Planted::NoGrantClamp) {
             true => usize::MAX,
             false => config.max_incoming.saturating_sub(self.total_incoming),
@@ -153,7 +153,7 @@ impl Grants {
 
     /// The message to favour by age: the oldest that still needs grants and answers those it has.
     pub(crate) fn oldest(&self, config: &Config, view: impl Fn(RpcKey) -> View) -> Option<(RpcKey, usize)> {
-        let window = if config.window > 0 { config.window } else { config.max_incoming / (self.active.len() + 1) };
+        let window = config.grant_window(self.active.len());
         let increment = config.fifo_grant_increment;
         self.rpcs()
             .map(|rpc| (rpc, view(rpc)))

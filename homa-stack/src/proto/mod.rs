@@ -7,6 +7,9 @@ mod check;
 mod config;
 mod endpoint;
 mod event;
+#[cfg(feature = "check")]
+#[doc(hidden)]
+pub mod fuzz;
 mod grants;
 mod input;
 mod output;
