@@ -95,3 +95,25 @@ fn grants_come_however_small_max_incoming_is() {
         net.assert_settled("small max_incoming");
     }
 }
+
+/// A tick right after the response began gave it up when the client had not been heard for long before.
+#[test]
+fn a_response_waits_for_grants_however_long_the_client_was_silent_before() {
+    let config = Config { timeout_ticks: 400, unsched_bytes: 1, ..Config::default() };
+    let server = Config { unsched_bytes: 1, ..Config::default() };
+    // One of these falls just before a tick.
+    for micros in (150_000..151_000).step_by(100) {
+        let mut net = Net::with(vec![config.clone(), server.clone()]);
+        net.service = Nanos::from_micros(micros);
+        net.response_len = Some(50_000);
+        // The server hears nothing while it works.
+        net.fate = Box::new(|sent| {
+            let hushed = sent.from == 0 && (1_500_000..150_000_000).contains(&sent.at.as_nanos());
+            if hushed { vec![] } else { vec![Nanos::from_micros(100)] }
+        });
+        let id = net.call(0, 1, 8);
+        net.run_for(Nanos::from_secs(5));
+        assert!(net.done.contains_key(&id), "{:?}, service of {micros} us", net.failed);
+        net.assert_settled("silent client");
+    }
+}

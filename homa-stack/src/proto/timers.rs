@@ -162,14 +162,16 @@ impl super::config::Config {
 
     /// A server that has sent its response waits for the ACK.
     fn on_response_tick(&self, rpc: &mut Rpc, silence: u64) -> Due {
-        rpc.silent = 0;
+        let patience = u64::from(self.timeout_ticks);
         let sent = rpc.tx.as_ref().is_some_and(|tx| tx.left() == 0);
         if !sent {
-            // Waits for grants. A client that is gone will never send any.
-            return if silence >= u64::from(self.timeout_ticks) { Due::GiveUp } else { Due::Nothing };
+            // Waits for grants, which a client that is gone will never send. How long it was silent before the
+            // response began tells nothing.
+            rpc.silent += 1;
+            return if silence.min(rpc.silent.into()) >= patience { Due::GiveUp } else { Due::Nothing };
         }
+        rpc.silent = 0;
         rpc.done += 1;
-        let patience = u64::from(self.timeout_ticks);
         if u64::from(rpc.done) > 10 * patience || u64::from(rpc.done) >= patience && silence >= patience {
             Due::GiveUp
         } else if rpc.done >= rpc.next_need_ack {
