@@ -119,9 +119,9 @@ pub struct RunArgs {
     /// How TCP threads wait: asleep in epoll, or spinning
     #[arg(long, value_enum, default_value_t = TcpWait::Epoll)]
     pub tcp_wait: TcpWait,
-    /// TCP congestion control [default: the kernel's]
-    #[arg(long, value_name = "NAME")]
-    pub tcp_cc: Option<String>,
+    /// TCP congestion control of all connections, whatever the machine's own setting
+    #[arg(long, default_value = "cubic", value_name = "NAME")]
+    pub tcp_cc: String,
     /// Longest time that a node spins for the next event before it sleeps, us [default: 50 if there are more cores than
     /// nodes, else 5: a node that spins on a core that another one needs delays it]
     #[arg(long, value_name = "US")]

@@ -8,7 +8,7 @@ mod phase;
 use std::time::{Duration, SystemTime};
 
 use crate::basic;
-use crate::cli::{RunArgs, TestbedKind};
+use crate::cli::{Protocol, RunArgs, TestbedKind};
 use crate::error::Stop;
 use crate::journal::Journal;
 use crate::manifest::Manifest;
@@ -95,18 +95,23 @@ fn check_testbed(kind: TestbedKind) -> Result<(), Stop> {
 
 /// What is about to happen, in one line.
 fn announce(options: &RunArgs) -> String {
-    let protocols: Vec<_> = options.protocols.iter().map(|protocol| protocol.name()).collect();
+    let name = |protocol: &Protocol| match protocol {
+        Protocol::Tcp => format!("tcp ({})", options.tcp_cc),
+        other => other.name().to_owned(),
+    };
+    let protocols: Vec<_> = options.protocols.iter().map(name).collect();
     let load = options.gbps.filter(|gbps| *gbps > 0.0).map_or_else(
         || "as much load as --client-max allows".to_owned(),
         |gbps| format!("{gbps} Gbps per node and direction"),
     );
     let out = options.out.as_deref().unwrap_or_else(|| std::path::Path::new("."));
     format!(
-        "{} on {} nodes, {}: {load}, {} s each; files in {}",
+        "{} on {} nodes, {}: {load}, {} s each, MTU {}; files in {}",
         options.workload,
         options.nodes,
         protocols.join(" then "),
         options.seconds,
+        options.mtu,
         out.display()
     )
 }

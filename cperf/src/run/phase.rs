@@ -237,10 +237,7 @@ fn client(options: &RunArgs, protocol: Protocol, number: usize) -> String {
 fn common(options: &RunArgs, protocol: Protocol) -> String {
     let mut text = format!(" --protocol {}{}", protocol.name(), poll(options));
     if protocol == Protocol::Tcp {
-        text += &format!(" --tcp-wait {}", options.tcp_wait.name());
-        if let Some(name) = &options.tcp_cc {
-            text += &format!(" --tcp-cc {name}");
-        }
+        text += &format!(" --tcp-wait {} --tcp-cc {}", options.tcp_wait.name(), options.tcp_cc);
     }
     text
 }
