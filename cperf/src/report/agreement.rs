@@ -78,8 +78,8 @@ mod tests {
     use std::path::PathBuf;
 
     /// A node that sent two data packets and received a grant, by its trace.
-    fn report() -> NodeReport {
-        let dir = std::env::temp_dir().join(format!("cperf-agreement-{}", std::process::id()));
+    fn report(test: &str) -> NodeReport {
+        let dir = std::env::temp_dir().join(format!("cperf-agreement-{}-{test}", std::process::id()));
         std::fs::create_dir_all(&dir).unwrap();
         let path: PathBuf = dir.join("node0.tt");
         let lines = [
@@ -99,9 +99,9 @@ mod tests {
 
     #[test]
     fn equal_counts_agree_and_others_are_shown_side_by_side() {
-        let good = compare(&report(), Some(METRICS));
+        let good = compare(&report("equal"), Some(METRICS));
         assert!(good.agrees && good.counts.len() == 5, "{good:?}");
-        let bad = compare(&report(), Some(&METRICS.replace("GRANT 1", "GRANT 3")));
+        let bad = compare(&report("other"), Some(&METRICS.replace("GRANT 1", "GRANT 3")));
         assert!(!bad.agrees);
         let text = table(&[good, bad]);
         assert!(text.contains("grants received 1, agree") && text.contains("received 1 against 3, DIFFER"), "{text}");
@@ -109,7 +109,7 @@ mod tests {
 
     #[test]
     fn without_metrics_of_its_span_a_trace_does_not_agree() {
-        let none = compare(&report(), None);
+        let none = compare(&report("none"), None);
         assert!(!none.agrees && none.counts.is_empty());
         assert!(table(&[none]).contains("no metrics"));
     }
