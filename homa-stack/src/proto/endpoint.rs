@@ -15,15 +15,17 @@ use super::grants::{Grants, RpcKey, View};
 use super::output::Control;
 use super::payload::Payload;
 use super::peers::{PeerKey, Peers};
-use super::pool::Pool;
+use super::pool::{Lease, Pool};
+use super::ranges::SpareRanges;
 use super::rpc::{Rpc, State};
+use super::rx_message::RxMessage;
 use super::timers::Due;
 use super::tombstones::Tombstones;
 use super::tx_message::TxMessage;
 use crate::metrics::Metrics;
 use crate::trace::{self, Recorder, Via};
 use crate::units::{Instant, RpcId};
-use crate::wire::{Ack, AckRecord, DATA_HEADER_LEN, MAX_MESSAGE_LEN, ends};
+use crate::wire::{AckRecord, DATA_HEADER_LEN, MAX_MESSAGE_LEN, ends};
 
 /// First port that is assigned automatically.
 const FIRST_CLIENT_PORT: u16 = 32_768;
@@ -104,7 +106,9 @@ pub struct Endpoint {
     pub(super) grants_counted: Instant,
     /// Latest time that we were told.
     pub(super) latest: Instant,
-    /// Kept between ticks to spare allocations.
+    /// Memory of gaps and of ranges to send again, kept to spare allocations, as is the next.
+    pub(super) spare: SpareRanges,
+    /// What a tick found to do.
     pub(super) due: Vec<(RpcKey, Due)>,
 }
 
@@ -139,6 +143,7 @@ impl Endpoint {
             next_fifo: None,
             grants_counted: Instant::default(),
             latest: Instant::default(),
+            spare: SpareRanges::default(),
             due: Vec::new(),
             config,
         }
@@ -402,21 +407,14 @@ impl Endpoint {
             // The RPC may have lived long: late copies of its packets are to be feared from now on.
             self.tombstones.insert(self.latest, rpc.peer, rpc.id);
         }
-        if rpc.tx.is_some() {
+        if let Some(tx) = rpc.tx {
             self.ready.remove(&key);
+            self.spare.put(tx.into_ranges());
         }
-        if let Some(rx) = &rpc.rx {
-            self.forget_starved(key, rpc.id);
-            self.grants.total_incoming -= rx.incoming;
-            if rx.managed {
-                self.grants.remove(key);
-                self.grants_due = true;
-            }
-            // Even if it needed no grants itself, others have waited for the room that it leaves.
-            self.grants_due |= !self.grants.is_empty();
-            if let Some(lease) = &rx.lease {
-                self.pool.free(lease);
-            }
+        if let Some(rx) = rpc.rx
+            && let Some(lease) = self.stop_receiving(key, rpc.id, rx)
+        {
+            self.pool.free(&lease);
         }
         self.trace.record(trace::Event::RpcEnd { id: rpc.id.low(), port: rpc.port });
     }
@@ -435,16 +433,10 @@ impl Endpoint {
         let (id, port, cookie) = (rpc.id, rpc.port, rpc.cookie);
         let peer = SocketAddr::new(self.peers[rpc.peer].addr, rpc.peer_port);
         let rx = rpc.rx.take().expect("a complete message was being received");
-        self.forget_starved(key, id);
-        self.grants.total_incoming -= rx.incoming;
-        if rx.managed {
-            self.grants.remove(key);
-            self.grants_due = true;
-        }
-        // Even if it needed no grants itself, others have waited for the room that it leaves.
-        self.grants_due |= !self.grants.is_empty();
-        let msg = Message { lease: rx.lease.expect("a complete message has its bytes"), len: rx.len };
-        self.metrics.received(rx.len);
+        let len = rx.len;
+        let lease = self.stop_receiving(key, id, rx).expect("a complete message has its bytes");
+        let msg = Message { lease, len };
+        self.metrics.received(len);
         if self.events.is_empty() {
             self.metrics.handoffs_thread_waiting += 1;
             self.trace.record(trace::Event::Handoff { id: id.low(), port });
@@ -462,6 +454,21 @@ impl Endpoint {
             self.rpcs[key].state = State::InService;
             self.events.push_back(Event::Request { rpc: ServerRpc { key, id }, port, peer, msg });
         }
+    }
+
+    /// Takes an incoming message, which is no longer its RPC's, out of all tables; returns its room in the pool.
+    fn stop_receiving(&mut self, key: RpcKey, id: RpcId, mut rx: RxMessage) -> Option<Lease> {
+        self.forget_starved(key, id);
+        self.grants.total_incoming -= rx.incoming;
+        if rx.managed {
+            self.grants.remove(key);
+            self.grants_due = true;
+        }
+        // Even if it needed no grants itself, others have waited for the room that it leaves.
+        self.grants_due |= !self.grants.is_empty();
+        let lease = rx.lease.take();
+        self.spare.put(rx.into_ranges());
+        lease
     }
 
     /// Puts a message where [`Self::poll_transmit`] finds it, or takes it away, as it has something to send or not.
@@ -494,7 +501,7 @@ impl Endpoint {
     fn outgoing(&mut self, payload: Payload, peer: PeerKey, id: RpcId) -> TxMessage {
         let ip_header = if self.peers[peer].addr.is_ipv4() { 20 } else { 40 };
         let segment = self.config.mtu.saturating_sub(ip_header + DATA_HEADER_LEN).max(1);
-        let tx = TxMessage::new(payload, self.config.unsched_bytes, segment);
+        let tx = TxMessage::new(payload, self.config.unsched_bytes, segment, self.spare.take());
         self.metrics.sent_msg_bytes += tx.len as u64;
         let (id, length) = (id.low(), tx.len as u32);
         self.trace.record_also(trace::Event::CopyInStart { id, length, unscheduled: tx.unscheduled as u32 });
@@ -514,7 +521,7 @@ impl Endpoint {
         if let Some(waiting) = self.peers[peer].push_ack(record) {
             self.metrics.ack_overflows += 1;
             // The port is free: the server looks at the id and its own port only.
-            self.control.push_back(Control::ack(peer, ends(0, server.port(), id), Ack::new(&waiting)));
+            self.control.push_back(Control::ack(peer, ends(0, server.port(), id), waiting));
         }
     }
 }

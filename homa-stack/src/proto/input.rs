@@ -191,7 +191,7 @@ impl Endpoint {
     }
 
     fn begin_message(&mut self, now: Instant, key: RpcKey, data: &Data<'_>) {
-        let rx = RxMessage::new(data.message_len as usize, data.incoming as usize, now);
+        let rx = RxMessage::new(data.message_len as usize, data.incoming as usize, now, self.spare.take());
         let (id, bytes) = (self.rpcs[key].id.low(), rx.granted as u32);
         self.trace.record(trace::Event::Unscheduled { id, bytes });
         self.rpcs[key].rx = Some(rx);
@@ -404,9 +404,9 @@ impl Endpoint {
                 let peer = self.intern(from);
                 let waiting = self.peers[peer].take_acks();
                 let tag = self.peers[peer].tag;
-                let acks = waiting.len() as u32;
+                let acks = waiting.records().count() as u32;
                 self.trace.record_also(trace::Event::NeedAckReply { id: id.low(), peer: tag, acks });
-                self.control.push_back(Control::ack(peer, back(ends), Ack::new(&waiting)));
+                self.control.push_back(Control::ack(peer, back(ends), waiting));
                 Ok(())
             }
             Err(reason) => Err(reason),

@@ -17,6 +17,7 @@ mod payload;
 mod peers;
 mod planted;
 mod pool;
+mod ranges;
 mod rpc;
 mod rx_message;
 mod timers;

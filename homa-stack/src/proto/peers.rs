@@ -7,7 +7,7 @@ use rustc_hash::FxHashMap;
 #[cfg(feature = "check")]
 use super::check::hold;
 use crate::units::{Instant, Priority};
-use crate::wire::{AckRecord, Cutoffs, MAX_ACKS};
+use crate::wire::{Ack, AckRecord, Cutoffs, MAX_ACKS};
 
 /// Index of a peer in [`Peers`].
 pub(crate) type PeerKey = u32;
@@ -115,7 +115,7 @@ impl Peer {
     }
 
     /// Notes that we are done with an RPC; returns the five records that waited before it if there is no room.
-    pub(crate) fn push_ack(&mut self, record: AckRecord) -> Option<Vec<AckRecord>> {
+    pub(crate) fn push_ack(&mut self, record: AckRecord) -> Option<Ack> {
         if self.acks.len() < MAX_ACKS {
             self.acks.push(record);
             return None;
@@ -129,8 +129,8 @@ impl Peer {
     }
 
     /// All records that wait.
-    pub(crate) fn take_acks(&mut self) -> Vec<AckRecord> {
-        let all = self.acks.clone();
+    pub(crate) fn take_acks(&mut self) -> Ack {
+        let all = Ack::new(&self.acks);
         self.acks.clear();
         all
     }
@@ -181,7 +181,7 @@ mod tests {
         for n in 1..=5 {
             assert_eq!(peer.push_ack(record(n)), None);
         }
-        assert_eq!(peer.push_ack(record(6)).unwrap().len(), 5);
+        assert_eq!(peer.push_ack(record(6)).unwrap().records().count(), 5);
         peer.push_ack(record(7));
         assert_eq!(peer.pop_ack(), Some(record(7)));
         assert_eq!(peer.pop_ack(), None);

@@ -3,6 +3,7 @@
 #[cfg(feature = "check")]
 use super::check::hold;
 use super::pool::Lease;
+use super::ranges::Ranges;
 use crate::units::Instant;
 
 /// An incoming message. Source: homa-protocol.md 2.2.
@@ -14,7 +15,7 @@ pub(crate) struct RxMessage {
     /// One past the highest byte received.
     pub(crate) recv_end: usize,
     /// Missing ranges below `recv_end`, in order.
-    gaps: Vec<(usize, usize)>,
+    gaps: Ranges,
     /// The sender may send all bytes below this; never above `len`.
     pub(crate) granted: usize,
     /// What this message counts for in the sum of granted bytes that have not come.
@@ -41,13 +42,15 @@ pub(crate) struct Added {
 
 impl RxMessage {
     /// A message of `len` bytes whose sender sends `unscheduled` bytes unasked.
-    pub(crate) fn new(len: usize, unscheduled: usize, birth: Instant) -> Self {
+    /// `ranges` is memory for the gaps.
+    pub(crate) fn new(len: usize, unscheduled: usize, birth: Instant, ranges: Ranges) -> Self {
+        debug_assert!(ranges.is_empty(), "ranges that were put back have no content");
         let granted = unscheduled.min(len);
         Self {
             len,
             received: 0,
             recv_end: 0,
-            gaps: Vec::new(),
+            gaps: ranges,
             granted,
             incoming: 0,
             birth,
@@ -131,6 +134,11 @@ impl RxMessage {
         Ok(())
     }
 
+    /// The memory of the gaps, which are no longer of interest.
+    pub(crate) fn into_ranges(self) -> Ranges {
+        self.gaps
+    }
+
     /// Bytes still to come.
     pub(crate) fn remaining(&self) -> usize {
         self.len - self.received
@@ -159,7 +167,7 @@ mod tests {
     use proptest::prelude::*;
 
     fn message(len: usize) -> RxMessage {
-        RxMessage::new(len, len, Instant::default())
+        RxMessage::new(len, len, Instant::default(), Ranges::new())
     }
 
     #[test]

@@ -32,13 +32,22 @@ pub(crate) struct Tombstones {
     order: VecDeque<Key>,
     keep: Nanos,
     max_chunks: usize,
+    /// Memory of groups that were forgotten.
+    spare: Vec<Box<Chunk>>,
     /// Groups forgotten before their time.
     pub(crate) evicted: u64,
 }
 
 impl Tombstones {
     pub(crate) fn new(keep: Nanos, max_chunks: usize) -> Self {
-        Self { chunks: FxHashMap::default(), order: VecDeque::new(), keep, max_chunks: max_chunks.max(1), evicted: 0 }
+        Self {
+            chunks: FxHashMap::default(),
+            order: VecDeque::new(),
+            keep,
+            max_chunks: max_chunks.max(1),
+            spare: Vec::new(),
+            evicted: 0,
+        }
     }
 
     /// Notes the request `id` of `peer`; false if it was noted before.
@@ -46,7 +55,9 @@ impl Tombstones {
         let (key, word, bit) = place(peer, id);
         if !self.chunks.contains_key(&key) {
             self.make_room(now);
-            self.chunks.insert(key, Box::new(Chunk { bits: [0; WORDS], touched: now }));
+            let mut chunk = self.spare.pop().unwrap_or_else(|| Box::new(Chunk { bits: [0; WORDS], touched: now }));
+            chunk.bits.fill(0);
+            self.chunks.insert(key, chunk);
             self.order.push_back(key);
         }
         let chunk = self.chunks.get_mut(&key).expect("it is there or was just made");
@@ -76,7 +87,7 @@ impl Tombstones {
         for _ in 0..self.order.len().min(LOOKS) {
             let key = self.order.pop_front().expect("no more looks than groups");
             if now.since(self.chunks[&key].touched) >= self.keep {
-                self.chunks.remove(&key);
+                self.spare.extend(self.chunks.remove(&key));
             } else {
                 self.order.push_back(key);
             }
@@ -107,7 +118,7 @@ impl Tombstones {
         if self.chunks.len() >= self.max_chunks
             && let Some(key) = self.order.pop_front()
         {
-            self.chunks.remove(&key);
+            self.spare.extend(self.chunks.remove(&key));
             self.evicted += 1;
         }
     }

@@ -3,6 +3,7 @@
 #[cfg(feature = "check")]
 use super::check::hold;
 use super::payload::Payload;
+use super::ranges::Ranges;
 
 /// An outgoing message.
 #[derive(Debug)]
@@ -20,14 +21,16 @@ pub(crate) struct TxMessage {
     /// Data bytes in a full packet.
     segment: usize,
     /// Ranges to send again, in order, apart.
-    resend: Vec<(usize, usize)>,
+    resend: Ranges,
     /// Level of retransmissions, from the latest RESEND.
     pub(crate) resend_priority: u8,
 }
 
 impl TxMessage {
     /// A message of which nothing was sent, in packets of `segment` data bytes.
-    pub(crate) fn new(payload: Payload, unsched_bytes: usize, segment: usize) -> Self {
+    /// `ranges` is memory for those to send again.
+    pub(crate) fn new(payload: Payload, unsched_bytes: usize, segment: usize, ranges: Ranges) -> Self {
+        debug_assert!(ranges.is_empty(), "ranges that were put back have no content");
         let len = payload.len();
         let unscheduled = unsched_bytes.min(len);
         Self {
@@ -38,7 +41,7 @@ impl TxMessage {
             unscheduled,
             priority: 0,
             segment,
-            resend: Vec::new(),
+            resend: ranges,
             resend_priority: 0,
         }
     }
@@ -106,6 +109,11 @@ impl TxMessage {
         !self.resend.is_empty()
     }
 
+    /// The memory of the ranges, which are no longer of interest.
+    pub(crate) fn into_ranges(self) -> Ranges {
+        self.resend
+    }
+
     /// True if packets wait to be sent again.
     pub(crate) fn has_resend(&self) -> bool {
         !self.resend.is_empty()
@@ -139,7 +147,7 @@ mod tests {
     use super::*;
 
     fn message(len: usize, unscheduled: usize) -> TxMessage {
-        TxMessage::new(Payload::from(vec![7; len]), unscheduled, 1000)
+        TxMessage::new(Payload::from(vec![7; len]), unscheduled, 1000, Ranges::new())
     }
 
     #[test]

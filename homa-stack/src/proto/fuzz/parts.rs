@@ -2,6 +2,7 @@
 
 use super::super::payload::Payload;
 use super::super::pool::{Lease, PAGE_LEN, Pool};
+use super::super::ranges::Ranges;
 use super::super::rx_message::RxMessage;
 use super::super::tx_message::TxMessage;
 use super::Input;
@@ -57,7 +58,7 @@ pub fn pool(bytes: &[u8]) {
 pub fn received(bytes: &[u8]) {
     let mut input = Input(bytes);
     let len = 1 + input.below(600);
-    let mut rx = RxMessage::new(len, input.below(600), Instant::default());
+    let mut rx = RxMessage::new(len, input.below(600), Instant::default(), Ranges::new());
     let mut model = vec![false; len];
     while !input.is_empty() {
         let start = input.below(len);
@@ -80,7 +81,7 @@ pub fn sent(bytes: &[u8]) {
     let len = 1 + input.below(2_000);
     let segment = 1 + input.below(200);
     let unscheduled = input.below(2_100);
-    let mut tx = TxMessage::new(Payload::from(vec![0; len]), unscheduled, segment);
+    let mut tx = TxMessage::new(Payload::from(vec![0; len]), unscheduled, segment, Ranges::new());
     let mut packets = Vec::new();
     let mut asked = vec![false; len];
     while !input.is_empty() {
