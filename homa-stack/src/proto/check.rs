@@ -8,7 +8,7 @@ use super::grants::RpcKey;
 use super::rpc::{Rpc, State};
 use super::rx_message::RxMessage;
 
-/// How much an endpoint holds.
+/// How much an endpoint holds, in entries.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Sizes {
     /// RPCs, as client and as server.

@@ -122,13 +122,13 @@ impl Grants {
         let active = self.active.len();
         self.active.sort_unstable_by_key(|e| view(e.rpc).srpt());
         let window = config.grant_window(active);
-        let headroom = match config.has(Planted::NoGrantClamp) {
+        let headroom = match config.lacks(Planted::GrantClamp) {
             true => usize::MAX,
             false => config.max_incoming.saturating_sub(self.total_incoming),
         };
         for (rank, entry) in self.active.iter_mut().enumerate() {
             let v = view(entry.rpc);
-            let end = if config.has(Planted::NoLengthClamp) { usize::MAX } else { v.len };
+            let end = if config.lacks(Planted::LengthClamp) { usize::MAX } else { v.len };
             let want = (v.received + window).min(end).saturating_sub(v.granted);
             // Small steps would cost a packet each; the rest of a message is worth one whatever its size.
             let worthwhile = want >= window / 8 || v.granted + want == v.len;

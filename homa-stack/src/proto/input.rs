@@ -156,7 +156,7 @@ impl Endpoint {
         self.check_length(data)?;
         let peer = self.intern(from);
         let id = RpcId::from_peer(ends.sender_id);
-        if !self.tombstones.insert(now, peer, id) && !self.config.has(Planted::NoTombstones) {
+        if !self.tombstones.insert(now, peer, id) && !self.config.lacks(Planted::Tombstones) {
             return Err(DropReason::Executed);
         }
         self.metrics.tombstones += 1;
@@ -240,7 +240,7 @@ impl Endpoint {
         let rx = rpc.rx.as_mut().expect("an RPC that is receiving has a message");
         let (start, end) = (data.offset as usize, data.offset as usize + data.bytes.len());
         let mut added = rx.add(start, end);
-        if self.config.has(Planted::NoDuplicateCheck) {
+        if self.config.lacks(Planted::DuplicateCheck) {
             rx.received += end - start - added.fresh;
             added.fresh = end - start;
         }

@@ -2,29 +2,29 @@
 
 use super::config::Config;
 
-/// A check that is turned off. Only the feature `check` makes it possible.
+/// What is turned off. Only the feature `check` makes it possible.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[cfg_attr(not(feature = "check"), allow(dead_code, unreachable_pub, reason = "nothing can plant them"))]
 pub enum Planted {
-    /// A request that was seen before is run again.
-    NoTombstones,
-    /// Bytes that came before are counted as new.
-    NoDuplicateCheck,
-    /// Grants go beyond `max_incoming`.
-    NoGrantClamp,
-    /// Grants go beyond the end of their message.
-    NoLengthClamp,
+    /// Memory of requests: one that was seen before is run again.
+    Tombstones,
+    /// The look for duplicates: bytes that came before are counted as new.
+    DuplicateCheck,
+    /// The limit of grants to `max_incoming`.
+    GrantClamp,
+    /// The limit of grants to their message's length.
+    LengthClamp,
 }
 
 impl Config {
-    /// True if `bug` is planted; the compiler knows that it is not without the feature `check`.
+    /// True if `what` is turned off; the compiler knows that it is not without the feature `check`.
     #[inline]
-    pub(crate) fn has(&self, bug: Planted) -> bool {
+    pub(crate) fn lacks(&self, what: Planted) -> bool {
         #[cfg(feature = "check")]
-        return self.planted == Some(bug);
+        return self.planted == Some(what);
         #[cfg(not(feature = "check"))]
         {
-            let _ = bug;
+            let _ = what;
             false
         }
     }

@@ -33,6 +33,7 @@ pub(crate) struct Tombstones {
     keep: Nanos,
     max_chunks: usize,
     /// Memory of groups that were forgotten.
+    #[expect(clippy::vec_box, reason = "they move between here and the map, which should be small")]
     spare: Vec<Box<Chunk>>,
     /// Groups forgotten before their time.
     pub(crate) evicted: u64,

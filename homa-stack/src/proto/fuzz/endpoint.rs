@@ -151,7 +151,7 @@ impl Fuzzed {
                 let data = Data {
                     message_len,
                     incoming: input.length(MAX_MESSAGE_LEN + 9) as u32,
-                    ack: (input.u8() % 4 == 0).then(|| record(input)),
+                    ack: input.u8().is_multiple_of(4).then(|| record(input)),
                     cutoff_version: u16::from(input.u8() % 3),
                     retransmit: input.u8() % 2 == 1,
                     offset,
