@@ -2,8 +2,10 @@
 
 mod net;
 
-use homa_stack::wire::Kind;
-use homa_stack::{Config, Nanos, RpcError};
+use std::net::SocketAddr;
+
+use homa_stack::wire::{Ends, Kind, RESEND_ALL, Resend};
+use homa_stack::{Config, Endpoint, Instant, Nanos, Payload, RpcError};
 use net::Net;
 
 /// The tombstone was as old as the request's first packet, so that it was gone when the RPC had lived for its time.
@@ -114,4 +116,22 @@ fn a_response_waits_for_grants_however_long_the_client_was_silent_before() {
         assert!(net.done.contains_key(&id), "{:?}, service of {micros} us", net.failed);
         net.assert_settled("silent client");
     }
+}
+
+/// Each RESEND that was answered made the list of messages to send again longer.
+#[test]
+fn a_message_is_listed_once_however_often_it_is_asked_for() {
+    let now = Instant::from_nanos(1);
+    let mut host = Endpoint::new(Config::default());
+    let port = host.client_port();
+    let id = host.call(now, port, SocketAddr::new(net::addr(1), 99), Payload::from(vec![0; 5_000]), 0).unwrap();
+    let mut packet = [0; 1500];
+    while host.poll_transmit(now, &mut packet).is_some() {}
+    let ends = Ends { sport: 99, dport: port, sender_id: id.get() ^ 1 };
+    let resend = Resend { offset: 0, length: RESEND_ALL, priority: 7 };
+    let len = resend.write(ends, &mut packet);
+    (0..1000).for_each(|_| host.handle_packet(now, net::addr(1), &packet[..len]));
+    assert_eq!(host.sizes().resending, 1);
+    let again = std::iter::from_fn(|| host.poll_transmit(now, &mut packet)).count();
+    assert_eq!((again, host.sizes().resending), (4, 0));
 }

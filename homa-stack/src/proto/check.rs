@@ -7,6 +7,7 @@ use super::event::{Event, Message};
 use super::grants::RpcKey;
 use super::rpc::{Rpc, State};
 use super::rx_message::RxMessage;
+use super::tx_message::TxMessage;
 
 /// How much an endpoint holds, in entries.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -52,7 +53,7 @@ impl Endpoint {
             self.clients.len(),
             self.servers.len()
         );
-        let (mut incoming, mut asked, mut managed, mut ready) = (0, 0, 0, 0);
+        let (mut incoming, mut asked, mut managed, mut ready, mut again) = (0, 0, 0, 0, 0);
         for (key, rpc) in &self.rpcs {
             self.check_rpc(key, rpc).map_err(|e| format!("{:?}, {:?}: {e}", rpc.id, rpc.state))?;
             if let Some(rx) = &rpc.rx {
@@ -60,6 +61,7 @@ impl Endpoint {
                 asked += rx.incoming.saturating_sub(rx.unasked);
                 managed += usize::from(rx.managed);
             }
+            again += usize::from(rpc.tx.as_ref().is_some_and(TxMessage::has_resend));
             ready += usize::from(self.ready.get(&key).is_some());
         }
         let total = self.grants.total_incoming;
@@ -69,6 +71,8 @@ impl Endpoint {
         let in_table = self.grants.len();
         hold!(in_table == managed, "{in_table} messages in the grant table, {managed} should be");
         hold!(self.ready.len() == ready, "{} messages ready to send, {ready} of them alive", self.ready.len());
+        let listed = self.resending.len();
+        hold!(listed == again, "{listed} entries of messages to send again, of {again} messages");
         hold!(self.rpcs.is_empty() || self.next_tick.is_some(), "no tick is due although there are RPCs");
         self.grants.check(&self.config)?;
         self.tombstones.check()?;

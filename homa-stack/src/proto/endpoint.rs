@@ -88,7 +88,7 @@ pub struct Endpoint {
     pub(super) starved: Vec<(RpcKey, RpcId)>,
     /// Messages with new data that may be sent.
     pub(super) ready: PriorityQueue<RpcKey, Srpt, BuildHasherDefault<FxHasher>>,
-    /// Messages with data to send again; may name RPCs that are over.
+    /// Messages with data to send again, each once.
     pub(super) resending: VecDeque<RpcKey>,
     pub(super) control: VecDeque<Control>,
     pub(super) events: VecDeque<Event>,
@@ -409,6 +409,9 @@ impl Endpoint {
         }
         if let Some(tx) = rpc.tx {
             self.ready.remove(&key);
+            if tx.has_resend() {
+                self.resending.retain(|listed| *listed != key);
+            }
             self.spare.put(tx.into_ranges());
         }
         if let Some(rx) = rpc.rx

@@ -331,10 +331,13 @@ impl Endpoint {
         }
         let tx = rpc.tx.as_mut().expect("an outgoing RPC has a message");
         tx.resend_priority = self.peers[rpc.peer].unscheduled_priority(tx.len, self.config.num_priorities);
+        let listed = tx.has_resend();
         if tx.ask_again(0, tx.next) {
             self.trace.record(trace::Event::Restart { id, peer, port, lost: tx.next as u32 });
             self.metrics.resend_restarts += 1;
-            self.resending.push_back(key);
+            if !listed {
+                self.resending.push_back(key);
+            }
         }
     }
 
@@ -380,7 +383,8 @@ impl Endpoint {
             let end = usize::try_from(resend.end()).unwrap_or(usize::MAX).min(tx.next);
             tx.resend_priority = resend.priority.min(self.config.control_priority());
             self.trace.record_also(trace::Event::Retransmit { offset, length: (end - start) as u32, id: low });
-            if tx.ask_again(start, end) {
+            let listed = tx.has_resend();
+            if tx.ask_again(start, end) && !listed {
                 self.resending.push_back(key);
             }
         }

@@ -24,6 +24,9 @@ const SHIFTS: usize = 65_521;
 /// Steps after which a run is taken never to end.
 const MAX_STEPS: usize = 300_000;
 
+/// More control packets than a host ever has waiting: some for each gap of each message.
+const MAX_CONTROL: usize = 500;
+
 /// How a call ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {
@@ -389,6 +392,7 @@ impl World {
         hold!(sizes.rpcs <= calls, "host {host}: {} RPCs of {calls} calls", sizes.rpcs);
         hold!(sizes.starved <= sizes.rpcs, "host {host}: {} of {} RPCs wait for room", sizes.starved, sizes.rpcs);
         hold!(sizes.peers <= self.hosts.len() + 2, "host {host}: {} peers", sizes.peers);
+        hold!(sizes.control <= MAX_CONTROL, "host {host}: {} control packets wait", sizes.control);
         if self.hosts[host].stalled <= self.now {
             hold!(sizes.events == 0, "host {host}: {} events left", sizes.events);
         }
