@@ -13,6 +13,7 @@
 //! ```
 #![allow(unreachable_pub, reason = "a test is a crate of its own")]
 
+mod app;
 #[path = "../net/mod.rs"]
 mod net;
 mod network;

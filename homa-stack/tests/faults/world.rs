@@ -2,13 +2,9 @@
 
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap};
-use std::net::{IpAddr, SocketAddr};
-use std::sync::OnceLock;
 
-use bytes::Bytes;
-use homa_stack::proto::{MAX_HEAD, Planted};
-use homa_stack::wire::MAX_MESSAGE_LEN;
-use homa_stack::{Config, Endpoint, Event, Instant, Message, Nanos, Payload, RpcError, RpcId, ServerRpc};
+use homa_stack::proto::Planted;
+use homa_stack::{Config, Endpoint, Instant, Message, Nanos, RpcError, RpcId, ServerRpc};
 
 use crate::net::{PORT, Rng, addr};
 use crate::plan::{Plan, first_id};
@@ -17,9 +13,6 @@ use crate::tally::Tally;
 /// First host that is none of ours, by number.
 pub const STRANGER: usize = 100;
 pub const STRANGERS: usize = 2;
-
-/// Places in the pattern at which messages begin.
-const SHIFTS: usize = 65_521;
 
 /// Steps after which a run is taken never to end.
 const MAX_STEPS: usize = 300_000;
@@ -40,17 +33,17 @@ pub enum Outcome {
 
 pub struct Host {
     pub core: Endpoint,
-    life: usize,
-    port: u16,
+    pub life: usize,
+    pub port: u16,
     /// Nothing is done before this time.
     stalled: Instant,
-    held: Vec<Option<Message>>,
+    pub held: Vec<Option<Message>>,
 }
 
-struct Sent {
-    id: Option<RpcId>,
-    outcome: Outcome,
-    runs: u32,
+pub struct Sent {
+    pub id: Option<RpcId>,
+    pub outcome: Outcome,
+    pub runs: u32,
 }
 
 #[derive(Debug)]
@@ -94,9 +87,9 @@ pub struct World {
     pub now: Instant,
     pub start: Instant,
     pub hosts: Vec<Host>,
-    calls: Vec<Sent>,
-    by_id: HashMap<u64, usize>,
-    ran: HashMap<(usize, usize, u64), u32>,
+    pub calls: Vec<Sent>,
+    pub by_id: HashMap<u64, usize>,
+    pub ran: HashMap<(usize, usize, u64), u32>,
     due: BinaryHeap<Reverse<Due>>,
     serial: u64,
     /// Packets that have arrived, for their memory.
@@ -129,7 +122,7 @@ macro_rules! say {
     };
 }
 
-pub(crate) use say;
+pub(crate) use {hold, say};
 
 impl World {
     fn new(plan: Plan, verbose: bool) -> Self {
@@ -244,43 +237,6 @@ impl World {
         Ok(Some(host))
     }
 
-    fn call(&mut self, call: usize) {
-        let plan = &self.plan.calls[call];
-        let (from, to, len, abort) = (plan.from, plan.to, plan.len, plan.abort);
-        let host = &mut self.hosts[from];
-        let server = SocketAddr::new(addr(to), PORT);
-        let id = host.core.call(self.now, host.port, server, content(call, false, len), call as u64).expect("a call");
-        say!(self, "{from}: {id} is call {call} to {to}, {len} bytes");
-        self.by_id.insert(id.get(), call);
-        self.calls[call].id = Some(id);
-        if let Some(span) = abort {
-            self.after(span, What::Abort(call));
-        }
-    }
-
-    fn abort(&mut self, call: usize) {
-        let Sent { id: Some(id), outcome: Outcome::Pending, .. } = self.calls[call] else { return };
-        let from = self.plan.calls[call].from;
-        say!(self, "{from}: aborts {id}");
-        self.calls[call].outcome = Outcome::Aborted;
-        self.hosts[from].core.abort(id);
-    }
-
-    /// Answers a request; those of strangers with what an RPC needs least.
-    fn reply(&mut self, host: usize, rpc: ServerRpc, call: Option<usize>) {
-        let (id, plan) = (rpc.id(), call.map(|call| &self.plan.calls[call]));
-        if plan.is_some_and(|plan| plan.discard) {
-            say!(self, "{host}: gives up {id}");
-            return self.hosts[host].core.discard(rpc);
-        }
-        let payload = match (call, plan) {
-            (Some(call), Some(plan)) => content(call, true, plan.response_len),
-            _ => Payload::from(vec![0]),
-        };
-        say!(self, "{host}: answers {id} with {} bytes", payload.len());
-        self.hosts[host].core.reply(self.now, rpc, payload).expect("the length is right");
-    }
-
     /// A host begins anew, without any memory, under ids that it has not had before.
     fn restart(&mut self, host: usize) {
         say!(self, "{host}: begins anew");
@@ -308,79 +264,6 @@ impl World {
         }
         self.transmit(host);
         Ok(())
-    }
-
-    fn event(&mut self, host: usize, event: Event) -> Result<(), String> {
-        match event {
-            Event::Request { rpc, port, peer, msg } => {
-                let (client, life) = (rpc.id().get() ^ 1, self.hosts[host].life);
-                let call = self.by_id.get(&client).copied().filter(|_| !is_stranger(peer.ip()));
-                say!(self, "{host}: request {client} from {peer}, {} bytes", msg.len());
-                let mut service = Nanos::ZERO;
-                if let Some(call) = call {
-                    let plan = &self.plan.calls[call];
-                    service = plan.service;
-                    hold!(peer.ip() == addr(plan.from) && plan.to == host && port == PORT, "call {call} went astray");
-                    self.intact(host, &msg, call, false, plan.len)?;
-                    let runs = self.ran.entry((host, life, client)).or_default();
-                    *runs += 1;
-                    hold!(*runs == 1, "call {call} runs a second time on {host}");
-                    self.calls[call].runs += 1;
-                } else {
-                    hold!(is_stranger(peer.ip()), "a request from {peer} that nobody sent");
-                    self.tally.foreign_requests += 1;
-                }
-                self.keep(host, msg);
-                self.after(service, What::Reply { host, life, rpc, call });
-            }
-            Event::Response { id, cookie, msg, .. } => {
-                say!(self, "{host}: response to {id}, {} bytes", msg.len());
-                let call = cookie as usize;
-                self.outcome(host, id, call, Outcome::Answered)?;
-                self.intact(host, &msg, call, true, self.plan.calls[call].response_len)?;
-                hold!(self.calls[call].runs > 0, "call {call} was answered without being run");
-                self.keep(host, msg);
-            }
-            Event::Failed { id, cookie, error, .. } => {
-                say!(self, "{host}: {id} failed: {error}");
-                self.outcome(host, id, cookie as usize, Outcome::Failed(error))?;
-            }
-        }
-        Ok(())
-    }
-
-    fn outcome(&mut self, host: usize, id: RpcId, call: usize, outcome: Outcome) -> Result<(), String> {
-        let sent = &mut self.calls[call];
-        let right = sent.id == Some(id) && self.plan.calls[call].from == host;
-        hold!(right, "{host} hears of {id} as call {call}, which it did not make");
-        hold!(sent.outcome == Outcome::Pending, "call {call} is {outcome:?} after {:?}", sent.outcome);
-        sent.outcome = outcome;
-        Ok(())
-    }
-
-    /// Compares a message with what was sent.
-    fn intact(&self, host: usize, msg: &Message, call: usize, response: bool, len: usize) -> Result<(), String> {
-        hold!(msg.len() == len, "call {call}: {} bytes arrived of {len}", msg.len());
-        let (pattern, mut at) = (pattern(), start(call, response));
-        for piece in self.hosts[host].core.pieces(msg) {
-            hold!(piece == &pattern[at..at + piece.len()], "call {call}: its bytes are damaged");
-            at += piece.len();
-        }
-        hold!(at == start(call, response) + len, "call {call}: pieces of the wrong length");
-        Ok(())
-    }
-
-    /// The application has a message for some time.
-    fn keep(&mut self, host: usize, msg: Message) {
-        let most = self.plan.hold.as_nanos();
-        if most == 0 {
-            return self.hosts[host].core.release(msg);
-        }
-        let span = Nanos::from_nanos(self.rng.below(most));
-        let at = &mut self.hosts[host];
-        at.held.push(Some(msg));
-        let (life, slot) = (at.life, at.held.len() - 1);
-        self.after(span, What::Release { host, life, slot });
     }
 
     /// What must hold of a host at any time.
@@ -445,30 +328,4 @@ impl Host {
     fn wakes(&self) -> Option<Instant> {
         self.core.next_deadline().map(|at| at.max(self.stalled))
     }
-}
-
-fn is_stranger(peer: IpAddr) -> bool {
-    (STRANGER..STRANGER + STRANGERS).any(|host| addr(host) == peer)
-}
-
-/// Bytes that messages are cut from, no two parts alike.
-fn pattern() -> &'static Bytes {
-    static PATTERN: OnceLock<Bytes> = OnceLock::new();
-    PATTERN.get_or_init(|| {
-        let mut rng = Rng::new(1);
-        (0..(MAX_MESSAGE_LEN + SHIFTS) / 8 + 1).flat_map(|_| rng.next().to_le_bytes()).collect()
-    })
-}
-
-/// Where in the pattern a message begins.
-fn start(call: usize, response: bool) -> usize {
-    (call * 2 + usize::from(response)) * 8191 % SHIFTS
-}
-
-/// A message of a call; its head is inline or not.
-fn content(call: usize, response: bool, len: usize) -> Payload {
-    let start = start(call, response);
-    let whole = pattern().slice(start..start + len);
-    let head = (call * 7 % 60).min(MAX_HEAD).min(len);
-    Payload::with_head(&whole[..head], whole.slice(head..))
 }
