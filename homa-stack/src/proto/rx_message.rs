@@ -86,14 +86,10 @@ impl RxMessage {
     /// Takes `start..end` out of the gaps; returns how many bytes that were.
     fn fill_gaps(&mut self, start: usize, end: usize) -> usize {
         let mut filled = 0;
-        let mut i = 0;
-        while i < self.gaps.len() {
-            let (a, b) = self.gaps[i];
+        // Not from the first: a sender may make as many gaps as it likes.
+        let mut i = self.gaps.partition_point(|&(_, b)| b <= start);
+        while let Some(&(a, b)) = self.gaps.get(i).filter(|&&(a, _)| a < end) {
             let (from, to) = (a.max(start), b.min(end));
-            if from >= to {
-                i += 1;
-                continue;
-            }
             filled += to - from;
             match (a < from, to < b) {
                 (false, false) => {
