@@ -3,7 +3,7 @@
 
 use std::fs::File;
 use std::io::{self, Read as _, Write as _};
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::os::fd::{AsRawFd, BorrowedFd};
 
 use crate::sys;
@@ -88,18 +88,33 @@ impl Netlink {
         self.request(RTM_NEWLINK, 0, Message::link(index, true)).map(drop)
     }
 
-    /// Gives the interface an IPv4 address; the kernel adds the route to the network it lies in.
+    /// Gives the interface an address; the kernel adds the route to the network it lies in. One of IPv6 is usable at
+    /// once, without a search for others that have it.
     ///
     /// # Errors
-    /// No such index, address taken, no permission.
-    pub fn add_address(&mut self, index: u32, address: Ipv4Addr, prefix: u8) -> io::Result<()> {
-        let host_bits = u32::MAX.checked_shr(prefix.into()).unwrap_or(0);
-        let broadcast = Ipv4Addr::from_bits(address.to_bits() | host_bits);
+    /// No such index, address taken, no permission, IPv6 disabled on the interface.
+    pub fn add_address(&mut self, index: u32, address: IpAddr, prefix: u8) -> io::Result<()> {
         // struct ifaddrmsg: family, prefix length, flags, scope (universe), index.
-        let mut message = Message(vec![AF_INET, prefix, 0, 0]);
-        message.0.extend_from_slice(&index.to_ne_bytes());
-        message.bytes(IFA_ADDRESS, &address.octets()).bytes(IFA_LOCAL, &address.octets());
-        message.bytes(IFA_BROADCAST, &broadcast.octets());
+        let begin = |family, flags| {
+            let mut message = Message(vec![family, prefix, flags, 0]);
+            message.0.extend_from_slice(&index.to_ne_bytes());
+            message
+        };
+        let message = match address {
+            IpAddr::V4(address) => {
+                let host_bits = u32::MAX.checked_shr(prefix.into()).unwrap_or(0);
+                let broadcast = Ipv4Addr::from_bits(address.to_bits() | host_bits);
+                let mut message = begin(AF_INET, 0);
+                message.bytes(IFA_ADDRESS, &address.octets()).bytes(IFA_LOCAL, &address.octets());
+                message.bytes(IFA_BROADCAST, &broadcast.octets());
+                message
+            }
+            IpAddr::V6(address) => {
+                let mut message = begin(AF_INET6, IFA_F_NODAD);
+                message.bytes(IFA_ADDRESS, &address.octets()).bytes(IFA_LOCAL, &address.octets());
+                message
+            }
+        };
         self.request(RTM_NEWADDR, CREATE, message).map(drop)
     }
 
@@ -139,6 +154,9 @@ impl Netlink {
 }
 
 const AF_INET: u8 = 2;
+const AF_INET6: u8 = 10;
+// linux/if_addr.h
+const IFA_F_NODAD: u8 = 0x02;
 const RTM_NEWLINK: u16 = 16;
 const RTM_GETLINK: u16 = 18;
 const RTM_NEWADDR: u16 = 20;

@@ -6,11 +6,12 @@
 
 use std::collections::{HashMap, HashSet};
 use std::io::Write;
-use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::process::{Command, ExitCode, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use cperf::netlink::Netlink;
 use cperf::sys;
 use cperf::testbed::Testbed;
 use cperf::testbed::netns::{Netns, Topology};
@@ -23,10 +24,11 @@ const LENGTHS: [usize; 7] = [1, 1424, 1425, 40_000, 40_001, 65_536, 1_000_000];
 
 type Check = fn(&Netns) -> Result<(), String>;
 
-const CHECKS: [(&str, Check); 6] = [
-    ("messages_of_all_lengths_cross_both_ways", |net| lengths_cross(net, 0)),
-    ("messages_of_all_lengths_cross_with_one_frame_in_a_hundred_lost", |net| lengths_cross(net, 1)),
-    ("messages_of_all_lengths_cross_with_one_frame_in_ten_lost", |net| lengths_cross(net, 10)),
+const CHECKS: [(&str, Check); 7] = [
+    ("messages_of_all_lengths_cross_both_ways", |net| lengths_cross(net, 0, &v4(net))),
+    ("messages_of_all_lengths_cross_with_one_frame_in_a_hundred_lost", |net| lengths_cross(net, 1, &v4(net))),
+    ("messages_of_all_lengths_cross_with_one_frame_in_ten_lost", |net| lengths_cross(net, 10, &v4(net))),
+    ("messages_of_all_lengths_cross_over_ipv6", |net| lengths_cross(net, 0, &v6(net)?)),
     ("no_icmp_unreachable_leaves_a_host_that_runs_the_stack", no_icmp_leaves),
     ("a_missing_interface_is_named_and_so_are_those_that_exist", missing_interface),
     ("a_missing_capability_is_named", missing_capability),
@@ -114,8 +116,32 @@ fn open() -> Result<Host, String> {
     Host::open(HostConfig::default()).map_err(|e| e.to_string())
 }
 
+/// The hosts' addresses of IPv4.
+fn v4(net: &Netns) -> [IpAddr; 2] {
+    [0, 1].map(|node| net.address(node))
+}
+
+/// Gives the hosts addresses of IPv6, beside those of IPv4.
+fn v6(net: &Netns) -> Result<[IpAddr; 2], String> {
+    let addrs = [1, 2].map(|n| IpAddr::from(Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, n)));
+    for (node, addr) in addrs.into_iter().enumerate() {
+        on(net, node, || {
+            let interface = net.interface(node);
+            // Nobody else can have the addresses: no seconds of looking for others before the first packet.
+            for name in ["accept_dad", "disable_ipv6"] {
+                let setting = format!("/proc/sys/net/ipv6/conf/{interface}/{name}");
+                std::fs::write(&setting, "0").map_err(|e| format!("{setting}: {e}"))?;
+            }
+            let mut netlink = Netlink::open().map_err(|e| e.to_string())?;
+            let index = netlink.index(interface).map_err(|e| e.to_string())?;
+            netlink.add_address(index, addr, 64).map_err(|e| format!("adding {addr}: {e}"))
+        })?;
+    }
+    Ok(addrs)
+}
+
 /// Both hosts are client and server of each other, with each length several times.
-fn lengths_cross(net: &Netns, percent: u32) -> Result<(), String> {
+fn lengths_cross(net: &Netns, percent: u32, addrs: &[IpAddr; 2]) -> Result<(), String> {
     if percent > 0 {
         drop_frames(percent)?;
     }
@@ -125,7 +151,7 @@ fn lengths_cross(net: &Netns, percent: u32) -> Result<(), String> {
         let threads = [0, 1].map(|node| {
             scope.spawn(move || {
                 sys::enter(net.namespace(node)).map_err(|e| format!("entering node {node}: {e}"))?;
-                both_ways(net, node, percent, finished)
+                both_ways(addrs[1 - node], node, percent, finished)
             })
         });
         threads.map(|thread| thread.join().unwrap_or_else(|_| Err("a host panicked".to_owned())))
@@ -148,14 +174,13 @@ const ROUNDS: usize = 4;
 
 /// Calls the other host with each length and answers its calls; returns how often each call ran here.
 fn both_ways(
-    net: &Netns,
+    peer: IpAddr,
     node: usize,
     percent: u32,
     finished: &[AtomicBool; 2],
 ) -> Result<HashMap<(usize, u64), u32>, String> {
     let mut host = open()?;
     host.core().bind(PORT).map_err(|e| e.to_string())?;
-    let peer = net.address(1 - node);
     host.resolve(peer, Duration::from_secs(2)).map_err(|e| e.to_string())?;
     let port = host.core().client_port();
     let mut open_calls = HashMap::new();

@@ -107,7 +107,7 @@ impl Netns {
             let loopback = netlink.index("lo")?;
             netlink.set_up(loopback)?;
             let index = netlink.index(INTERFACE)?;
-            netlink.add_address(index, address, prefix)?;
+            netlink.add_address(index, address.into(), prefix)?;
             netlink.set_up(index)?;
             // For the record only: a kernel without ethtool's answers is as good.
             Ok(sys::offloads(INTERFACE).unwrap_or_default())
