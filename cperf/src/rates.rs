@@ -1,5 +1,7 @@
 //! How much load a machine can be asked to carry by default, and which workloads there are.
 
+use strsim::levenshtein as distance;
+
 use crate::error::Stop;
 
 /// Payload that one core is asked to carry: all requests and responses of all nodes, counted once. A third of the most
@@ -71,20 +73,6 @@ pub fn cores() -> usize {
     std::thread::available_parallelism().map_or(1, usize::from)
 }
 
-/// Edits (insert, delete, replace a character) between two words.
-fn distance(a: &str, b: &str) -> usize {
-    let b: Vec<char> = b.chars().collect();
-    let mut row: Vec<usize> = (0..=b.len()).collect();
-    for (i, from) in a.chars().enumerate() {
-        let mut diagonal = std::mem::replace(&mut row[0], i + 1);
-        for (j, to) in b.iter().enumerate() {
-            let edit = (diagonal + usize::from(from != *to)).min(row[j] + 1).min(row[j + 1] + 1);
-            diagonal = std::mem::replace(&mut row[j + 1], edit);
-        }
-    }
-    row[b.len()]
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -96,6 +84,15 @@ mod tests {
         assert_eq!(Workload::parse("1").unwrap().mean_bytes, 12.0, "shorter ones are raised to the header");
         for bad in ["0", "1000001", "99999999999999999999", "", "w6", "12x", "-5"] {
             assert_eq!(Workload::parse(bad).unwrap_err().code(), 2, "{bad}");
+        }
+    }
+
+    #[test]
+    fn means_are_those_of_the_lengths_that_nodes_draw() {
+        use cp_node::workload::{Distribution, Reduction};
+        for (name, mean) in NAMED {
+            let drawn = Distribution::new(name.parse().unwrap(), Reduction::default()).mean();
+            assert!((drawn - mean).abs() < 0.06, "{name}: {drawn}, not {mean}");
         }
     }
 

@@ -12,6 +12,7 @@ pub mod sync;
 use std::path::PathBuf;
 
 use serde::Serialize;
+use strsim::osa_distance as edits;
 
 use crate::clock::Clock;
 use crate::event::Kind;
@@ -92,25 +93,6 @@ pub fn nearest(name: &str) -> Option<&'static str> {
     let distance = |analysis: &&Analysis| edits(&name, analysis.name);
     let best = ALL.iter().min_by_key(distance)?;
     (edits(&name, best.name) <= best.name.len().div_ceil(3)).then_some(best.name)
-}
-
-/// Letters to insert, delete, replace or swap to make `a` into `b`.
-fn edits(a: &str, b: &str) -> usize {
-    let (a, b): (Vec<char>, Vec<char>) = (a.chars().collect(), b.chars().collect());
-    let mut rows: Vec<Vec<usize>> = vec![(0..=b.len()).collect()];
-    for i in 0..a.len() {
-        let mut row = vec![i + 1];
-        for j in 0..b.len() {
-            let replace = rows[i][j] + usize::from(a[i] != b[j]);
-            let mut best = replace.min(rows[i][j + 1] + 1).min(row[j] + 1);
-            if i > 0 && j > 0 && a[i] == b[j - 1] && a[i - 1] == b[j] {
-                best = best.min(rows[i - 1][j - 1] + 1);
-            }
-            row.push(best);
-        }
-        rows.push(row);
-    }
-    rows[a.len()][b.len()]
 }
 
 #[cfg(test)]
