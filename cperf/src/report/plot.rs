@@ -6,6 +6,7 @@ mod slowdown;
 use std::path::Path;
 use std::sync::Once;
 
+use plotters::coord::CoordTranslate;
 use plotters::prelude::*;
 use plotters::style::FontStyle;
 
@@ -90,6 +91,32 @@ fn use_own_font() {
             }
         }
     });
+}
+
+/// Draws the legend of a chart's series at `position`, `scale` times as large as usual.
+fn legend<'a, DB: DrawingBackend + 'a, CT: CoordTranslate>(
+    chart: &mut ChartContext<'a, DB, CT>,
+    position: SeriesLabelPosition,
+    scale: u32,
+) -> anyhow::Result<()>
+where
+    DB::ErrorType: 'static,
+{
+    chart
+        .configure_series_labels()
+        .position(position)
+        .margin(10 * scale)
+        .legend_area_size(24 * scale)
+        .label_font((FONT, 15 * scale))
+        .background_style(WHITE.mix(0.9))
+        .border_style(RGBColor(0xbb, 0xbb, 0xbb))
+        .draw()?;
+    Ok(())
+}
+
+/// The line of a series in the legend.
+fn key((x, y): (i32, i32), colour: RGBColor, scale: u32) -> PathElement<(i32, i32)> {
+    PathElement::new([(x, y), (x + 18 * scale.cast_signed(), y)], colour.stroke_width(3 * scale))
 }
 
 /// Dark and light shade of a protocol's colour.

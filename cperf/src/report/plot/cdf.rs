@@ -6,7 +6,7 @@ use plotters::prelude::*;
 use plotters::style::text_anchor::{HPos, Pos, VPos};
 
 use super::super::cdf::{Point, complementary};
-use super::{FONT, ShortCurve, decade_above, decade_label, label, shades};
+use super::{FONT, ShortCurve, decade_above, decade_label, key, label, legend, shades};
 
 /// Draws one chart, everything `scale` times as large as usual.
 pub(super) fn draw<DB: DrawingBackend>(
@@ -18,7 +18,6 @@ pub(super) fn draw<DB: DrawingBackend>(
 where
     DB::ErrorType: 'static,
 {
-    let step = scale.cast_signed();
     root.fill(&WHITE)?;
     let points: Vec<_> = curves.iter().map(|curve| (curve.protocol, complementary(curve.short.times_ns()))).collect();
     let (left, right, bottom) = ranges(&points);
@@ -53,18 +52,9 @@ where
         chart
             .draw_series(LineSeries::new(steps(&points), dark.stroke_width(2 * scale)))?
             .label(label(protocol))
-            .legend(move |(x, y)| PathElement::new([(x, y), (x + 18 * step, y)], dark.stroke_width(3 * scale)));
+            .legend(move |at| key(at, dark, scale));
     }
-    chart
-        .configure_series_labels()
-        .position(SeriesLabelPosition::LowerLeft)
-        .margin(10 * scale)
-        .legend_area_size(24 * scale)
-        .label_font((FONT, 15 * scale))
-        .background_style(WHITE.mix(0.9))
-        .border_style(RGBColor(0xbb, 0xbb, 0xbb))
-        .draw()?;
-    Ok(())
+    legend(&mut chart, SeriesLabelPosition::LowerLeft, scale)
 }
 
 /// Whole decades around all points: left, right (µs) and lowest fraction.

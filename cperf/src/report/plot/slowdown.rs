@@ -9,7 +9,7 @@ use plotters::style::text_anchor::{HPos, Pos, VPos};
 
 use super::super::digest::cuts;
 use super::super::slowdown::of_group;
-use super::{Curve, FONT, decade_above, decade_label, label, length_label, shades};
+use super::{Curve, FONT, decade_above, decade_label, key, label, legend, length_label, shades};
 
 /// Points of a curve: share of the messages, slowdown.
 type Line = Vec<(f64, f64)>;
@@ -30,7 +30,6 @@ pub(super) fn draw<DB: DrawingBackend>(
 where
     DB::ErrorType: 'static,
 {
-    let step = scale.cast_signed();
     root.fill(&WHITE)?;
     let ends = step_ends(curves);
     let steps: Vec<_> = curves.iter().map(|curve| (curve.protocol, steps(curve, &ends))).collect();
@@ -64,18 +63,10 @@ where
             chart
                 .draw_series(LineSeries::new(points, colour.stroke_width(2 * scale)))?
                 .label(format!("{} {name}", label(protocol)))
-                .legend(move |(x, y)| PathElement::new([(x, y), (x + 18 * step, y)], colour.stroke_width(3 * scale)));
+                .legend(move |at| key(at, colour, scale));
         }
     }
-    chart
-        .configure_series_labels()
-        .position(SeriesLabelPosition::UpperRight)
-        .margin(10 * scale)
-        .legend_area_size(24 * scale)
-        .label_font((FONT, 15 * scale))
-        .background_style(WHITE.mix(0.9))
-        .border_style(RGBColor(0xbb, 0xbb, 0xbb))
-        .draw()?;
+    legend(&mut chart, SeriesLabelPosition::UpperRight, scale)?;
     above(root, scale, chart.plotting_area().get_pixel_range(), title, definition)
 }
 
