@@ -107,6 +107,16 @@ struct List {
 
 impl List {
     const EMPTY: Self = Self { first: END, last: END, count: 0 };
+
+    /// Appends the entry at `place`; returns what was the last before, or [`END`].
+    fn push(&mut self, place: u32) -> u32 {
+        let last = std::mem::replace(&mut self.last, place);
+        if self.count == 0 {
+            self.first = place;
+        }
+        self.count += 1;
+        last
+    }
 }
 
 impl Packet {
@@ -273,12 +283,7 @@ impl Flow {
     fn send(&mut self, message: u32, offset: u32, node: u16, core: u16) -> &mut Sent {
         let place = self.sent.len() as u32;
         let packet = self.packet(message, offset);
-        let last = packet.sent.last;
-        packet.sent = List {
-            first: if packet.sent.count == 0 { place } else { packet.sent.first },
-            last: place,
-            count: packet.sent.count + 1,
-        };
+        let last = packet.sent.push(place);
         for cursor in [&mut packet.next_nic, &mut packet.next_free] {
             if *cursor == END {
                 *cursor = place;
@@ -338,12 +343,7 @@ impl Flow {
     fn receive(&mut self, message: u32, offset: u32, node: u16) -> u32 {
         let place = self.received.len() as u32;
         let packet = self.packet(message, offset);
-        let last = packet.received.last;
-        packet.received = List {
-            first: if packet.received.count == 0 { place } else { packet.received.first },
-            last: place,
-            count: packet.received.count + 1,
-        };
+        let last = packet.received.push(place);
         if packet.next_softirq == END {
             packet.next_softirq = place;
         }
