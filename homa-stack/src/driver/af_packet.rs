@@ -12,7 +12,7 @@ use super::clock::Clock;
 use super::frame::{self, Addrs, ETHERTYPE_IPV4, ETHERTYPE_IPV6, HOMA_AT};
 use super::neighbours::Neighbours;
 use super::sys::{self, Interface, Mac, RxRing};
-use super::{OpenError, capability};
+use super::{OpenError, capability, packet_socket};
 use crate::device::{Device, Rx};
 use crate::metrics::{DropReason, Metrics};
 use crate::proto::Transmit;
@@ -49,17 +49,8 @@ impl PacketDevice {
     pub(super) fn open(interface: &Interface, addrs: Addrs, mtu: usize, frames: usize) -> Result<Self, OpenError> {
         let mac = interface.mac.ok_or_else(|| OpenError::NotEthernet(interface.name.clone()))?;
         let system = |what: &'static str| move |source: io::Error| OpenError::System { what, source };
-        let raw = capability("an AF_PACKET socket", "CAP_NET_RAW");
-        // Protocol 0: nothing is received before the ring and the filter are in place.
-        let fd = sys::socket(libc::AF_PACKET, libc::SOCK_RAW, 0).map_err(raw)?;
-        let ring = RxRing::new(&fd, frames, frame::ETHERNET_LEN + mtu).map_err(system("a receive ring"))?;
+        let (fd, ring) = packet_socket(frames, frame::ETHERNET_LEN + mtu)?;
         sys::attach_filter(&fd, &homa_filter(&addrs)).map_err(system("a packet filter"))?;
-        for (option, what) in [
-            (libc::PACKET_IGNORE_OUTGOING, "PACKET_IGNORE_OUTGOING"),
-            (libc::PACKET_QDISC_BYPASS, "PACKET_QDISC_BYPASS"),
-        ] {
-            sys::set_option(&fd, libc::SOL_PACKET, option, &1_i32).map_err(system(what))?;
-        }
         let holders = [
             addrs.v4.map(|_| hold_protocol(libc::AF_INET)).transpose()?,
             addrs.v6.map(|_| hold_protocol(libc::AF_INET6)).transpose()?,

@@ -10,11 +10,14 @@ mod ping;
 mod sys;
 
 use std::io;
+use std::os::fd::OwnedFd;
 
 pub use clock::counter;
 pub use host::{Host, HostConfig, Waker};
 pub use neighbours::ResolveError;
 pub use ping::RawPing;
+
+use sys::RxRing;
 
 /// Why a [`Host`] can't be opened.
 #[derive(Debug, thiserror::Error)]
@@ -62,6 +65,21 @@ pub enum OpenError {
         /// What the system said.
         source: io::Error,
     },
+}
+
+/// A packet socket with a receive ring of `frames` frames of `len` bytes, which neither sees what this host sends nor
+/// queues it. It receives nothing before it is bound, so that a filter can be set first.
+fn packet_socket(frames: usize, len: usize) -> Result<(OwnedFd, RxRing), OpenError> {
+    let system = |what: &'static str| move |source: io::Error| OpenError::System { what, source };
+    let raw = capability("an AF_PACKET socket", "CAP_NET_RAW");
+    let fd = sys::socket(libc::AF_PACKET, libc::SOCK_RAW, 0).map_err(raw)?;
+    let ring = RxRing::new(&fd, frames, len).map_err(system("a receive ring"))?;
+    for (option, what) in
+        [(libc::PACKET_IGNORE_OUTGOING, "PACKET_IGNORE_OUTGOING"), (libc::PACKET_QDISC_BYPASS, "PACKET_QDISC_BYPASS")]
+    {
+        sys::set_option(&fd, libc::SOL_PACKET, option, &1_i32).map_err(system(what))?;
+    }
+    Ok((fd, ring))
 }
 
 /// Makes the error for `what`, which fails without `name`.

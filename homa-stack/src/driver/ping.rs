@@ -9,7 +9,7 @@ use super::frame::{ETHERNET_LEN, write_ethernet};
 use super::host::choose;
 use super::neighbours::Neighbours;
 use super::sys::{self, Mac, RxRing};
-use super::{OpenError, ResolveError, capability};
+use super::{OpenError, ResolveError, packet_socket};
 use crate::units::Instant;
 
 /// An EtherType for local experiments (IEEE 802, 88B5).
@@ -36,12 +36,7 @@ impl RawPing {
         let (interface, _) = choose(interface)?;
         let system = |what: &'static str| move |source: io::Error| OpenError::System { what, source };
         let mac = interface.mac.ok_or_else(|| OpenError::NotEthernet(interface.name.clone()))?;
-        let raw = capability("an AF_PACKET socket", "CAP_NET_RAW");
-        let fd = sys::socket(libc::AF_PACKET, libc::SOCK_RAW, 0).map_err(raw)?;
-        let ring = RxRing::new(&fd, 256, PACKET_LEN).map_err(system("a receive ring"))?;
-        for option in [libc::PACKET_IGNORE_OUTGOING, libc::PACKET_QDISC_BYPASS] {
-            sys::set_option(&fd, libc::SOL_PACKET, option, &1_i32).map_err(system("a packet socket's options"))?;
-        }
+        let (fd, ring) = packet_socket(256, PACKET_LEN)?;
         sys::bind_packet(&fd, interface.index, ETHERTYPE_LOCAL).map_err(system("binding to the interface"))?;
         let neighbours = Neighbours::new(interface.index, &interface.name).map_err(system("a netlink socket"))?;
         Ok(Self { fd, ring, neighbours, mac, frame: vec![0; PACKET_LEN] })
