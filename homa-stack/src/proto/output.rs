@@ -182,6 +182,11 @@ impl Endpoint {
             self.metrics.needy_grants += u64::from(decision.was_needy);
             self.apply_grant(decision);
         }
+        self.arm_fifo(now);
+    }
+
+    /// Sees to it that grants by age come while messages need grants, and only then.
+    pub(super) fn arm_fifo(&mut self, now: Instant) {
         if self.grants.is_empty() {
             self.next_fifo = None;
         } else if self.next_fifo.is_none() {

@@ -124,9 +124,7 @@ impl Endpoint {
                 rx.unasked += offset - granted;
             }
         }
-        if !self.grants.is_empty() {
-            self.next_fifo = self.config.fifo_interval().map(|span| now + span);
-        }
+        self.arm_fifo(now);
     }
 }
 
