@@ -182,7 +182,7 @@ fn both_ways(
     let mut host = open()?;
     host.core().bind(PORT).map_err(|e| e.to_string())?;
     host.resolve(peer, Duration::from_secs(2)).map_err(|e| e.to_string())?;
-    let port = host.core().client_port();
+    let port = host.core().client_port().map_err(|e| e.to_string())?;
     let mut open_calls = HashMap::new();
     for call in 0..(LENGTHS.len() * ROUNDS) as u64 {
         let len = LENGTHS[call as usize % LENGTHS.len()];
@@ -219,6 +219,7 @@ fn both_ways(
                 Event::Failed { cookie, peer, error, .. } => {
                     return Err(format!("node {node}: call {cookie} to {peer}: {error}"));
                 }
+                Event::Room(limit) => return Err(format!("node {node}: room for {limit:?}, but no call was refused")),
             }
         }
         if open_calls.is_empty() {
@@ -261,7 +262,7 @@ fn unreachables(net: &Netns, with_stack: bool) -> Result<u64, String> {
         on(net, 0, || {
             let mut client = open()?;
             client.resolve(net.address(1), Duration::from_secs(2)).map_err(|e| e.to_string())?;
-            let port = client.core().client_port();
+            let port = client.core().client_port().map_err(|e| e.to_string())?;
             for _ in 0..20 {
                 // Nobody serves the port: the stack must stay silent as well.
                 let (now, to) = (client.now(), SocketAddr::new(net.address(1), PORT));

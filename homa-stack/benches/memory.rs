@@ -38,11 +38,11 @@ const RPCS: usize = 1_000_000;
 fn main() {
     let before = IN_USE.load(Ordering::Relaxed);
     let now = Instant::from_nanos(1);
-    let mut client = Endpoint::new(Config::default());
+    let mut client = Endpoint::new(Config { tx_budget: usize::MAX, tx_peer_share: 1000, ..Config::default() });
     let empty = IN_USE.load(Ordering::Relaxed) - before;
     let mut server = Endpoint::new(Config { max_server_rpcs: RPCS, ..Config::default() });
     server.bind(99).expect("a free port");
-    let port = client.client_port();
+    let port = client.client_port().expect("a free port");
     let to = SocketAddr::new(Ipv4Addr::new(10, 0, 0, 2).into(), 99);
     let from = IpAddr::from(Ipv4Addr::new(10, 0, 0, 1));
     let mut tokens = Vec::with_capacity(RPCS);

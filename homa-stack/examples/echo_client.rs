@@ -16,7 +16,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
 
     let mut host = Host::open(HostConfig::default())?;
     host.resolve(server, Duration::from_secs(1))?;
-    let port = host.core().client_port();
+    let port = host.core().client_port()?;
     let message = vec![7; length];
     let mut rtts = Vec::with_capacity(count);
     while rtts.len() < count {
@@ -31,7 +31,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
                     break;
                 }
                 Some(Event::Failed { peer, error, .. }) => return Err(format!("{peer}: {error}").into()),
-                Some(Event::Request { .. }) => unreachable!("no server port is bound"),
+                Some(Event::Request { .. } | Event::Room(_)) => unreachable!("no port is bound, no call refused"),
                 None => host.wait(None)?,
             }
         }

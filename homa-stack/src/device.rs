@@ -130,7 +130,7 @@ mod tests {
     /// A client whose server is silent, after six turns a tick apart with `waiting` packets before each.
     fn after_six_ticks(waiting: usize) -> (Backlog, Endpoint) {
         let (mut core, mut dev) = (Endpoint::new(Config::default()), Backlog::default());
-        let port = core.client_port();
+        let port = core.client_port().unwrap();
         let server = SocketAddr::from((Ipv4Addr::new(10, 0, 0, 2), 99));
         core.call(Instant::default(), port, server, Payload::from(vec![1; 100]), 0).unwrap();
         for tick in 0..=6 {
@@ -161,7 +161,7 @@ mod tests {
     #[test]
     fn a_burst_ends_so_that_received_packets_are_looked_at() {
         let (mut core, mut dev) = (Endpoint::new(Config::default()), Backlog::default());
-        let port = core.client_port();
+        let port = core.client_port().unwrap();
         let server = SocketAddr::from((Ipv4Addr::new(10, 0, 0, 2), 99));
         core.call(Instant::default(), port, server, Payload::from(vec![1; 40_000]), 0).unwrap();
         assert!(turn(&mut core, &mut dev, Instant::default()));

@@ -33,5 +33,5 @@ pub mod trace;
 pub mod units;
 pub mod wire;
 
-pub use proto::{Config, Endpoint, Event, Message, Payload, RpcError, SendError, ServerRpc, Transmit};
+pub use proto::{Config, Endpoint, Event, Limit, Message, Payload, RpcError, SendError, ServerRpc, Transmit};
 pub use units::{Instant, Nanos, Priority, RpcId};

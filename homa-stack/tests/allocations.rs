@@ -66,7 +66,7 @@ impl Pair {
         let config = Config { tombstone_time: Nanos::from_millis(5), ..Config::default() };
         let (mut client, mut server) = (Endpoint::new(config.clone()), Endpoint::new(config));
         server.bind(PORT).unwrap();
-        let port = client.client_port();
+        let port = client.client_port().unwrap();
         let body = Bytes::from(vec![7; 1_000_000]);
         let now = Instant::from_nanos(1);
         Self { client, server, port, now, body, lose: 0, packets: 0, answered: 0 }

@@ -265,7 +265,7 @@ fn a_restarted_client_with_other_ids_is_served_afresh() {
     let mut reborn = homa_stack::Endpoint::new(Config { first_id: 1 << 41, ..config(1500) });
     reborn.bind(net::PORT).unwrap();
     net.hosts[0] = reborn;
-    net.hosts[0].client_port();
+    net.hosts[0].client_port().unwrap();
     let id = net.call(0, 1, 100);
     net.run_for(Nanos::from_secs(1));
     assert!(net.done.contains_key(&id));

@@ -40,7 +40,7 @@ impl Client {
     pub(super) fn open(interface: Option<&str>, to: SocketAddr) -> Result<Self> {
         let mut host = open(interface)?;
         host.resolve(to.ip(), RESOLVE_LIMIT).with_context(|| unreachable_peer(to.ip()))?;
-        let port = host.core().client_port();
+        let port = host.core().client_port().context("no port to call from")?;
         Ok(Self { host, port, to })
     }
 }
@@ -71,7 +71,7 @@ impl RoundTrip for Client {
                         return Ok(true);
                     }
                     // The outcome of an earlier call, or a request to nobody.
-                    Event::Failed { .. } => {}
+                    Event::Failed { .. } | Event::Room(_) => {}
                     Event::Request { rpc, msg, .. } => {
                         host.core().release(msg);
                         host.core().discard(rpc);

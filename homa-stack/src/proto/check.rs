@@ -74,13 +74,14 @@ impl Endpoint {
         let listed = self.resending.len();
         hold!(listed == again, "{listed} entries of messages to send again, of {again} messages");
         hold!(self.rpcs.is_empty() || self.next_tick.is_some(), "no tick is due although there are RPCs");
+        self.check_room()?;
         self.grants.check(&self.config)?;
         self.tombstones.check()?;
         self.peers.check()?;
         let receiving = self.rpcs.iter().filter_map(|(_, rpc)| rpc.rx.as_ref()?.lease.as_ref());
         let news = self.events.iter().filter_map(|event| match event {
             Event::Request { msg, .. } | Event::Response { msg, .. } => Some(&msg.lease),
-            Event::Failed { .. } => None,
+            Event::Failed { .. } | Event::Room(_) => None,
         });
         self.pool.check(receiving.chain(news).chain(held.map(|msg| &msg.lease)))
     }

@@ -51,6 +51,13 @@ pub struct Config {
     pub tombstone_chunks: usize,
     /// Most server RPCs at once.
     pub max_server_rpcs: usize,
+    /// Most bytes of requests on their way at once: further calls are refused. The same of responses: no further
+    /// requests are taken.
+    pub tx_budget: usize,
+    /// Share of `tx_budget` that the messages to one peer may hold, in 1/1000.
+    pub tx_peer_share: u32,
+    /// Most calls of a port at once.
+    pub max_outstanding: usize,
     /// Bytes of a packet for the network: IP header, Homa header and data.
     pub mtu: usize,
     /// Process id shown in time traces.
@@ -88,6 +95,9 @@ impl Default for Config {
             tombstone_time: Nanos::from_secs(5),
             tombstone_chunks: 4096,
             max_server_rpcs: 100_000,
+            tx_budget: 100_000_000,
+            tx_peer_share: 500,
+            max_outstanding: usize::MAX,
             mtu: 1500,
             pid: 0,
             first_id: 2,
@@ -98,6 +108,11 @@ impl Default for Config {
 }
 
 impl Config {
+    /// Most bytes that the messages to one peer may hold.
+    pub(crate) fn tx_peer_limit(&self) -> usize {
+        (self.tx_budget as u128 * u128::from(self.tx_peer_share.min(1000)) / 1000) as usize
+    }
+
     /// The level of control packets: the highest in use.
     pub(crate) fn control_priority(&self) -> u8 {
         self.num_priorities.clamp(1, 8) - 1

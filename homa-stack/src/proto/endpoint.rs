@@ -6,7 +6,7 @@ use std::hash::BuildHasherDefault;
 use std::net::{IpAddr, SocketAddr};
 
 use priority_queue::PriorityQueue;
-use rustc_hash::{FxHashMap, FxHashSet, FxHasher};
+use rustc_hash::{FxHashMap, FxHasher};
 use slab::Slab;
 
 use super::config::Config;
@@ -16,7 +16,9 @@ use super::output::Control;
 use super::payload::Payload;
 use super::peers::{PeerKey, Peers};
 use super::pool::{Lease, Pool};
+use super::ports::Ports;
 use super::ranges::SpareRanges;
+use super::room::Room;
 use super::rpc::{Rpc, State};
 use super::rx_message::RxMessage;
 use super::timers::Due;
@@ -26,9 +28,6 @@ use crate::metrics::Metrics;
 use crate::trace::{self, Recorder, Via};
 use crate::units::{Instant, RpcId};
 use crate::wire::{AckRecord, DATA_HEADER_LEN, MAX_MESSAGE_LEN, ends};
-
-/// First port that is assigned automatically.
-const FIRST_CLIENT_PORT: u16 = 32_768;
 
 /// Order of messages that can send: fewest bytes left first, the older at a tie.
 type Srpt = Reverse<(usize, u64)>;
@@ -48,7 +47,7 @@ type Srpt = Reverse<(usize, u64)>;
 /// let (mut client, mut server) = (Endpoint::new(Config::default()), Endpoint::new(Config::default()));
 /// let now = Instant::from_nanos(0);
 /// server.bind(99).unwrap();
-/// let port = client.client_port();
+/// let port = client.client_port().unwrap();
 /// let id = client.call(now, port, SocketAddr::new(server_addr, 99), Payload::from(b"ping".to_vec()), 7).unwrap();
 ///
 /// // The network: a packet from each to the other until there are none.
@@ -92,9 +91,9 @@ pub struct Endpoint {
     pub(super) resending: VecDeque<RpcKey>,
     pub(super) control: VecDeque<Control>,
     pub(super) events: VecDeque<Event>,
-    server_ports: FxHashSet<u16>,
-    client_ports: FxHashSet<u16>,
-    next_client_port: u16,
+    pub(super) ports: Ports,
+    /// Bytes of outgoing messages, and who waits for there to be fewer.
+    pub(super) room: Room,
     next_id: u64,
     next_serial: u64,
     /// Events handed out since the queue was last empty: how the next one was come by.
@@ -131,9 +130,8 @@ impl Endpoint {
             resending: VecDeque::new(),
             control: VecDeque::new(),
             events: VecDeque::new(),
-            server_ports: FxHashSet::default(),
-            client_ports: FxHashSet::default(),
-            next_client_port: FIRST_CLIENT_PORT,
+            ports: Ports::default(),
+            room: Room::default(),
             next_id: (config.first_id & !1).max(2),
             next_serial: 0,
             drained: 0,
@@ -165,16 +163,14 @@ impl Endpoint {
     ///
     /// If it is not in 1 to 32767 or bound already.
     pub fn bind(&mut self, port: u16) -> Result<(), SendError> {
-        if port == 0 || port >= FIRST_CLIENT_PORT {
-            return Err(SendError::BadPort(port));
-        }
-        if self.server_ports.insert(port) { Ok(()) } else { Err(SendError::PortInUse(port)) }
+        self.ports.bind(port)
     }
 
-    /// Gives up a port: its RPCs end without a word to their peers, and no events about them follow.
+    /// Gives up a port: its RPCs end without a word to their peers, and no events about them follow but those that
+    /// wait to be taken already.
     pub fn unbind(&mut self, port: u16) {
-        self.server_ports.remove(&port);
-        self.client_ports.remove(&port);
+        self.ports.close(port);
+        self.forget_refused(port);
         let keys: Vec<_> = self.rpcs.iter().filter(|(_, rpc)| rpc.port == port).map(|(key, _)| key).collect();
         for key in keys {
             self.end(key);
@@ -183,18 +179,11 @@ impl Endpoint {
 
     /// A new port to call from.
     ///
-    /// # Panics
+    /// # Errors
     ///
     /// If all 32768 such ports are in use.
-    pub fn client_port(&mut self) -> u16 {
-        assert!(self.client_ports.len() < usize::from(FIRST_CLIENT_PORT), "all client ports are in use");
-        loop {
-            let port = self.next_client_port;
-            self.next_client_port = port.checked_add(1).unwrap_or(FIRST_CLIENT_PORT);
-            if self.client_ports.insert(port) {
-                return port;
-            }
-        }
+    pub fn client_port(&mut self) -> Result<u16, SendError> {
+        self.ports.assign()
     }
 
     /// Sends a request from our port `from` to `to`. A [`Event::Response`] or [`Event::Failed`] with the same id and
@@ -202,7 +191,8 @@ impl Endpoint {
     ///
     /// # Errors
     ///
-    /// If the message is empty or longer than 1,000,000 bytes, or `from` is no port of ours.
+    /// If the message is empty or longer than 1,000,000 bytes, or `from` is no port of ours. If too much is under way
+    /// ([`SendError::WouldBlock`]): [`Event::Room`] follows when the call may be tried again.
     pub fn call(
         &mut self,
         now: Instant,
@@ -212,10 +202,11 @@ impl Endpoint {
         cookie: u64,
     ) -> Result<RpcId, SendError> {
         check_length(&payload)?;
-        if !self.client_ports.contains(&from) && !self.server_ports.contains(&from) {
+        if self.ports.calls(from).is_none() {
             return Err(SendError::NotBound(from));
         }
         let peer = self.intern(to.ip());
+        self.admit(from, peer, payload.len())?;
         let id = RpcId::local(self.next_id);
         self.next_id = self.next_id.wrapping_add(2).max(2);
         let (len, tag) = (payload.len(), self.peers[peer].tag);
@@ -233,6 +224,7 @@ impl Endpoint {
         self.rpcs[key].cookie = cookie;
         self.rpcs[key].tx = Some(tx);
         self.clients.insert(id.get(), key);
+        self.ports.begin(from);
         self.schedule(key);
         self.trace.record_also(trace::Event::SendmsgDone { id: id.low() });
         Ok(id)
@@ -293,7 +285,7 @@ impl Endpoint {
                 self.acknowledge(*id, *peer);
                 (*id, *port, msg.len)
             }
-            Event::Failed { .. } => return Some(event),
+            Event::Failed { .. } | Event::Room(_) => return Some(event),
         };
         let via = if self.drained == 0 { Via::Handoff } else { Via::ReadyRpcs };
         let blocked = self.slept && via == Via::Handoff;
@@ -359,7 +351,7 @@ impl Endpoint {
     // ---- shared by input, output and timers ----
 
     pub(super) fn is_server_port(&self, port: u16) -> bool {
-        self.server_ports.contains(&port)
+        self.ports.serves(port)
     }
 
     pub(super) fn intern(&mut self, addr: IpAddr) -> PeerKey {
@@ -402,6 +394,7 @@ impl Endpoint {
         let rpc = self.rpcs.remove(key);
         if rpc.is_client() {
             self.clients.remove(&rpc.id.get());
+            self.ports.end(rpc.port);
         } else {
             self.servers.remove(&(rpc.peer, rpc.id.get()));
             // The RPC may have lived long: late copies of its packets are to be feared from now on.
@@ -412,6 +405,7 @@ impl Endpoint {
             if tx.has_resend() {
                 self.resending.retain(|listed| *listed != key);
             }
+            self.give_room(rpc.peer, rpc.id.is_client(), tx.len);
             self.spare.put(tx.into_ranges());
         }
         if let Some(rx) = rpc.rx
@@ -420,6 +414,7 @@ impl Endpoint {
             self.pool.free(&lease);
         }
         self.trace.record(trace::Event::RpcEnd { id: rpc.id.low(), port: rpc.port });
+        self.tell_of_room();
     }
 
     /// Ends a call and tells the application why.
@@ -506,6 +501,7 @@ impl Endpoint {
         let segment = self.config.mtu.saturating_sub(ip_header + DATA_HEADER_LEN).max(1);
         let tx = TxMessage::new(payload, self.config.unsched_bytes, segment, self.spare.take());
         self.metrics.sent_msg_bytes += tx.len as u64;
+        self.take_room(peer, id.is_client(), tx.len);
         let (id, length) = (id.low(), tx.len as u32);
         self.trace.record_also(trace::Event::CopyInStart { id, length, unscheduled: tx.unscheduled as u32 });
         self.trace.record_also(trace::Event::CopyInDone { id, length });

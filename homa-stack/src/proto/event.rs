@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 
 use super::pool::Lease;
+use super::room::Limit;
 use crate::units::RpcId;
 
 /// A received message. It holds pages of the receive pool until it is given back with
@@ -81,6 +82,8 @@ pub enum Event {
         /// Why.
         error: RpcError,
     },
+    /// There is room again for calls that were refused with [`SendError::WouldBlock`] for this limit.
+    Room(Limit),
 }
 
 /// Why a call failed.
@@ -123,6 +126,12 @@ pub enum SendError {
     /// The port is taken.
     #[error("port {0} is bound already")]
     PortInUse(u16),
+    /// No client port is left.
+    #[error("all 32768 client ports are in use: give some up with `unbind`")]
+    NoFreePort,
+    /// Too much is under way; [`Event::Room`] says when to try again.
+    #[error("{0}: try again after `Event::Room`")]
+    WouldBlock(Limit),
     /// Not a server port.
     #[error("port {0} is no server port: expected 1 to 32767")]
     BadPort(u16),

@@ -150,7 +150,7 @@ impl Endpoint {
         if !self.is_server_port(ends.dport) {
             return Err(DropReason::UnknownPort);
         }
-        if self.servers.len() >= self.config.max_server_rpcs {
+        if self.servers.len() >= self.config.max_server_rpcs || !self.has_room_for_responses(self.peers.find(from)) {
             return Err(DropReason::TooManyRpcs);
         }
         self.check_length(data)?;

@@ -17,7 +17,9 @@ mod payload;
 mod peers;
 mod planted;
 mod pool;
+mod ports;
 mod ranges;
+mod room;
 mod rpc;
 mod rx_message;
 mod timers;
@@ -36,3 +38,4 @@ pub use payload::{MAX_HEAD, Payload};
 #[doc(hidden)]
 pub use planted::Planted;
 pub use pool::PAGE_LEN;
+pub use room::Limit;

@@ -6,6 +6,7 @@ use rustc_hash::FxHashMap;
 
 #[cfg(feature = "check")]
 use super::check::hold;
+use super::room::Held;
 use crate::units::{Instant, Priority};
 use crate::wire::{Ack, AckRecord, Cutoffs, MAX_ACKS};
 
@@ -28,6 +29,8 @@ pub(crate) struct Peer {
     acks: Vec<AckRecord>,
     /// Tick of the latest packet from the peer.
     pub(crate) heard: u64,
+    /// Bytes of messages to the peer that are kept until it has them.
+    pub(crate) held: Held,
 }
 
 /// All peers ever met.
@@ -98,6 +101,7 @@ impl Peer {
             cutoffs_sent: None,
             acks: Vec::with_capacity(MAX_ACKS),
             heard: 0,
+            held: Held::default(),
         }
     }
 

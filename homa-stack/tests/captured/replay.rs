@@ -49,7 +49,7 @@ pub fn to_client(packets: &[Recorded], client: IpAddr) -> Replayed {
     let ends = from_client[0].packet().0;
     let first_id = ends.sender_id;
     let mut replayed = Replayed::new(Config { first_id, ..Config::default() }, server);
-    while replayed.endpoint.client_port() != ends.sport {
+    while replayed.endpoint.client_port().unwrap() != ends.sport {
         assert!(ends.sport >= FIRST_CLIENT_PORT);
     }
     for packet in packets {
@@ -126,6 +126,7 @@ impl Replayed {
                 (cookie, msg, None)
             }
             Event::Failed { id, error, .. } => panic!("call {} failed: {error}", id.get()),
+            Event::Room(limit) => panic!("room for {limit:?}, but no call was refused"),
         };
         let bytes = self.endpoint.pieces(&msg).collect::<Vec<_>>().concat();
         self.endpoint.release(msg);

@@ -6,7 +6,7 @@ use std::sync::OnceLock;
 use bytes::Bytes;
 use homa_stack::proto::MAX_HEAD;
 use homa_stack::wire::MAX_MESSAGE_LEN;
-use homa_stack::{Event, Message, Nanos, Payload, RpcId, ServerRpc};
+use homa_stack::{Event, Message, Nanos, Payload, RpcId, SendError, ServerRpc};
 
 use crate::net::{PORT, Rng, addr};
 use crate::world::{Outcome, STRANGER, STRANGERS, Sent, What, World, hold, say};
@@ -20,7 +20,15 @@ impl World {
         let (from, to, len, abort) = (plan.from, plan.to, plan.len, plan.abort);
         let host = &mut self.hosts[from];
         let server = SocketAddr::new(addr(to), PORT);
-        let id = host.core.call(self.now, host.port, server, content(call, false, len), call as u64).expect("a call");
+        let id = match host.core.call(self.now, host.port, server, content(call, false, len), call as u64) {
+            Err(SendError::WouldBlock(limit)) => {
+                host.refused.push(call);
+                self.tally.refused += 1;
+                say!(self, "{from}: call {call} of {len} bytes is refused: {limit}");
+                return;
+            }
+            called => called.expect("a call"),
+        };
         say!(self, "{from}: {id} is call {call} to {to}, {len} bytes");
         self.by_id.insert(id.get(), call);
         self.calls[call].id = Some(id);
@@ -86,6 +94,13 @@ impl World {
             Event::Failed { id, cookie, error, .. } => {
                 say!(self, "{host}: {id} failed: {error}");
                 self.outcome(host, id, cookie as usize, Outcome::Failed(error))?;
+            }
+            Event::Room(limit) => {
+                say!(self, "{host}: has room: {limit:?}");
+                let refused = std::mem::take(&mut self.hosts[host].refused);
+                for call in refused {
+                    self.after(Nanos::ZERO, What::Call(call));
+                }
             }
         }
         Ok(())

@@ -30,6 +30,7 @@ tally! {
     failed: "calls that failed",
     aborted: "calls given up",
     gone: "calls whose host began anew",
+    refused: "calls that had to wait for room",
     forged: "forged packets",
     foreign_requests: "requests of strangers",
     duplicates: "packets that brought nothing new",

@@ -38,6 +38,8 @@ pub struct Host {
     /// Nothing is done before this time.
     stalled: Instant,
     pub held: Vec<Option<Message>>,
+    /// Calls that wait for room.
+    pub refused: Vec<usize>,
 }
 
 pub struct Sent {
@@ -242,6 +244,9 @@ impl World {
         say!(self, "{host}: begins anew");
         let life = self.hosts[host].life + 1;
         self.tally.count(&self.hosts[host].core);
+        for call in std::mem::take(&mut self.hosts[host].refused) {
+            self.after(Nanos::ZERO, What::Call(call));
+        }
         self.hosts[host] =
             Host::new(Config { first_id: first_id(host, life), ..self.plan.configs[host].clone() }, life);
         for (sent, plan) in self.calls.iter_mut().zip(&self.plan.calls) {
@@ -320,8 +325,8 @@ impl Host {
     fn new(config: Config, life: usize) -> Self {
         let mut core = Endpoint::new(config);
         core.bind(PORT).expect("a free port");
-        let port = core.client_port();
-        Self { core, life, port, stalled: Instant::default(), held: Vec::new() }
+        let port = core.client_port().expect("a free port");
+        Self { core, life, port, stalled: Instant::default(), held: Vec::new(), refused: Vec::new() }
     }
 
     /// When the host wants to be told of time.

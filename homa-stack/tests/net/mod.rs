@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BinaryHeap};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use homa_stack::wire::{Kind, Packet};
-use homa_stack::{Config, Endpoint, Event, Instant, Nanos, Payload, RpcError, ServerRpc};
+use homa_stack::{Config, Endpoint, Event, Instant, Limit, Nanos, Payload, RpcError, SendError, ServerRpc};
 
 pub const PORT: u16 = 99;
 /// One way from host to host.
@@ -57,6 +57,8 @@ pub struct Net {
     /// Messages are kept, not released, while true.
     pub hold_messages: bool,
     held: Vec<(usize, homa_stack::Message)>,
+    /// Hosts that were told that there is room again, and for what.
+    pub room: Vec<(usize, Limit)>,
 }
 
 pub fn addr(host: usize) -> IpAddr {
@@ -81,7 +83,7 @@ impl Net {
         for host in &mut hosts {
             host.bind(PORT).unwrap();
         }
-        let ports = hosts.iter_mut().map(Endpoint::client_port).collect();
+        let ports = hosts.iter_mut().map(|host| host.client_port().unwrap()).collect();
         Self {
             alive: vec![true; hosts.len()],
             hosts,
@@ -102,16 +104,22 @@ impl Net {
             serial: 0,
             hold_messages: false,
             held: Vec::new(),
+            room: Vec::new(),
         }
     }
 
     /// Sends a request; returns its number.
     pub fn call(&mut self, from: usize, to: usize, len: usize) -> u64 {
+        self.try_call(from, to, len).unwrap()
+    }
+
+    /// Sends a request, if it is not refused; returns its number.
+    pub fn try_call(&mut self, from: usize, to: usize, len: usize) -> Result<u64, SendError> {
         self.next_request += 1;
         let payload = Payload::from(message(self.next_request, len));
         let to = SocketAddr::new(addr(to), PORT);
-        self.hosts[from].call(self.now, self.ports[from], to, payload, self.next_request).unwrap();
-        self.next_request
+        self.hosts[from].call(self.now, self.ports[from], to, payload, self.next_request)?;
+        Ok(self.next_request)
     }
 
     /// Runs until nothing is due any more, or `end`.
@@ -208,6 +216,7 @@ impl Net {
             Event::Failed { cookie, error, .. } => {
                 assert!(self.failed.insert(cookie, error).is_none(), "request {cookie} failed twice");
             }
+            Event::Room(limit) => self.room.push((host, limit)),
         }
     }
 

@@ -82,6 +82,8 @@ impl Engine {
     /// If the interface or a privilege is missing.
     pub(crate) fn start(options: &Common, log: Log) -> Result<Self> {
         let mut config = HostConfig { interface: options.interface.clone(), ..HostConfig::default() };
+        // Each client has its own limit of outstanding requests.
+        (config.homa.tx_budget, config.homa.tx_peer_share) = (usize::MAX, 1000);
         config.poll = Nanos::from_micros(options.poll_usecs.into());
         config.homa.pool_pages = options.buf_bpages as usize;
         let end = Arc::new(Mutex::new(None));

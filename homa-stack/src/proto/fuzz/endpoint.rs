@@ -6,7 +6,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use bytes::Bytes;
 
 use super::Input;
-use crate::proto::{Config, Endpoint, Event, Message, Payload, ServerRpc};
+use crate::proto::{Config, Endpoint, Event, Message, Payload, SendError, ServerRpc};
 use crate::units::{Instant, Nanos, RpcId};
 use crate::wire::{Ack, AckRecord, Cutoffs, Data, Ends, Grant, Kind, MAX_MESSAGE_LEN, OffsetForm, Resend, write_bare};
 
@@ -53,11 +53,13 @@ impl Fuzzed {
             tombstone_time: Nanos::from_millis(20),
             tombstone_chunks: input.below(4),
             max_server_rpcs: 1 + input.below(20),
+            tx_budget: [1 << 20, 100_000_000][input.below(2)],
+            max_outstanding: 1 + input.below(40),
             mtu: 500 + input.below(1_100),
             ..Config::default()
         });
         core.bind(1).expect("a free port");
-        let port = core.client_port();
+        let port = core.client_port().expect("a free port");
         let now = Instant::from_nanos(1);
         Self { core, now, port, calls: Vec::new(), tokens: VecDeque::new(), held: Vec::new() }
     }
@@ -72,7 +74,8 @@ impl Fuzzed {
             8 => {
                 let (to, len) = (SocketAddr::new(host(input.u8()), 1), input.length(MAX_MESSAGE_LEN));
                 let call = self.core.call(self.now, self.port, to, zeros(len), 0);
-                assert_eq!(call.is_ok(), len > 0);
+                let refused = matches!(call, Err(SendError::WouldBlock(_)));
+                assert_eq!(call.is_ok(), len > 0 && !refused);
                 self.calls.extend(call);
             }
             9 => {
@@ -177,7 +180,7 @@ impl Fuzzed {
                     self.held.push(msg);
                 }
                 Event::Response { msg, .. } => self.held.push(msg),
-                Event::Failed { .. } => {}
+                Event::Failed { .. } | Event::Room(_) => {}
             }
         }
     }

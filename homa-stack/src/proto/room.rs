@@ -1,0 +1,151 @@
+//! How much may be under way: bytes of outgoing messages, in all and to each peer, and calls of a port.
+//!
+//! A message is kept until its peer has it, so that a receiver that grants nothing makes its senders hold what they
+//! send it. A call that would exceed a limit is refused; once enough is over, [`Event::Room`] says so. "Enough" is a
+//! quarter below the limit, so that a busy application is not woken for each message.
+
+use std::net::IpAddr;
+
+#[cfg(feature = "check")]
+use super::check::hold;
+use super::endpoint::Endpoint;
+use super::event::{Event, SendError};
+use super::peers::PeerKey;
+
+/// What has no room for a call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Limit {
+    /// All outgoing messages together: [`Config::tx_budget`](super::Config::tx_budget).
+    #[error("outgoing messages hold all of `tx_budget`")]
+    Endpoint,
+    /// Those to one peer: [`Config::tx_peer_share`](super::Config::tx_peer_share).
+    #[error("outgoing messages to {0} hold all of a peer's share, `tx_peer_share`")]
+    Peer(IpAddr),
+    /// The calls of one port: [`Config::max_outstanding`](super::Config::max_outstanding).
+    #[error("port {0} has `max_outstanding` calls under way")]
+    Port(u16),
+}
+
+/// Bytes of outgoing messages. Requests and responses have the same limits but do not share them: hosts that call each
+/// other, each full of its own requests, would hear no request of the other's and wait for ever.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Held {
+    requests: usize,
+    responses: usize,
+}
+
+impl Held {
+    fn of(&mut self, request: bool) -> &mut usize {
+        if request { &mut self.requests } else { &mut self.responses }
+    }
+}
+
+/// What is held, and who was refused.
+#[derive(Debug, Default)]
+pub(crate) struct Room {
+    held: Held,
+    /// Limits that calls were refused for, each once, with the least that a call lacked.
+    refused: Vec<(Limit, usize)>,
+}
+
+impl Endpoint {
+    /// Looks whether a call from the port `from` of `len` bytes to `peer` has room.
+    pub(super) fn admit(&mut self, from: u16, peer: PeerKey, len: usize) -> Result<(), SendError> {
+        let addr = self.peers[peer].addr;
+        for (limit, need) in [(Limit::Port(from), 1), (Limit::Endpoint, len), (Limit::Peer(addr), len)] {
+            let (used, most) = self.used(limit);
+            // The only message may be longer than the limit: it would have no room ever.
+            if used > 0 && used.saturating_add(need) > most {
+                match self.room.refused.iter_mut().find(|(known, _)| *known == limit) {
+                    Some((_, least)) => *least = need.min(*least),
+                    None => self.room.refused.push((limit, need)),
+                }
+                self.metrics.calls_refused += 1;
+                return Err(SendError::WouldBlock(limit));
+            }
+        }
+        Ok(())
+    }
+
+    /// False while `peer`, or all peers together, hold so much that their requests are not heard: their responses
+    /// would have no room.
+    pub(super) fn has_room_for_responses(&self, peer: Option<PeerKey>) -> bool {
+        let config = &self.config;
+        self.room.held.responses < config.tx_budget
+            && peer.is_none_or(|peer| self.peers[peer].held.responses < config.tx_peer_limit())
+    }
+
+    /// A message of `len` bytes to `peer`, a request or a response, begins.
+    pub(super) fn take_room(&mut self, peer: PeerKey, request: bool, len: usize) {
+        *self.room.held.of(request) += len;
+        *self.peers[peer].held.of(request) += len;
+    }
+
+    /// It is over.
+    pub(super) fn give_room(&mut self, peer: PeerKey, request: bool, len: usize) {
+        *self.room.held.of(request) -= len;
+        *self.peers[peer].held.of(request) -= len;
+    }
+
+    /// Tells those who were refused that there is room again, if so. To be called whenever an RPC has ended.
+    #[inline]
+    pub(super) fn tell_of_room(&mut self) {
+        if self.room.refused.is_empty() {
+            return;
+        }
+        let mut refused = std::mem::take(&mut self.room.refused);
+        refused.retain(|&(limit, need)| {
+            let (used, most) = self.used(limit);
+            let full = used > most - most / 4 || used > 0 && used.saturating_add(need) > most;
+            if !full {
+                self.events.push_back(Event::Room(limit));
+            }
+            full
+        });
+        self.room.refused = refused;
+    }
+
+    /// Nobody waits for the port's room any more.
+    pub(super) fn forget_refused(&mut self, port: u16) {
+        self.room.refused.retain(|(limit, _)| *limit != Limit::Port(port));
+    }
+
+    /// How much of a limit is used, and the limit.
+    fn used(&self, limit: Limit) -> (usize, usize) {
+        let config = &self.config;
+        match limit {
+            Limit::Endpoint => (self.room.held.requests, config.tx_budget),
+            Limit::Peer(addr) => {
+                let held = self.peers.find(addr).map(|peer| self.peers[peer].held);
+                (held.map_or(0, |held| held.requests), config.tx_peer_limit())
+            }
+            Limit::Port(port) => (self.ports.calls(port).unwrap_or(0), config.max_outstanding),
+        }
+    }
+
+    /// Checks the sums against the RPCs, and that whoever was refused will be told.
+    #[cfg(feature = "check")]
+    pub(super) fn check_room(&self) -> Result<(), String> {
+        let mut all = Held::default();
+        let mut of_peer = vec![Held::default(); self.peers.len()];
+        for (_, rpc) in &self.rpcs {
+            let len = rpc.tx.as_ref().map_or(0, |tx| tx.len);
+            *all.of(rpc.is_client()) += len;
+            *of_peer[rpc.peer as usize].of(rpc.is_client()) += len;
+        }
+        hold!(self.room.held == all, "held: {all:?}, counted: {:?}", self.room.held);
+        for (peer, right) in of_peer.into_iter().enumerate() {
+            let counted = self.peers[peer as PeerKey].held;
+            hold!(counted == right, "held for peer {peer}: {right:?}, counted: {counted:?}");
+        }
+        for (port, counted) in self.ports.iter() {
+            let calls = self.rpcs.iter().filter(|(_, rpc)| rpc.is_client() && rpc.port == port).count();
+            hold!(calls == counted, "{calls} calls from port {port}, {counted} counted");
+        }
+        for (limit, need) in &self.room.refused {
+            let (used, most) = self.used(*limit);
+            hold!(used > 0, "calls refused for {limit:?}, {need} of {most}, wait for nothing");
+        }
+        Ok(())
+    }
+}
