@@ -144,3 +144,26 @@ fn a_port_given_up_leaves_nothing_of_its_rpcs_in_any_state() {
         }
     }
 }
+
+/// The server, which waits for grants, would otherwise keep its response for as long as the client talks to it at all.
+#[test]
+fn a_response_to_a_call_that_was_given_up_is_forgotten_although_the_client_is_alive() {
+    let mut net = Net::new(2, &config());
+    net.response_len = Some(500_000);
+    net.call(0, 1, 100);
+    net.run_for(Nanos::from_micros(25));
+    net.hosts[0].unbind(32_768);
+    let port = net.hosts[0].client_port().unwrap();
+    let to = std::net::SocketAddr::new(addr(1), net::PORT);
+    for call in 0..30 {
+        net.response_len = Some(8);
+        let payload = homa_stack::Payload::from(net::message(1000 + call, 100));
+        net.hosts[0].call(net.now, port, to, payload, 1000 + call).unwrap();
+        net.run_for(Nanos::from_millis(1));
+    }
+    assert_eq!(net.done.len(), 30);
+    assert!(net.hosts[1].active_rpcs() <= 5, "{} RPCs", net.hosts[1].active_rpcs());
+    assert!(net.hosts[1].metrics.sent_msg_bytes >= 500_000 && net.hosts[1].metrics.server_responses_done < 31);
+    net.run_for(Nanos::from_millis(50));
+    net.assert_settled("given up");
+}

@@ -18,8 +18,19 @@ pub struct Config {
     pub fifo_grant_increment: usize,
     /// Share of the link for such grants, in 1/1000; 0 turns them off.
     pub grant_fifo_fraction: u32,
-    /// Rate of this host's link, in Mbit/s: paces grants by age.
+    /// Rate of this host's link, in Mbit/s: paces grants by age, and packets if `pacing` is on.
     pub link_mbps: u64,
+    /// True if packets are sent no faster than the link carries them. Off by default: a link's rate must be known for
+    /// it, and a host with few packets on the way needs none.
+    pub pacing: bool,
+    /// Share of `link_mbps` that pacing allows, in 1/100.
+    pub max_link_usage: u32,
+    /// With pacing: most time that the NIC needs for what it was given, less a packet.
+    pub max_nic_backlog: Nanos,
+    /// With pacing: messages shorter than this never wait for the NIC.
+    pub defer_min_bytes: usize,
+    /// With pacing: share of the oldest message in what is paced, in 1/1000.
+    pub pacer_fifo_fraction: u32,
     /// Priority levels in use, 1 to 8.
     pub num_priorities: u8,
     /// Precedence bits for each level.
@@ -80,6 +91,11 @@ impl Default for Config {
             fifo_grant_increment: 50_000,
             grant_fifo_fraction: 50,
             link_mbps: 25_000,
+            pacing: false,
+            max_link_usage: 99,
+            max_nic_backlog: Nanos::from_micros(5),
+            defer_min_bytes: 1000,
+            pacer_fifo_fraction: 50,
             num_priorities: 8,
             priority_map: [0, 1, 2, 3, 4, 5, 6, 7],
             cutoffs: [u32::MAX, 0, 0, 0, MAX_MESSAGE_LEN as u32, 15_000, 2_800, 200],

@@ -13,6 +13,7 @@ use super::config::Config;
 use super::event::{Event, Message, RpcError, SendError, ServerRpc};
 use super::grants::{Grants, RpcKey, View};
 use super::output::Control;
+use super::pacer::Pacing;
 use super::payload::Payload;
 use super::peers::{PeerKey, Peers};
 use super::pool::{Lease, Pool};
@@ -90,6 +91,8 @@ pub struct Endpoint {
     /// Messages with data to send again, each once.
     pub(super) resending: VecDeque<RpcKey>,
     pub(super) control: VecDeque<Control>,
+    /// Nothing if packets are not paced.
+    pub(super) pacing: Option<Pacing>,
     pub(super) events: VecDeque<Event>,
     pub(super) ports: Ports,
     /// Bytes of outgoing messages, and who waits for there to be fewer.
@@ -129,6 +132,7 @@ impl Endpoint {
             ready: PriorityQueue::with_default_hasher(),
             resending: VecDeque::new(),
             control: VecDeque::new(),
+            pacing: Pacing::new(&config),
             events: VecDeque::new(),
             ports: Ports::default(),
             room: Room::default(),
@@ -475,6 +479,9 @@ impl Endpoint {
         match &rpc.tx {
             Some(tx) if tx.can_send() => {
                 self.ready.push(key, Reverse((tx.left(), rpc.serial)));
+                if let Some(pacing) = &mut self.pacing {
+                    pacing.consider(key, rpc.serial);
+                }
             }
             _ => {
                 self.ready.remove(&key);

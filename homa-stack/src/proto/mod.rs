@@ -13,6 +13,7 @@ pub mod fuzz;
 mod grants;
 mod input;
 mod output;
+mod pacer;
 mod payload;
 mod peers;
 mod planted;
@@ -33,6 +34,7 @@ pub use config::Config;
 pub use endpoint::Endpoint;
 pub use event::{Event, Message, RpcError, SendError, ServerRpc};
 pub use output::Transmit;
+pub use pacer::CreditPacer;
 pub use payload::{MAX_HEAD, Payload};
 #[cfg(feature = "check")]
 #[doc(hidden)]

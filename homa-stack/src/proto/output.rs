@@ -12,7 +12,7 @@ use crate::units::{Instant, Priority, RpcId};
 use crate::wire::{Ack, Cutoffs, DATA_HEADER_LEN, Data, Ends, Grant, Kind, OffsetForm, Resend, ends, write_bare};
 
 /// Bytes that Ethernet adds to a packet: header, checksum, preamble and gap.
-const ETHERNET_OVERHEAD: usize = 42;
+pub(super) const ETHERNET_OVERHEAD: usize = 42;
 
 /// A packet that was written and is to be sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -64,8 +64,16 @@ impl Control {
 
 impl Endpoint {
     /// Writes the next packet to send, if any, to the start of `out`, which must hold a full packet (the MTU).
-    /// Control packets go first, then what was asked for again, then new data by SRPT.
+    /// Control packets go first, then what was asked for again, then new data by SRPT. If packets are paced, those
+    /// with data may have to wait: [`Self::next_deadline`] says until when.
     pub fn poll_transmit(&mut self, now: Instant, out: &mut [u8]) -> Option<Transmit> {
+        let sent = self.next_packet(now, out);
+        self.charge(now, sent.as_ref());
+        sent
+    }
+
+    fn next_packet(&mut self, now: Instant, out: &mut [u8]) -> Option<Transmit> {
+        let open = self.nic_has_room(now);
         if self.grants_due {
             self.send_grants(now);
         }
@@ -73,6 +81,10 @@ impl Endpoint {
             return Some(self.write_control(control, out));
         }
         while let Some(&key) = self.resending.front() {
+            if !open {
+                self.wait_for_nic(now);
+                break;
+            }
             let packet = self.rpcs.get_mut(key).and_then(|rpc| rpc.tx.as_mut()).and_then(|tx| tx.take_resend());
             let more = self.rpcs.get(key).and_then(|rpc| rpc.tx.as_ref()).is_some_and(|tx| tx.has_resend());
             if !more {
@@ -82,7 +94,7 @@ impl Endpoint {
                 return Some(self.write_data(key, start, end, true, out));
             }
         }
-        let (&key, _) = self.ready.peek()?;
+        let key = self.pick(now, open)?;
         let rpc = &mut self.rpcs[key];
         let tx = rpc.tx.as_mut().expect("only outgoing messages are scheduled");
         let (start, end) = tx.take_new().expect("only messages that can send are scheduled");

@@ -1,5 +1,7 @@
 //! Our ports, and how many calls each has under way. Source: homa-protocol.md 1.1, 6.2.
 
+use std::collections::hash_map::Entry;
+
 use rustc_hash::FxHashMap;
 
 use super::event::SendError;
@@ -46,8 +48,8 @@ impl Ports {
         loop {
             let port = self.next;
             self.next = port.checked_add(1).unwrap_or(FIRST_CLIENT_PORT);
-            if !self.calls.contains_key(&port) {
-                self.calls.insert(port, 0);
+            if let Entry::Vacant(free) = self.calls.entry(port) {
+                free.insert(0);
                 self.assigned += 1;
                 return Ok(port);
             }

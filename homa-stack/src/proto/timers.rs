@@ -27,16 +27,18 @@ pub(super) enum Due {
 impl Endpoint {
     /// When [`Self::handle_timeout`] should be called next, if ever.
     pub fn next_deadline(&self) -> Option<Instant> {
-        match (self.next_tick, self.next_fifo) {
-            (Some(a), Some(b)) => Some(a.min(b)),
-            (a, b) => a.or(b),
-        }
+        let nic = self.pacing.as_ref().and_then(|pacing| pacing.wake);
+        [self.next_tick, self.next_fifo, nic].into_iter().flatten().min()
     }
 
     /// Does what is due at `now`; without effect if that is nothing. A caller that comes late loses ticks: silence
     /// while this host did not listen is not held against the peer.
     pub fn handle_timeout(&mut self, now: Instant) {
         self.latest = self.latest.max(now);
+        if let Some(pacing) = &mut self.pacing {
+            // What waited goes with the next packets.
+            pacing.wake = pacing.wake.filter(|at| *at > now);
+        }
         if self.next_fifo.is_some_and(|at| at <= now) {
             self.next_fifo = None;
             self.grant_by_age(now);
@@ -81,8 +83,9 @@ impl Endpoint {
 
     fn send_need_ack(&mut self, key: RpcKey) {
         let rpc = &mut self.rpcs[key];
-        let step = rpc.next_need_ack.min(self.config.need_ack_max_ticks.max(1));
-        rpc.next_need_ack += step;
+        if rpc.done > 0 {
+            rpc.next_need_ack += rpc.next_need_ack.min(self.config.need_ack_max_ticks.max(1));
+        }
         let (id, port, ticks) = (rpc.id, rpc.peer_port, rpc.done);
         let header = ends(rpc.port, port, id);
         let peer = rpc.peer;
@@ -166,7 +169,15 @@ impl super::config::Config {
             // Waits for grants, which a client that is gone will never send. How long it was silent before the
             // response began tells nothing.
             rpc.silent += 1;
-            return if silence.min(rpc.silent.into()) >= patience { Due::GiveUp } else { Due::Nothing };
+            if silence.min(rpc.silent.into()) >= patience {
+                return Due::GiveUp;
+            }
+            // Nor will a client that has given up the call, however much it has to say about others: asked for its
+            // ACK it sends one. One that waits asks for what it lacks.
+            let waits = rpc.tx.as_ref().is_some_and(|tx| !tx.can_send());
+            let interval = self.resend_ticks.max(1);
+            let due = rpc.silent % interval == 0 && (rpc.silent / interval).is_power_of_two();
+            return if waits && due { Due::NeedAck } else { Due::Nothing };
         }
         rpc.silent = 0;
         rpc.done += 1;

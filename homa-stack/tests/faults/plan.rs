@@ -156,6 +156,8 @@ impl Plan {
                 resend_interval: 1 + rng.below(6) as u32,
                 pool_pages: fewest + [0, 1, 4, 60][rng.below(4) as usize],
                 tombstone_time: Nanos::from_nanos(lifetime),
+                pacing: rng.chance(0.3),
+                pacer_fifo_fraction: [0, 50, 500][rng.below(3) as usize],
                 tx_budget: [3_000, 100_000, 100_000_000][rng.below(3) as usize],
                 tx_peer_share: [200, 1000][rng.below(2) as usize],
                 max_outstanding: if rng.chance(0.2) { 1 + rng.below(3) as usize } else { usize::MAX },

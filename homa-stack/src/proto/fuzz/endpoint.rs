@@ -53,6 +53,7 @@ impl Fuzzed {
             tombstone_time: Nanos::from_millis(20),
             tombstone_chunks: input.below(4),
             max_server_rpcs: 1 + input.below(20),
+            pacing: input.u8() % 2 == 1,
             tx_budget: [1 << 20, 100_000_000][input.below(2)],
             max_outstanding: 1 + input.below(40),
             mtu: 500 + input.below(1_100),
