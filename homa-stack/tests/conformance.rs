@@ -2,6 +2,7 @@
 
 mod net;
 
+use homa_stack::proto::Announce;
 use homa_stack::wire::{Kind, Packet, RESEND_ALL};
 use homa_stack::{Config, Instant, Nanos, RpcError};
 use net::{Net, Rng};
@@ -23,6 +24,36 @@ fn messages_of_all_lengths_arrive_intact_both_ways() {
             assert_eq!(net.count(Kind::Resend), 0, "{len} bytes at MTU {mtu}: nothing was lost");
             net.assert_settled("lengths");
         }
+    }
+}
+
+/// Nothing is unscheduled: each message is announced, both ways.
+#[test]
+fn without_unscheduled_bytes_messages_of_all_lengths_arrive() {
+    for len in LENGTHS {
+        let mut net = Net::new(2, &Config { unsched_bytes: 0, ..config(1500) });
+        let empty = std::rc::Rc::new(std::cell::RefCell::new(Vec::new()));
+        let seen = empty.clone();
+        net.fate = Box::new(move |sent| {
+            if let Packet::Data(data) = sent.packet
+                && data.bytes.is_empty()
+            {
+                seen.borrow_mut().push((
+                    sent.from,
+                    data.offset,
+                    data.incoming,
+                    data.message_len as usize,
+                    sent.priority,
+                ));
+            }
+            vec![Nanos::ZERO]
+        });
+        let id = net.call(0, 1, len);
+        net.run_for(Nanos::from_secs(1));
+        assert!(net.done.contains_key(&id), "{len} bytes");
+        assert_eq!(net.count(Kind::Resend), 0, "{len} bytes: nothing was lost");
+        assert_eq!(*empty.borrow(), [(0, 0, 0, len, 7), (1, 0, 0, len, 7)], "{len} bytes");
+        net.assert_settled("announced");
     }
 }
 
@@ -55,14 +86,25 @@ fn the_first_data_make_the_receiver_tell_its_cutoffs_once() {
 /// Each packet of an exchange of three packets a message is lost in turn, then each pair.
 #[test]
 fn an_rpc_completes_once_whichever_packets_are_lost() {
-    let mut whole = Net::new(2, &config(1500));
+    complete_whatever_is_lost(&config(1500), 8);
+}
+
+/// The same with announcements and grants before the first byte.
+#[test]
+fn an_announced_rpc_completes_once_whichever_packets_are_lost() {
+    complete_whatever_is_lost(&Config { unsched_bytes: 0, ..config(1500) }, 12);
+    complete_whatever_is_lost(&Config { unsched_bytes: 2000, announce: Announce::Scheduled, ..config(1500) }, 12);
+}
+
+fn complete_whatever_is_lost(config: &Config, least: usize) {
+    let mut whole = Net::new(2, config);
     whole.call(0, 1, 4000);
     whole.run_for(Nanos::from_secs(1));
     let packets = whole.packets.values().sum::<usize>();
-    assert!(packets >= 8, "six of data, cutoffs, end of the exchange: {:?}", whole.packets);
+    assert!(packets >= least, "six of data, cutoffs, end of the exchange: {:?}", whole.packets);
     for first in 0..packets {
         for second in first..packets {
-            let mut net = Net::new(2, &config(1500));
+            let mut net = Net::new(2, config);
             net.fate = Box::new(
                 move |sent| {
                     if sent.serial == first || sent.serial == second { vec![] } else { vec![Nanos::ZERO] }

@@ -2,6 +2,8 @@
 
 mod net;
 
+use homa_stack::proto::Announce;
+use homa_stack::wire::Kind;
 use homa_stack::{Config, Limit, Nanos, RpcError, SendError};
 use net::{Net, addr};
 
@@ -166,4 +168,34 @@ fn a_response_to_a_call_that_was_given_up_is_forgotten_although_the_client_is_al
     assert!(net.hosts[1].metrics.sent_msg_bytes >= 500_000 && net.hosts[1].metrics.server_responses_done < 31);
     net.run_for(Nanos::from_millis(50));
     net.assert_settled("given up");
+}
+
+/// Longest pause between data packets of a sender with two messages, the second called while the first is on its way;
+/// and how many announcements there were.
+fn pause_between_messages(announce: Announce) -> (Nanos, u64) {
+    // A link of 8 Gbps, a byte a nanosecond: the 20 us of a round trip are twice what is unscheduled.
+    let paced = Config { announce, unsched_bytes: 10_000, pacing: true, link_mbps: 8_000, ..config() };
+    let mut net = Net::new(2, &paced);
+    net.response_len = Some(10);
+    net.call(0, 1, 100_000);
+    net.run_for(Nanos::from_micros(50));
+    net.call(0, 1, 100_000);
+    net.run_for(Nanos::from_millis(2));
+    assert_eq!(net.done.len(), 2);
+    let sent: Vec<_> = net.log.iter().filter(|l| (l.0, l.1) == (Kind::Data, 0)).map(|l| l.2).collect();
+    // From the time on that the first message flows.
+    let flowing = sent.windows(2).filter(|w| w[0] > sent[0] + Nanos::from_micros(40));
+    (flowing.map(|w| w[1].since(w[0])).max().unwrap(), net.hosts[0].metrics.announcements)
+}
+
+#[test]
+fn an_announced_message_follows_the_one_before_it_without_a_gap() {
+    let (gap, announcements) = pause_between_messages(Announce::Never);
+    assert!(gap > Nanos::from_micros(8) && announcements == 0, "{gap:?}: the round trip less what is unscheduled");
+    let (gap, announcements) = pause_between_messages(Announce::Early);
+    assert!(gap < Nanos::from_micros(2), "{gap:?}: about the time of a packet");
+    assert_eq!(announcements, 1, "the first goes at once and needs none");
+    let (gap, announcements) = pause_between_messages(Announce::Scheduled);
+    assert!(gap < Nanos::from_micros(2), "{gap:?}");
+    assert_eq!(announcements, 2);
 }

@@ -1,5 +1,6 @@
 //! Parameters of the protocol.
 
+use super::announce::Announce;
 use crate::units::{Nanos, Priority};
 use crate::wire::MAX_MESSAGE_LEN;
 
@@ -8,6 +9,8 @@ use crate::wire::MAX_MESSAGE_LEN;
 pub struct Config {
     /// First bytes of a message that go out without grants.
     pub unsched_bytes: usize,
+    /// Which messages are announced before their first byte is sent.
+    pub announce: Announce,
     /// Most bytes granted and not yet received, over all messages; at least 1.
     pub max_incoming: usize,
     /// Most messages granted to at once, 1 to 8: the degree of overcommitment.
@@ -85,6 +88,7 @@ impl Default for Config {
     fn default() -> Self {
         Self {
             unsched_bytes: 40_000,
+            announce: Announce::Never,
             max_incoming: 400_000,
             max_overcommit: 8,
             window: 0,

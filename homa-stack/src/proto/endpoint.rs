@@ -230,6 +230,7 @@ impl Endpoint {
         self.clients.insert(id.get(), key);
         self.ports.begin(from);
         self.schedule(key);
+        self.announce_new(key);
         self.trace.record_also(trace::Event::SendmsgDone { id: id.low() });
         Ok(id)
     }
@@ -257,6 +258,7 @@ impl Endpoint {
         self.rpcs[key].tx = Some(tx);
         self.rpcs[key].silent = 0;
         self.schedule(key);
+        self.announce_new(key);
         self.arm(now);
         self.trace.record_also(trace::Event::SendmsgDone { id: id.low() });
         Ok(())
@@ -506,7 +508,8 @@ impl Endpoint {
     fn outgoing(&mut self, payload: Payload, peer: PeerKey, id: RpcId) -> TxMessage {
         let ip_header = if self.peers[peer].addr.is_ipv4() { 20 } else { 40 };
         let segment = self.config.mtu.saturating_sub(ip_header + DATA_HEADER_LEN).max(1);
-        let tx = TxMessage::new(payload, self.config.unsched_bytes, segment, self.spare.take());
+        let unscheduled = self.config.announce.unscheduled(payload.len(), self.config.unsched_bytes);
+        let tx = TxMessage::new(payload, unscheduled, segment, self.spare.take());
         self.metrics.sent_msg_bytes += tx.len as u64;
         self.take_room(peer, id.is_client(), tx.len);
         let (id, length) = (id.low(), tx.len as u32);

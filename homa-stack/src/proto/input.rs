@@ -338,6 +338,8 @@ impl Endpoint {
             if !listed {
                 self.resending.push_back(key);
             }
+        } else if self.announce_again(key) {
+            self.metrics.resend_restarts += 1;
         }
     }
 
@@ -375,6 +377,10 @@ impl Endpoint {
             tx.grant(usize::try_from(resend.end()).unwrap_or(usize::MAX));
         }
         let start = resend.offset as usize;
+        if resend.length == RESEND_ALL && self.announce_again(key) {
+            return Ok(());
+        }
+        let tx = self.rpcs[key].tx.as_mut().expect("it was there above");
         if start >= tx.next {
             let tx_end = tx.next as u32;
             self.trace.record_also(trace::Event::BusyOffset { id: low, offset, tx_end });
@@ -461,7 +467,8 @@ impl Endpoint {
             self.trace.record(trace::Event::ResendTx { id: id.low(), peer: tag, offset, length: length as i32 });
             self.control.push_back(Control::new(peer, header, Body::Resend(Resend { offset, length, priority })));
         };
-        match rpc.rx.as_ref().filter(|rx| rx.received > 0) {
+        // A message that was announced may have grants before it has bytes; asking for those repeats the grants.
+        match rpc.rx.as_ref().filter(|rx| rx.received > 0 || rx.granted > rx.unscheduled) {
             None => ask(0, RESEND_ALL),
             Some(rx) => rx.missing().for_each(|(start, end)| ask(start as u32, (end - start) as u32)),
         }

@@ -2,6 +2,7 @@
 //!
 //! It owns no socket, thread or clock and draws no randomness: the driver and the simulator run the same code.
 
+mod announce;
 #[cfg(feature = "check")]
 mod check;
 mod config;
@@ -27,6 +28,7 @@ mod timers;
 mod tombstones;
 mod tx_message;
 
+pub use announce::Announce;
 #[cfg(feature = "check")]
 #[doc(hidden)]
 pub use check::Sizes;

@@ -46,10 +46,15 @@ pub(crate) struct Control {
 #[derive(Debug)]
 pub(crate) enum Body {
     Bare(Kind),
-    Grant { grant: Grant, increment: i32 },
+    Grant {
+        grant: Grant,
+        increment: i32,
+    },
     Resend(Resend),
     Cutoffs,
     Ack(Ack),
+    /// That there is a message, which an empty DATA packet tells.
+    Announce(RpcKey),
 }
 
 impl Control {
@@ -77,8 +82,12 @@ impl Endpoint {
         if self.grants_due {
             self.send_grants(now);
         }
-        if let Some(control) = self.control.pop_front() {
-            return Some(self.write_control(control, out));
+        while let Some(control) = self.control.pop_front() {
+            let Body::Announce(key) = control.body else { return Some(self.write_control(control, out)) };
+            let announcement = self.write_announcement(key, RpcId::local(control.ends.sender_id), open, out);
+            if announcement.is_some() {
+                return announcement;
+            }
         }
         while let Some(&key) = self.resending.front() {
             if !open {
@@ -168,6 +177,7 @@ impl Endpoint {
             }
             Body::Resend(resend) => (Kind::Resend, resend.write(ends, out)),
             Body::Ack(ack) => (Kind::Ack, ack.write(ends, out)),
+            Body::Announce(_) => unreachable!("announcements are DATA packets"),
             Body::Cutoffs => {
                 let cutoffs = Cutoffs { table: self.config.cutoffs, version: self.config.cutoff_version };
                 (Kind::Cutoffs, cutoffs.write(ends, out))
@@ -178,7 +188,7 @@ impl Endpoint {
         Transmit { to, priority: self.config.mapped(level), len, kind, id, offset, message_len: 0, peer_tag }
     }
 
-    fn count_sent(&mut self, kind: Kind, level: u8, len: usize) {
+    pub(super) fn count_sent(&mut self, kind: Kind, level: u8, len: usize) {
         self.metrics.packets_sent[kind.index()] += 1;
         self.metrics.priority_bytes[usize::from(level)] += len as u64;
         self.metrics.priority_packets[usize::from(level)] += 1;

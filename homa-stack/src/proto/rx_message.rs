@@ -18,6 +18,8 @@ pub(crate) struct RxMessage {
     gaps: Ranges,
     /// The sender may send all bytes below this; never above `len`.
     pub(crate) granted: usize,
+    /// Bytes that the sender sends unasked.
+    pub(crate) unscheduled: usize,
     /// What this message counts for in the sum of granted bytes that have not come.
     pub(crate) incoming: usize,
     /// When its first packet came.
@@ -52,6 +54,7 @@ impl RxMessage {
             recv_end: 0,
             gaps: ranges,
             granted,
+            unscheduled: granted,
             incoming: 0,
             birth,
             managed: false,

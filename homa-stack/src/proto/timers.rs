@@ -176,7 +176,7 @@ impl super::config::Config {
             // ACK it sends one. One that waits asks for what it lacks.
             let waits = rpc.tx.as_ref().is_some_and(|tx| !tx.can_send());
             let interval = self.resend_ticks.max(1);
-            let due = rpc.silent % interval == 0 && (rpc.silent / interval).is_power_of_two();
+            let due = rpc.silent.is_multiple_of(interval) && (rpc.silent / interval).is_power_of_two();
             return if waits && due { Due::NeedAck } else { Due::Nothing };
         }
         rpc.silent = 0;

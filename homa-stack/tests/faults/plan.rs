@@ -1,6 +1,6 @@
 //! What a run is to be: hosts, calls and faults, all from its seed.
 
-use homa_stack::proto::Planted;
+use homa_stack::proto::{Announce, Planted};
 use homa_stack::{Config, Nanos};
 
 use crate::net::Rng;
@@ -142,7 +142,8 @@ impl Plan {
             let num_priorities = 1 + rng.below(8) as u8;
             let incoming = [20_000, 100_000, 400_000];
             self.configs.push(Config {
-                unsched_bytes: [1, 1_000, 10_000, 40_000, 40_000][rng.below(5) as usize],
+                unsched_bytes: [0, 1, 1_000, 10_000, 40_000, 40_000][rng.below(6) as usize],
+                announce: [Announce::Never, Announce::Early, Announce::Scheduled][rng.below(3) as usize],
                 max_incoming: incoming[rng.below(incoming.len() as u64) as usize],
                 max_overcommit: 1 + rng.below(8) as usize,
                 window: if rng.chance(0.3) { 10_000 } else { 0 },

@@ -6,14 +6,14 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use bytes::Bytes;
 
 use super::Input;
-use crate::proto::{Config, Endpoint, Event, Message, Payload, SendError, ServerRpc};
+use crate::proto::{Announce, Config, Endpoint, Event, Message, Payload, SendError, ServerRpc};
 use crate::units::{Instant, Nanos, RpcId};
 use crate::wire::{Ack, AckRecord, Cutoffs, Data, Ends, Grant, Kind, MAX_MESSAGE_LEN, OffsetForm, Resend, write_bare};
 
 static ZEROS: [u8; MAX_MESSAGE_LEN] = [0; MAX_MESSAGE_LEN];
 
-/// Longest time without RPCs before all is forgotten; more ticks than any RPC lives through.
-const LAST_TICKS: usize = 2_000;
+/// Time in which all is forgotten, with ticks of a millisecond: more of them than any RPC lives through.
+const LAST_TIME: Nanos = Nanos::from_secs(5);
 
 struct Fuzzed {
     core: Endpoint,
@@ -39,6 +39,7 @@ impl Fuzzed {
     fn new(input: &mut Input<'_>) -> Self {
         let mut core = Endpoint::new(Config {
             unsched_bytes: input.length(40_000),
+            announce: [Announce::Never, Announce::Early, Announce::Scheduled][input.below(3)],
             max_incoming: 1 + input.length(100_000),
             max_overcommit: input.below(10),
             window: input.length(20_000),
@@ -188,7 +189,8 @@ impl Fuzzed {
 
     /// The application gives up all it has; after some silence nothing is left.
     fn settle(&mut self) {
-        for _ in 0..LAST_TICKS {
+        let end = self.now + LAST_TIME;
+        while self.now < end {
             self.take_events();
             self.tokens.drain(..).for_each(|token| self.core.discard(token));
             self.held.drain(..).for_each(|msg| self.core.release(msg));
