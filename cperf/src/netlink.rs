@@ -8,10 +8,14 @@ use std::os::fd::{AsRawFd, BorrowedFd};
 
 use crate::sys;
 
+pub mod traffic;
+
 /// `NLMSG_ERROR`, the type of an answer that carries a status.
 const ANSWER: u16 = 2;
-/// `NLM_F_REQUEST | NLM_F_ACK`: answer with a status in any case.
-const REQUEST: u16 = 0x1 | 0x4;
+/// `NLM_F_ACK`: answer with a status in any case.
+const ACK: u16 = 0x4;
+/// `NLM_F_REQUEST | NLM_F_ACK`.
+const REQUEST: u16 = 0x1 | ACK;
 /// `NLM_F_CREATE | NLM_F_EXCL`: make a new object; an existing one is an error.
 const CREATE: u16 = 0x400 | 0x200;
 
@@ -26,6 +30,8 @@ pub struct End<'a> {
     pub namespace: Option<BorrowedFd<'a>>,
     /// Index of the bridge that it becomes a port of.
     pub bridge: Option<u32>,
+    /// Most frames that a packet of the kernel's own protocols may stand for; `None`: as many as it likes (TSO).
+    pub gso_max_frames: Option<u32>,
 }
 
 /// A socket to the kernel's tables of one network namespace.
@@ -123,25 +129,34 @@ impl Netlink {
     /// # Errors
     /// `ENODEV` if there is none.
     pub fn index(&mut self, name: &str) -> io::Result<u32> {
+        self.link_word(name, 4)
+    }
+
+    /// Whether the interface called `name` is up and its other end too, and its queues are in place: before that, the
+    /// kernel drops what is sent.
+    ///
+    /// # Errors
+    /// `ENODEV` if there is none.
+    pub fn is_running(&mut self, name: &str) -> io::Result<bool> {
+        Ok(self.link_word(name, 8)? & IFF_RUNNING != 0)
+    }
+
+    /// A word of struct ifinfomsg, in which the index and the flags follow family, padding and device type.
+    fn link_word(&mut self, name: &str, at: usize) -> io::Result<u32> {
         let mut message = Message::link(0, false);
         message.text(IFLA_IFNAME, name);
         let answer = self.request(RTM_GETLINK, 0, message)?;
-        // struct ifinfomsg: the index follows family, padding and device type.
-        let index = answer.get(4..8).and_then(|bytes| bytes.try_into().ok()).map(u32::from_ne_bytes);
-        index.ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "netlink: answer about a link is too short"))
+        let word = answer.get(at..at + 4).and_then(|bytes| bytes.try_into().ok()).map(u32::from_ne_bytes);
+        word.ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "netlink: answer about a link is too short"))
     }
 
     /// Sends one request and waits for its status; returns the body of the last answer that was not a status.
     fn request(&mut self, kind: u16, flags: u16, message: Message) -> io::Result<Vec<u8>> {
-        self.sequence += 1;
-        self.socket.write_all(&envelope(kind, REQUEST | flags, self.sequence, &message.0))?;
+        self.send(kind, REQUEST | flags, &message)?;
         let mut body = Vec::new();
         let mut datagram = vec![0; 32 * 1024];
         loop {
-            let len = self.socket.read(&mut datagram)?;
-            if len == 0 {
-                return Err(io::ErrorKind::UnexpectedEof.into());
-            }
+            let len = self.receive(&mut datagram)?;
             for part in parts(&datagram[..len]) {
                 match (part.kind, part.sequence == self.sequence) {
                     (_, false) => {} // the answer to a request that was given up
@@ -149,6 +164,20 @@ impl Netlink {
                     (_, true) => body = part.body.to_vec(),
                 }
             }
+        }
+    }
+
+    /// Sends one request, with a number of its own.
+    fn send(&mut self, kind: u16, flags: u16, message: &Message) -> io::Result<()> {
+        self.sequence += 1;
+        self.socket.write_all(&envelope(kind, flags, self.sequence, &message.0))
+    }
+
+    /// One datagram of answers; its length.
+    fn receive(&mut self, datagram: &mut [u8]) -> io::Result<usize> {
+        match self.socket.read(datagram)? {
+            0 => Err(io::ErrorKind::UnexpectedEof.into()),
+            len => Ok(len),
         }
     }
 }
@@ -166,6 +195,7 @@ const IFLA_MTU: u16 = 4;
 const IFLA_MASTER: u16 = 10;
 const IFLA_LINKINFO: u16 = 18;
 const IFLA_NET_NS_FD: u16 = 28;
+const IFLA_GSO_MAX_SEGS: u16 = 40;
 const IFLA_INFO_KIND: u16 = 1;
 const IFLA_INFO_DATA: u16 = 2;
 const IFLA_BR_FORWARD_DELAY: u16 = 1;
@@ -175,6 +205,7 @@ const IFA_ADDRESS: u16 = 1;
 const IFA_LOCAL: u16 = 2;
 const IFA_BROADCAST: u16 = 4;
 const IFF_UP: u32 = 1;
+const IFF_RUNNING: u32 = 0x40;
 
 /// A message body under construction: a fixed struct, then attributes, each padded to four bytes.
 #[derive(Debug)]
@@ -227,6 +258,9 @@ impl Message {
         if let Some(namespace) = end.namespace {
             self.u32(IFLA_NET_NS_FD, namespace.as_raw_fd().cast_unsigned());
         }
+        if let Some(frames) = end.gso_max_frames {
+            self.u32(IFLA_GSO_MAX_SEGS, frames);
+        }
     }
 }
 
@@ -271,6 +305,19 @@ fn parts(datagram: &[u8]) -> impl Iterator<Item = Part<'_>> {
         let part = Part { kind, sequence: word(8)?, body: &rest[16..len] };
         rest = &rest[len.next_multiple_of(4).min(rest.len())..];
         Some(part)
+    })
+}
+
+/// Walks attributes: type and value; stops at the first whose length cannot be right.
+fn attributes(bytes: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
+    let mut rest = bytes;
+    std::iter::from_fn(move || {
+        let half = |at: usize| rest.get(at..at + 2)?.try_into().ok().map(u16::from_ne_bytes);
+        let len = usize::from(half(0)?);
+        let value = rest.get(4..len)?;
+        let kind = half(2)? & 0x3fff; // without the flags for nesting and byte order
+        rest = &rest[len.next_multiple_of(4).min(rest.len())..];
+        Some((kind, value))
     })
 }
 

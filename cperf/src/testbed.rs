@@ -1,6 +1,7 @@
 //! Where nodes live. A testbed makes nodes, starts `cp-node` on them and removes everything again; what is run on it
 //! and what is reported about it does not depend on its kind.
 
+pub mod links;
 pub mod netns;
 mod privilege;
 
@@ -56,4 +57,11 @@ pub trait Testbed {
     ) -> anyhow::Result<NodeProcess>;
     /// What a reader of the results needs to know about this testbed; goes into the manifest.
     fn facts(&self) -> serde_json::Value;
+    /// What happened at the switch's ports since the testbed was built; none if it does not count that.
+    ///
+    /// # Errors
+    /// The counters cannot be read.
+    fn ports(&mut self) -> anyhow::Result<Vec<links::PortCounts>> {
+        Ok(Vec::new())
+    }
 }

@@ -7,13 +7,15 @@
 use std::ffi::OsString;
 use std::fs::File;
 use std::io;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::{Duration, Instant};
 
 use anyhow::Context;
 
+use super::links::{Links, PortCounts, port_name};
 use super::{NodeProcess, ProcessHandle, Testbed, privilege};
 use crate::error::Stop;
 use crate::netlink::{End, Netlink};
@@ -28,6 +30,9 @@ pub const MAX_NODES: usize = 256;
 /// Shortest MTU that IPv4 allows and longest that veth carries.
 pub const MTU_RANGE: std::ops::RangeInclusive<u32> = 576..=65_535;
 
+/// Longest wait for a link's both ends to be in use.
+const RUNNING_LIMIT: Duration = Duration::from_secs(10);
+
 /// How the nodes are joined.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Topology {
@@ -37,12 +42,35 @@ pub enum Topology {
     Pair,
 }
 
+/// What to build.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Layout {
+    /// Number of nodes.
+    pub nodes: usize,
+    /// How they are joined.
+    pub topology: Topology,
+    /// MTU of all links, bytes.
+    pub mtu: u32,
+    /// Nodes have addresses of IPv6 as well, and are known by those.
+    pub ipv6: bool,
+    /// Rate, buffers, priorities and loss; only with [`Topology::Bridge`], whose ports make them.
+    pub links: Links,
+}
+
+impl Layout {
+    /// IPv4, links as fast as the machine.
+    pub fn new(nodes: usize, topology: Topology, mtu: u32) -> Self {
+        Self { nodes, topology, mtu, ipv6: false, links: Links::default() }
+    }
+}
+
 /// A set of nodes on this machine.
 #[derive(Debug)]
 pub struct Netns {
     nodes: Vec<Namespace>,
-    topology: Topology,
-    mtu: u32,
+    layout: Layout,
+    /// To the kernel's tables of the switch's namespace.
+    switch: Netlink,
     user_namespace: bool,
     offloads: Vec<(&'static str, bool)>,
 }
@@ -56,22 +84,39 @@ impl Netns {
     /// [`Stop::Usage`] for impossible numbers, [`Stop::Missing`] if the system forbids namespaces, else what the
     /// kernel refused.
     pub fn build(nodes: usize, topology: Topology, mtu: u32) -> anyhow::Result<Self> {
-        check_shape(nodes, topology, mtu)?;
+        Self::build_as(Layout::new(nodes, topology, mtu))
+    }
+
+    /// As [`Netns::build`], with all that can be chosen.
+    ///
+    /// # Errors
+    /// As [`Netns::build`].
+    pub fn build_as(layout: Layout) -> anyhow::Result<Self> {
+        check_shape(&layout)?;
         let user_namespace = privilege::enter_private_network()?;
         let home = Namespace::current().context("opening /proc/thread-self/ns/net (is /proc mounted?)")?;
         silence_ipv6();
-        let spaces = (0..nodes).map(|_| new_namespace(&home)).collect::<io::Result<Vec<_>>>();
+        let spaces = (0..layout.nodes).map(|_| new_namespace(&home)).collect::<io::Result<Vec<_>>>();
         let mut made = Self {
             nodes: spaces.context("creating the nodes' network namespaces")?,
-            topology,
-            mtu,
+            layout,
+            switch: Netlink::open().context("opening a netlink socket")?,
             user_namespace,
             offloads: Vec::new(),
         };
-        let mut switch = Netlink::open().context("opening a netlink socket")?;
-        made.wire(&mut switch).map_err(missing_support)?;
-        for node in 0..nodes {
+        made.wire().map_err(missing_support)?;
+        for node in 0..layout.nodes {
             made.configure(node, &home).with_context(|| format!("configuring {INTERFACE} of node {node}"))?;
+        }
+        if layout.topology == Topology::Bridge {
+            let mut names: Vec<_> = (0..layout.nodes).map(port_name).collect();
+            names.push(BRIDGE.to_owned());
+            await_running(&mut made.switch, &names).context("waiting for the switch's ports")?;
+        }
+        for node in 0..layout.nodes {
+            let running = || await_running(&mut Netlink::open()?, &[INTERFACE.to_owned()]);
+            inside(&made.nodes[node], &home, running)
+                .with_context(|| format!("waiting for the link of node {node}"))?;
         }
         Ok(made)
     }
@@ -82,33 +127,45 @@ impl Netns {
     }
 
     /// Creates the links.
-    fn wire(&self, switch: &mut Netlink) -> anyhow::Result<()> {
-        if self.topology == Topology::Pair {
-            let ends = [0, 1].map(|node| self.end(node));
-            return switch.add_veth(&ends[0], &ends[1], self.mtu).context("creating a veth pair");
+    fn wire(&mut self) -> anyhow::Result<()> {
+        let Layout { topology, mtu, links, .. } = self.layout;
+        if topology == Topology::Pair {
+            let ends = [0, 1].map(|node| end(&self.nodes, node, None));
+            return self.switch.add_veth(&ends[0], &ends[1], mtu).context("creating a veth pair");
         }
-        switch.add_bridge(BRIDGE, self.mtu).context("creating a bridge")?;
+        let switch = &mut self.switch;
+        switch.add_bridge(BRIDGE, mtu).context("creating a bridge")?;
         let bridge = switch.index(BRIDGE).context("looking up the bridge")?;
+        // On a shaped link each frame crosses by itself.
+        let gso_max_frames = links.shape.map(|_| 1);
         for node in 0..self.nodes.len() {
-            let name = format!("port{node}");
-            let near = End { name: &name, mac: mac(0x50, node), namespace: None, bridge: Some(bridge) };
-            let linked = switch.add_veth(&near, &self.end(node), self.mtu);
+            let name = port_name(node);
+            let near = End { name: &name, mac: mac(0x50, node), namespace: None, bridge: Some(bridge), gso_max_frames };
+            let linked = switch.add_veth(&near, &end(&self.nodes, node, gso_max_frames), mtu);
             linked.with_context(|| format!("creating the veth pair of node {node}"))?;
+            links.make_port(switch, node, mtu).with_context(|| format!("making the link of node {node}"))?;
         }
         Ok(())
     }
 
     /// Addresses and state of a node's interfaces, from inside.
     fn configure(&mut self, node: usize, home: &Namespace) -> anyhow::Result<()> {
+        let Layout { ipv6, links, mtu, .. } = self.layout;
         let prefix = prefix(self.nodes.len());
-        let address = address(node);
         let offloads = inside(&self.nodes[node], home, || {
             let mut netlink = Netlink::open()?;
             let loopback = netlink.index("lo")?;
             netlink.set_up(loopback)?;
             let index = netlink.index(INTERFACE)?;
-            netlink.add_address(index, address.into(), prefix)?;
+            netlink.add_address(index, address(node).into(), prefix)?;
+            if ipv6 {
+                allow_ipv6()?;
+                netlink.add_address(index, address6(node).into(), PREFIX6)?;
+            }
             netlink.set_up(index)?;
+            if let Some(shape) = &links.shape {
+                shape.limit_node(&mut netlink, index, mtu)?;
+            }
             // For the record only: a kernel without ethtool's answers is as good.
             Ok(sys::offloads(INTERFACE).unwrap_or_default())
         })?;
@@ -116,9 +173,15 @@ impl Netns {
         Ok(())
     }
 
-    fn end(&self, node: usize) -> End<'_> {
-        End { name: INTERFACE, mac: mac(0x4d, node), namespace: Some(self.nodes[node].fd()), bridge: None }
+    /// Address of IPv4 of a node, whatever [`Layout::ipv6`] says.
+    pub fn address_v4(&self, node: usize) -> IpAddr {
+        address(node).into()
     }
+}
+
+/// A node's end of its link.
+fn end(nodes: &[Namespace], node: usize, gso_max_frames: Option<u32>) -> End<'_> {
+    End { name: INTERFACE, mac: mac(0x4d, node), namespace: Some(nodes[node].fd()), bridge: None, gso_max_frames }
 }
 
 impl Testbed for Netns {
@@ -131,7 +194,7 @@ impl Testbed for Netns {
     }
 
     fn address(&self, node: usize) -> IpAddr {
-        address(node).into()
+        if self.layout.ipv6 { address6(node).into() } else { address(node).into() }
     }
 
     fn interface(&self, _node: usize) -> &str {
@@ -165,14 +228,20 @@ impl Testbed for Netns {
             self.offloads.iter().map(|&(name, on)| (name.to_owned(), on.into())).collect();
         serde_json::json!({
             "kind": self.name(),
-            "topology": match self.topology { Topology::Bridge => "bridge", Topology::Pair => "pair" },
-            "mtu_bytes": self.mtu,
+            "topology": match self.layout.topology { Topology::Bridge => "bridge", Topology::Pair => "pair" },
+            "mtu_bytes": self.layout.mtu,
+            "links": self.layout.links.facts(self.layout.mtu),
             "user_namespace": self.user_namespace,
             "interface": INTERFACE,
             "prefix": prefix(self.nodes.len()),
             "scheduler_slice_asked_ns": sys::SLICE_NS,
             "offloads": offloads,
         })
+    }
+
+    fn ports(&mut self) -> anyhow::Result<Vec<PortCounts>> {
+        let nodes = self.nodes.len();
+        self.layout.links.counts(&mut self.switch, nodes).context("reading the counters of the switch's ports")
     }
 }
 
@@ -217,7 +286,11 @@ fn describe(status: ExitStatus) -> String {
 }
 
 /// Refuses numbers that cannot work, before anything is made.
-fn check_shape(nodes: usize, topology: Topology, mtu: u32) -> Result<(), Stop> {
+fn check_shape(layout: &Layout) -> Result<(), Stop> {
+    let Layout { nodes, topology, mtu, links, .. } = *layout;
+    if topology == Topology::Pair && links != Links::default() {
+        return Err(Stop::Usage("a pair has no switch whose ports could shape its link or lose packets".to_owned()));
+    }
     if topology == Topology::Pair && nodes != 2 {
         return Err(Stop::Usage(format!("a pair has 2 nodes, not {nodes}")));
     }
@@ -229,7 +302,7 @@ fn check_shape(nodes: usize, topology: Topology, mtu: u32) -> Result<(), Stop> {
         let (least, most) = MTU_RANGE.into_inner();
         return Err(Stop::Usage(format!("--mtu {mtu}: an interface here takes {least} to {most} bytes")));
     }
-    Ok(())
+    links.shape.map_or(Ok(()), |shape| shape.check(mtu))
 }
 
 /// Data-plane address of a node: 10.77.0.1 onwards; 250 to a third byte, so that none ends in 0 or 255.
@@ -237,6 +310,15 @@ fn address(node: usize) -> Ipv4Addr {
     let part = |value: usize| u8::try_from(value).expect("at most MAX_NODES nodes");
     Ipv4Addr::new(10, 77, part(node / 250), part(node % 250 + 1))
 }
+
+/// Data-plane address of IPv6 of a node: fd77::1 onwards.
+fn address6(node: usize) -> Ipv6Addr {
+    let last = u16::try_from(node + 1).expect("at most MAX_NODES nodes");
+    Ipv6Addr::new(0xfd77, 0, 0, 0, 0, 0, 0, last)
+}
+
+/// Length of the network part of addresses of IPv6.
+const PREFIX6: u8 = 64;
 
 /// Length of the network part of the addresses.
 fn prefix(nodes: usize) -> u8 {
@@ -266,6 +348,20 @@ fn inside<T>(namespace: &Namespace, home: &Namespace, work: impl FnOnce() -> io:
     result
 }
 
+/// Waits until these interfaces carry packets, which the kernel arranges some time after they are up.
+fn await_running(netlink: &mut Netlink, names: &[String]) -> io::Result<()> {
+    let start = Instant::now();
+    for name in names {
+        while !netlink.is_running(name)? {
+            if start.elapsed() > RUNNING_LIMIT {
+                return Err(io::Error::new(io::ErrorKind::TimedOut, format!("{name} has no carrier")));
+            }
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+    Ok(())
+}
+
 /// No router solicitations and neighbour discovery in measurements. A kernel without IPv6 has no such file, and no
 /// such packets.
 fn silence_ipv6() {
@@ -274,13 +370,22 @@ fn silence_ipv6() {
     }
 }
 
+/// Switches IPv6 on for the node's interface, still without router solicitations and searches for double addresses.
+fn allow_ipv6() -> io::Result<()> {
+    for (name, value) in [("accept_dad", "0"), ("router_solicitations", "0"), ("disable_ipv6", "0")] {
+        std::fs::write(format!("/proc/sys/net/ipv6/conf/{INTERFACE}/{name}"), value)?;
+    }
+    Ok(())
+}
+
 /// A kernel without bridge or veth answers "not supported": then no node can exist, which has its own exit code.
 fn missing_support(err: anyhow::Error) -> anyhow::Error {
     let code = err.downcast_ref::<io::Error>().and_then(io::Error::raw_os_error);
     match code {
-        Some(libc::EOPNOTSUPP) => Stop::Missing(format!(
-            "{err:#}: this kernel lacks that kind of interface; load it as root (`modprobe bridge veth`) or use a \
-             kernel that has it"
+        // Queueing disciplines and filters that are missing answer ENOENT.
+        Some(libc::EOPNOTSUPP | libc::ENOENT) => Stop::Missing(format!(
+            "{err:#}: this kernel lacks that; load it as root (`modprobe -a bridge veth`, for shaped links also \
+             `ifb sch_htb sch_tbf sch_ingress cls_bpf act_mirred`) or use a kernel that has it"
         ))
         .into(),
         Some(libc::EPERM) => Stop::Missing(format!(
@@ -304,11 +409,13 @@ mod tests {
                 .into_iter()
                 .chain([(3, Topology::Pair, 1500), (2, Topology::Bridge, 500), (2, Topology::Bridge, 70_000)])
         {
-            let stop = check_shape(nodes, topology, mtu).unwrap_err();
+            let stop = check_shape(&Layout::new(nodes, topology, mtu)).unwrap_err();
             assert_eq!(stop.code(), 2, "{nodes} {topology:?} {mtu}: {stop}");
         }
-        check_shape(2, Topology::Bridge, 1500).unwrap();
-        check_shape(256, Topology::Bridge, 9000).unwrap();
+        check_shape(&Layout::new(2, Topology::Bridge, 1500)).unwrap();
+        check_shape(&Layout::new(256, Topology::Bridge, 9000)).unwrap();
+        let lossy = Layout { links: Links { shape: None, loss: 0.1 }, ..Layout::new(2, Topology::Pair, 1500) };
+        assert_eq!(check_shape(&lossy).unwrap_err().code(), 2, "a pair has no switch");
     }
 
     #[test]
