@@ -38,7 +38,7 @@ pub(crate) fn run(args: &RunArgs) -> anyhow::Result<()> {
     }
     let out = make_out(&mut options, &[])?;
     let interrupt = Interrupt::install()?;
-    let mut testbed = match Netns::build(2, Topology::Pair, options.mtu) {
+    let mut testbed = match Netns::build(2, Topology::Pair, options.mtu()) {
         Ok(testbed) => testbed,
         Err(err) => {
             out.abandon();
@@ -49,7 +49,7 @@ pub(crate) fn run(args: &RunArgs) -> anyhow::Result<()> {
     let cores = if rates::cores() >= 2 { [0, 1] } else { [0, 0] };
     let settings = json!({
         "workload": "basic", "testbed": options.testbed, "count": options.count, "rounds": options.rounds,
-        "length": options.length, "mtu": options.mtu, "out": options.out, "format": options.format,
+        "length": options.length, "mtu": options.mtu(), "out": options.out, "format": options.format,
         "client_core": cores[0], "server_core": cores[1],
     });
     let mut manifest = Manifest::new(std::env::args().collect(), settings, None, &testbed);

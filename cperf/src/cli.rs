@@ -6,6 +6,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::rates;
 use crate::report::slowdown::Definition;
+use crate::testbed::links::{Links, Shape};
 
 /// Benchmarks of the Homa and TCP transports over many nodes.
 #[derive(Debug, Parser)]
@@ -33,6 +34,8 @@ const RUN_HELP: &str = "\
 Examples:
   cperf run w4 --nodes 4                   Homa, then TCP, on four nodes of this machine
   cperf run 100 --nodes 2 --gbps 0.01      messages of 100 bytes
+  cperf run w4 --link-gbps 0.2 --load 0.8  on links of 0.2 Gbps, which carry 80 % of that
+  cperf run w4 --loss 0.01                 with one packet in a hundred lost
   cperf run basic                          round-trip times of each transport without load
 
 Workloads: w1 (Facebook key-value store), w2 (Google search), w3 (Google, all RPCs), w4 (Facebook Hadoop), \
@@ -81,11 +84,34 @@ pub struct RunArgs {
     /// Most requests outstanding from a node at once
     #[arg(long, default_value_t = 200, value_name = "N")]
     pub client_max: u32,
-    /// MTU of all links, bytes. On one machine the nodes' cores are scarce, not the links, and a packet costs a core much
-    /// the same whatever its length; with 1500 a stack without segmentation offload spends six times the packets on a
-    /// long message that TCP, with it, does not
-    #[arg(long, default_value_t = 9000, value_name = "BYTES")]
-    pub mtu: u32,
+    /// MTU of all links, bytes [default: 9000; 1500 with --link-gbps]. On one machine the nodes' cores are scarce, not the
+    /// links, and a packet costs a core much the same whatever its length; with 1500 a stack without segmentation offload
+    /// spends six times the packets on a long message that TCP, with it, does not
+    #[arg(long, value_name = "BYTES")]
+    pub mtu: Option<u32>,
+    /// Rate of each node's link to the switch and back, 10^9 bit/s with all framing, for every protocol alike [default: as
+    /// fast as the machine]. Homa's parameters are scaled to it
+    #[arg(long, value_name = "GBPS")]
+    pub link_gbps: Option<f64>,
+    /// With --link-gbps: buffer of each switch port toward its node, bytes for each of its levels
+    #[arg(long, default_value_t = 200_000, value_name = "BYTES")]
+    pub switch_buffer: u32,
+    /// With --link-gbps: strict levels of a switch port by IP precedence, 1 to 8; 1 is off
+    #[arg(long, default_value_t = 8, value_name = "N")]
+    pub priorities: u8,
+    /// With --link-gbps, instead of --gbps: load as a share of the link's rate, headers and framing included (those of
+    /// Homa at this MTU; both protocols get the same messages)
+    #[arg(long, value_name = "SHARE", conflicts_with = "gbps", requires = "link_gbps")]
+    pub load: Option<f64>,
+    /// Share of the IP packets that the switch loses at random, 0 to below 1
+    #[arg(long, default_value_t = 0.0, value_name = "SHARE")]
+    pub loss: f64,
+    /// Nodes talk over IPv6
+    #[arg(long)]
+    pub ipv6: bool,
+    /// Parameters of Homa on the nodes, over the defaults and over what --link-gbps scales
+    #[arg(long, value_delimiter = ',', value_name = "NAME=VALUE")]
+    pub homa: Vec<String>,
     /// What a round-trip time is divided by
     #[arg(long, value_enum, default_value_t = Definition::Atc21)]
     pub slowdown: Definition,
@@ -135,6 +161,20 @@ pub struct RunArgs {
     /// basic: message length, bytes
     #[arg(long, default_value_t = 100, value_name = "BYTES")]
     pub length: u32,
+}
+
+impl RunArgs {
+    /// MTU in effect.
+    pub fn mtu(&self) -> u32 {
+        self.mtu.unwrap_or(if self.link_gbps.is_some() { 1500 } else { 9000 })
+    }
+
+    /// Links in effect.
+    pub fn links(&self) -> Links {
+        let (switch_buffer_bytes, priorities) = (self.switch_buffer, self.priorities);
+        let shape = self.link_gbps.map(|link_gbps| Shape { link_gbps, switch_buffer_bytes, priorities });
+        Links { shape, loss: self.loss }
+    }
 }
 
 const GBPS_HELP: &str = "Load: message payload per node and direction, 10^9 bit/s, requests and responses together; 0 is \

@@ -2,6 +2,7 @@
 
 mod collect;
 mod conclude;
+mod homa;
 mod options;
 mod phase;
 
@@ -18,7 +19,8 @@ use crate::rates;
 use crate::report::results::Status;
 use crate::signals::Interrupt;
 use crate::sys;
-use crate::testbed::netns::{Netns, Topology};
+use crate::testbed::Testbed as _;
+use crate::testbed::netns::{Layout, Netns, Topology};
 
 pub(crate) use phase::Part;
 
@@ -40,7 +42,9 @@ pub fn run(args: &RunArgs) -> anyhow::Result<()> {
     let out = make_out(&mut options, &SUBDIRECTORIES)?;
     let interrupt = Interrupt::install()?;
     // Nothing was started yet: a testbed that cannot be built leaves no trace.
-    let mut testbed = match Netns::build(options.nodes, Topology::Bridge, options.mtu) {
+    let (ipv6, links) = (options.ipv6, options.links());
+    let layout = Layout { ipv6, links, ..Layout::new(options.nodes, Topology::Bridge, options.mtu()) };
+    let mut testbed = match Netns::build_as(layout) {
         Ok(testbed) => testbed,
         Err(err) => {
             out.abandon();
@@ -59,8 +63,13 @@ pub fn run(args: &RunArgs) -> anyhow::Result<()> {
     let mut nodes = Nodes::new(out.path(), interrupt);
     let mut parts = Vec::new();
     let outcome = phase::start(&mut nodes, &mut testbed, &out)
-        .and_then(|()| phase::all(&options, &mut nodes, &mut journal, &mut parts, &out));
+        .and_then(|()| phase::all(&options, &mut nodes, &mut testbed, &mut journal, &mut parts, &out));
     nodes.end(EXIT_LIMIT);
+    match testbed.ports() {
+        Ok(ports) if ports.is_empty() => {}
+        Ok(ports) => manifest.testbed["ports"] = serde_json::to_value(ports)?,
+        Err(err) => journal.say(&format!("{err:#}")),
+    }
     drop(testbed);
     conclude::conclude(&options, &mut manifest, &out, &mut journal, &parts, outcome)
 }
@@ -105,13 +114,23 @@ fn announce(options: &RunArgs) -> String {
         |gbps| format!("{gbps} Gbps per node and direction"),
     );
     let out = options.out.as_deref().unwrap_or_else(|| std::path::Path::new("."));
+    let mut links = options
+        .link_gbps
+        .map(|gbps| {
+            let (buffer, levels) = (options.switch_buffer, options.priorities);
+            format!("; links of {gbps} Gbps, {buffer} bytes and {levels} levels a port; {}", options.homa.join(" "))
+        })
+        .unwrap_or_default();
+    if options.loss > 0.0 {
+        links += &format!("; {} % of the packets are lost", options.loss * 100.0);
+    }
     format!(
-        "{} on {} nodes, {}: {load}, {} s each, MTU {}; files in {}",
+        "{} on {} nodes, {}: {load}, {} s each, MTU {}{links}; files in {}",
         options.workload,
         options.nodes,
         protocols.join(" then "),
         options.seconds,
-        options.mtu,
+        options.mtu(),
         out.display()
     )
 }

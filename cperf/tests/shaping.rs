@@ -321,7 +321,7 @@ fn answer(done: &AtomicBool) -> Result<(), String> {
 fn call(peer: IpAddr, count: u32) -> Result<(), String> {
     let mut host = Host::open(HostConfig::default()).map_err(told("opening a host"))?;
     host.resolve(peer, Duration::from_secs(3)).map_err(told("resolving"))?;
-    let port = host.core().client_port();
+    let port = host.core().client_port().map_err(told("no port to call from"))?;
     let deadline = Instant::now() + Duration::from_secs(30);
     for _ in 0..count {
         let now = host.now();

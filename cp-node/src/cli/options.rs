@@ -8,6 +8,7 @@ use clap::{Args, ValueEnum};
 
 use super::positive;
 use crate::samples::DEFAULT_MAX_SAMPLES;
+use crate::transport::homa::Parameter;
 use crate::workload::Workload;
 
 /// Options of `client`; each command starts from the defaults.
@@ -110,6 +111,9 @@ pub(crate) struct Common {
     /// Network interface for Homa [default: the only one that is up]
     #[arg(long, value_name = "IF")]
     pub(crate) interface: Option<String>,
+    /// Parameters of Homa; the first command that starts Homa decides
+    #[arg(long, value_delimiter = ',', value_name = "NAME=VALUE")]
+    pub(crate) homa: Vec<Parameter>,
     /// How TCP threads wait for data: asleep in epoll, or spinning on non-blocking reads
     #[arg(long, default_value = "epoll", value_name = "HOW")]
     pub(crate) tcp_wait: TcpWait,

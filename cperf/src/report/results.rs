@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 use super::digest::{Bucket, Digest};
 use super::rtts::ImportStats;
 use super::slowdown::{self, Optimal};
+use crate::testbed::links::PortCounts;
 
 /// Counters of a node's clients over the measured interval, as `stats FILE` of cp-node writes them.
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -126,6 +127,8 @@ pub struct ProtocolResult {
     pub due_slowdown_mean: Option<f64>,
     /// P99 slowdown from the due time.
     pub due_slowdown_p99: Option<f64>,
+    /// What happened at the switch's ports from before the warm-up to the end, if the testbed counts that.
+    pub ports: Vec<PortCounts>,
     /// About a tenth of the messages a row, shortest first.
     pub by_length: Vec<LengthRow>,
 }
@@ -217,6 +220,7 @@ impl ProtocolResult {
             slowdown_p99: all.map(|all| all.p99),
             due_slowdown_mean: all_due.map(|all| all.mean),
             due_slowdown_p99: all_due.map(|all| all.p99),
+            ports: Vec::new(),
             by_length: by_length(&measured.service, optimal, cuts),
         }
     }

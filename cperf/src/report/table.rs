@@ -23,6 +23,7 @@ pub fn run(workload: &str, results: &[ProtocolResult], slowdown: &str) -> String
         );
     }
     by_length(&mut text, results);
+    ports(&mut text, results);
     warnings(&mut text, results);
     text
 }
@@ -97,6 +98,28 @@ fn by_length(text: &mut String, results: &[ProtocolResult]) {
             };
         }
         text.push('\n');
+    }
+}
+
+/// The switch's ports, where they are counted.
+fn ports(text: &mut String, results: &[ProtocolResult]) {
+    if results.iter().all(|result| result.ports.is_empty()) {
+        return;
+    }
+    let _ = writeln!(text, "\nSwitch ports (packets, warm-up included; levels from the least urgent)");
+    for result in results {
+        for port in &result.ports {
+            let list = |counts: &[u64]| match counts {
+                [] => "-".to_owned(),
+                _ => counts.iter().map(u64::to_string).collect::<Vec<_>>().join(" "),
+            };
+            let (sent, dropped) = (list(&port.sent_packets), list(&port.dropped_packets));
+            let _ = writeln!(
+                text,
+                "  {:<6} port {:<3} to node: sent {sent}; dropped {dropped}; from node: dropped {}, lost at random {}",
+                result.protocol, port.port, port.uplink_dropped_packets, port.lost_packets
+            );
+        }
     }
 }
 

@@ -35,7 +35,9 @@ pub(super) fn conclude(
     let digests: Vec<_> = all.iter().map(|(_, measured)| &measured.service).collect();
     let (cuts, offered) = (digest::cuts(&digests, 10), options.gbps.unwrap_or(0.0));
     let result = |(part, measured): &(&Part, Measured)| {
-        ProtocolResult::new(part.protocol.name(), part.status, offered, measured, &optimal, &cuts)
+        let name = part.protocol.name();
+        let result = ProtocolResult::new(name, part.status, offered, measured, &optimal, &cuts);
+        ProtocolResult { ports: part.ports.clone(), ..result }
     };
     let results: Vec<_> = all.iter().map(result).collect();
     let measured: Vec<_> = all.iter().map(|(part, measured)| (part.protocol.name(), measured)).collect();

@@ -1,5 +1,8 @@
 //! From the options given to the options in effect: checked, and with nothing left to default.
 
+use cp_node::workload::{Distribution, Reduction};
+
+use super::homa;
 use crate::cli::RunArgs;
 use crate::error::Stop;
 use crate::rates::{self, Workload};
@@ -20,10 +23,17 @@ pub(super) fn effective(args: &RunArgs) -> Result<RunArgs, Stop> {
     require((2..=MAX_NODES).contains(&nodes), || {
         format!("--nodes {nodes}: a node talks to the others, so from 2 to {MAX_NODES} are needed")
     })?;
-    let mtu = args.mtu;
+    let mtu = args.mtu();
+    options.mtu = Some(mtu);
     require(MTU_RANGE.contains(&mtu), || {
         format!("--mtu {mtu}: an interface takes {} to {} bytes", MTU_RANGE.start(), MTU_RANGE.end())
     })?;
+    let links = args.links();
+    require((0.0..1.0).contains(&args.loss), || format!("--loss {}: a share from 0 to below 1", args.loss))?;
+    if let Some(shape) = &links.shape {
+        shape.check(mtu)?;
+        options.homa = homa::parameters(shape, mtu, &args.homa);
+    }
     require(!args.protocols.is_empty(), || "--protocols: name at least one".to_owned())?;
     options.protocols.dedup();
     let repeated =
@@ -47,11 +57,23 @@ pub(super) fn effective(args: &RunArgs) -> Result<RunArgs, Stop> {
     ] {
         require(value >= 1, || format!("{name} 0: at least 1 is needed"))?;
     }
-    let gbps = args.gbps.unwrap_or_else(|| rates::default_gbps(rates::cores(), nodes, workload.mean_bytes));
+    let by_load = match (args.load, &links.shape) {
+        (Some(load), Some(shape)) => Some(of_link(load, shape.link_gbps, &options.workload, mtu)?),
+        _ => None,
+    };
+    let gbps = args.gbps.or(by_load).unwrap_or_else(|| rates::default_gbps(rates::cores(), nodes, workload.mean_bytes));
     require(gbps.is_finite() && gbps >= 0.0, || format!("--gbps {gbps}: a load is 0 (no limit) or positive"))?;
     options.gbps = Some(gbps);
     options.poll_usecs = args.poll_usecs.or_else(|| Some(default_poll(rates::cores(), nodes)));
     Ok(options)
+}
+
+/// Payload that makes the share `load` of a link, with its headers and framing: 10^9 bit/s.
+fn of_link(load: f64, link_gbps: f64, workload: &str, mtu: u32) -> Result<f64, Stop> {
+    require(load > 0.0 && load <= 1.0, || format!("--load {load}: a share of the link above 0, up to 1"))?;
+    let lengths = workload.parse().expect("the name of a workload was checked");
+    let overhead = Distribution::new(lengths, Reduction::default()).overhead(mtu);
+    Ok(load * link_gbps / (1.0 + overhead))
 }
 
 /// Default of `--poll-usecs`. Four nodes on two busy cores (EPYC, w1, 16,000 RPC/s): short messages took 540 us at P50
@@ -83,9 +105,20 @@ mod tests {
     fn the_load_is_filled_in_and_the_rest_has_defaults() {
         let options = parse("w4").unwrap();
         assert!(options.gbps.unwrap() > 0.0);
-        assert_eq!((options.nodes, options.seconds, options.mtu), (4, 5.0, 9000));
+        assert_eq!((options.nodes, options.seconds, options.mtu), (4, 5.0, Some(9000)));
         assert_eq!(parse("w4 --gbps 0.5").unwrap().gbps, Some(0.5));
         assert_eq!(parse("w4 --gbps 0").unwrap().gbps, Some(0.0), "no limit");
+    }
+
+    #[test]
+    fn a_shaped_link_scales_load_packets_and_parameters() {
+        let options = parse("w4 --link-gbps 0.2 --load 0.8 --homa window=7000").unwrap();
+        // Headers and framing add 8.5 % at MTU 1500.
+        assert!((options.gbps.unwrap() - 0.16 / 1.085).abs() < 1e-4, "{:?}", options.gbps);
+        assert_eq!(options.mtu, Some(1500));
+        assert!(options.homa.contains(&"unsched_bytes=5776".to_owned()), "{:?}", options.homa);
+        assert_eq!(options.homa.last().unwrap(), "window=7000");
+        assert!(parse("w4").unwrap().homa.is_empty(), "a link as fast as the machine keeps the defaults");
     }
 
     #[test]
@@ -109,6 +142,11 @@ mod tests {
             ("w4 --gbps=-1", "--gbps -1"),
             ("w4 --client-max 0", "--client-max 0"),
             ("w4 --mtu 100", "--mtu 100"),
+            ("w4 --link-gbps 0", "--link-gbps 0"),
+            ("w4 --link-gbps 1 --load 1.5", "--load 1.5"),
+            ("w4 --link-gbps 1 --priorities 9", "--priorities 9"),
+            ("w4 --link-gbps 1 --switch-buffer 100", "--switch-buffer 100"),
+            ("w4 --loss 1", "--loss 1"),
             ("w4 --protocols homa,tcp,homa", "each can be named once"),
         ] {
             let stop = parse(words).unwrap_err();

@@ -17,6 +17,7 @@ use crate::outdir::OutDir;
 use crate::rates;
 use crate::report::results::Status;
 use crate::testbed::Testbed;
+use crate::testbed::links::PortCounts;
 
 /// Commands that only note something.
 const QUICK: Duration = Duration::from_secs(10);
@@ -30,12 +31,14 @@ const UNLOADED: Duration = Duration::from_secs(180);
 const SALVAGE: Duration = Duration::from_secs(5);
 
 /// A protocol whose measured interval began.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Part {
     /// Which.
     pub(crate) protocol: Protocol,
     /// Whether the interval was whole.
     pub(crate) status: Status,
+    /// What happened at the switch's ports meanwhile, if the testbed counts that.
+    pub(crate) ports: Vec<PortCounts>,
 }
 
 /// File name stem of a protocol's files: `homa_w4`.
@@ -59,6 +62,7 @@ pub(super) fn start(nodes: &mut Nodes, testbed: &mut dyn Testbed, out: &OutDir) 
 pub(super) fn all(
     options: &RunArgs,
     nodes: &mut Nodes,
+    testbed: &mut dyn Testbed,
     journal: &mut Journal,
     parts: &mut Vec<Part>,
     out: &OutDir,
@@ -69,12 +73,14 @@ pub(super) fn all(
     }
     for &protocol in &options.protocols {
         let name = protocol.name();
+        let before = testbed.ports()?;
         let mut phase = Phase { options, protocol, nodes, journal, out: out.path(), measuring: false };
         let result = phase.run();
         let measuring = phase.measuring;
         let status = super::status(&result);
         if measuring {
-            parts.push(Part { protocol, status });
+            let ports = testbed.ports()?.iter().zip(&before).map(|(now, then)| now.since(then)).collect();
+            parts.push(Part { protocol, status, ports });
         }
         if result.is_err() && measuring {
             phase.salvage();
@@ -90,10 +96,11 @@ fn unloaded(options: &RunArgs, nodes: &mut Nodes) -> anyhow::Result<()> {
     let (samples, workload, seed) = (options.unloaded_samples, &options.workload, options.seed);
     // Only two nodes are busy here, so they may spin: the baseline is the best that this machine does.
     let poll = if rates::cores() >= 2 { String::new() } else { poll(options) };
-    nodes.tell(QUICK, only(0, format!("server --ports 1 --protocol homa --exp unloaded{poll}")))?;
+    let common = format!("{poll}{}{}", version(options), homa(options));
+    nodes.tell(QUICK, only(0, format!("server --ports 1 --protocol homa --exp unloaded{common}")))?;
     let client = format!(
         "client --protocol homa --ports 1 --server-ports 1 --client-max 1 --servers 0 --id 1 --workload {workload} \
-         --unloaded {samples} --seed {seed} --exp unloaded{poll}"
+         --unloaded {samples} --seed {seed} --exp unloaded{common}"
     );
     nodes.tell(UNLOADED, only(1, client))?;
     nodes.tell(WRITE, only(1, "dump_times unloaded.rtts unloaded".to_owned()))?;
@@ -235,11 +242,24 @@ fn client(options: &RunArgs, protocol: Protocol, number: usize) -> String {
 
 /// Options that clients and servers of a protocol share.
 fn common(options: &RunArgs, protocol: Protocol) -> String {
-    let mut text = format!(" --protocol {}{}", protocol.name(), poll(options));
+    let mut text = format!(" --protocol {}{}{}", protocol.name(), poll(options), version(options));
+    if protocol == Protocol::Homa {
+        text += &homa(options);
+    }
     if protocol == Protocol::Tcp {
         text += &format!(" --tcp-wait {} --tcp-cc {}", options.tcp_wait.name(), options.tcp_cc);
     }
     text
+}
+
+/// Parameters of Homa.
+fn homa(options: &RunArgs) -> String {
+    if options.homa.is_empty() { String::new() } else { format!(" --homa {}", options.homa.join(",")) }
+}
+
+/// Version of IP.
+fn version(options: &RunArgs) -> &'static str {
+    if options.ipv6 { " --ipv6" } else { "" }
 }
 
 fn poll(options: &RunArgs) -> String {
@@ -263,6 +283,14 @@ mod tests {
         let want = "client --ports 1 --server-ports 1 --workload w4 --servers 0,2 --gbps 0.250000 --client-max 200 \
                     --id 1 --seed 9 --exp homa_w4 --protocol homa";
         assert_eq!(line, want);
+    }
+
+    #[test]
+    fn homas_parameters_go_to_homa_only_and_the_ip_version_to_both() {
+        let options = options("w4 --nodes 2 --gbps 1 --ipv6 --homa window=1,tick_us=2");
+        let homa = client(&options, Protocol::Homa, 0);
+        assert!(homa.ends_with(" --protocol homa --ipv6 --homa window=1,tick_us=2"), "{homa}");
+        assert!(client(&options, Protocol::Tcp, 0).contains("--protocol tcp --ipv6 --tcp-wait"));
     }
 
     #[test]

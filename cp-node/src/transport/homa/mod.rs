@@ -3,6 +3,7 @@
 //! The protocol runs inline in that thread, so a request goes from the schedule into the packet ring, and from the ring to
 //! its answer, without any hand-over between threads. Other threads ask it to do things ([`Engine`]).
 
+mod parameters;
 mod unloaded;
 mod worker;
 
@@ -19,6 +20,7 @@ use anyhow::{Context, Result, anyhow, bail};
 use homa_stack::Nanos;
 use homa_stack::driver::{Host, HostConfig, Waker};
 
+pub(crate) use self::parameters::Parameter;
 use self::unloaded::Plan;
 use self::worker::{Load, Worker};
 use crate::arrivals::Arrivals;
@@ -73,6 +75,7 @@ pub(crate) struct Engine {
     mail: Option<Mailbox>,
     thread: Option<JoinHandle<()>>,
     interface: Option<String>,
+    parameters: Vec<Parameter>,
 }
 
 impl Engine {
@@ -86,6 +89,7 @@ impl Engine {
         (config.homa.tx_budget, config.homa.tx_peer_share) = (usize::MAX, 1000);
         config.poll = Nanos::from_micros(options.poll_usecs.into());
         config.homa.pool_pages = options.buf_bpages as usize;
+        options.homa.iter().for_each(|parameter| parameter.apply(&mut config.homa));
         let end = Arc::new(Mutex::new(None));
         let (jobs, inbox) = channel();
         let (started, opened) = sync_channel(1);
@@ -103,15 +107,19 @@ impl Engine {
             mail: Some(Mailbox { jobs, waker, end }),
             thread: Some(thread),
             interface: options.interface.clone(),
+            parameters: options.homa.clone(),
         })
     }
 
     /// # Errors
-    /// If `options` want another interface than the one in use.
+    /// If `options` want another interface or other parameters than those in use.
     pub(crate) fn check_compatible(&self, options: &Common) -> Result<()> {
         if options.interface.is_some() && options.interface != self.interface {
             let used = self.interface.as_deref().unwrap_or("the default interface");
             bail!(Usage(format!("the Homa stack of this node runs on {used} already: --interface can't change")));
+        }
+        if !options.homa.is_empty() && options.homa != self.parameters {
+            bail!(Usage("the Homa stack of this node runs with other parameters already: --homa can't change".into()));
         }
         Ok(())
     }
