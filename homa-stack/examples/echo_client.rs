@@ -1,10 +1,12 @@
-//! Measures round trips to an `echo_server`: `echo_client SERVER_ADDRESS [LENGTH [COUNT]]`.
+//! Measures round trips to an `echo_server`: `echo_client SERVER_ADDRESS [LENGTH [COUNT [OUTSTANDING]]]`,
+//! by the device that the environment's `HOMA_DEVICE` names: `af-packet` or `af-xdp`.
 
+use bytes::Bytes;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
-use homa_stack::driver::{Host, HostConfig};
-use homa_stack::{Event, Payload};
+use homa_stack::driver::{DeviceKind, Host, HostConfig};
+use homa_stack::{Event, Instant, Payload};
 
 const PORT: u16 = 4000;
 
@@ -14,32 +16,47 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let length = args.next().map_or(Ok(100), |n| n.parse::<usize>())?;
     let count = args.next().map_or(Ok(10_000), |n| n.parse::<usize>())?;
 
-    let mut host = Host::open(HostConfig::default())?;
+    let outstanding = args.next().map_or(Ok(1), |n| n.parse::<usize>())?;
+
+    let device = std::env::var("HOMA_DEVICE").map_or(Ok(DeviceKind::default()), |word| word.parse())?;
+    let mut host = Host::open(HostConfig { device, ..HostConfig::default() })?;
     host.resolve(server, Duration::from_secs(1))?;
     let port = host.core().client_port()?;
-    let message = vec![7; length];
+    let message = Bytes::from(vec![7; length]);
     let mut rtts = Vec::with_capacity(count);
+    // Each call's cookie is the time when it was made.
+    let call = |host: &mut Host| {
+        let now = host.now();
+        host.core().call(now, port, SocketAddr::new(server, PORT), Payload::from(message.clone()), now.as_nanos())
+    };
+    let start = host.now();
+    for _ in 0..outstanding {
+        call(&mut host)?;
+    }
     while rtts.len() < count {
-        let start = host.now();
-        host.core().call(start, port, SocketAddr::new(server, PORT), Payload::from(message.clone()), 0)?;
-        loop {
-            host.turn()?;
-            match host.core().poll_event() {
-                Some(Event::Response { msg, .. }) => {
-                    rtts.push(host.now().since(start));
+        host.turn()?;
+        let mut is_idle = true;
+        while let Some(event) = host.core().poll_event() {
+            match event {
+                Event::Response { msg, cookie, .. } => {
+                    rtts.push(host.now().since(Instant::from_nanos(cookie)));
                     host.core().release(msg);
-                    break;
+                    call(&mut host)?;
                 }
-                Some(Event::Failed { peer, error, .. }) => return Err(format!("{peer}: {error}").into()),
-                Some(Event::Request { .. } | Event::Room(_)) => unreachable!("no port is bound, no call refused"),
-                None => host.wait(None)?,
+                Event::Failed { peer, error, .. } => return Err(format!("{peer}: {error}").into()),
+                Event::Request { .. } | Event::Room(_) => unreachable!("no port is bound, no call refused"),
             }
+            is_idle = false;
+        }
+        if is_idle {
+            host.wait(None)?;
         }
     }
+    let rate = rtts.len() as f64 / host.now().since(start).as_micros_f64() * 1e6;
     rtts.sort_unstable();
-    let at = |q: usize| rtts[count * q / 1000].as_micros_f64();
+    let at = |q: usize| rtts[rtts.len() * q / 1000].as_micros_f64();
     println!(
-        "{count} round trips of {length} bytes: P50 {:.2} us, P99 {:.2} us, P99.9 {:.2} us",
+        "{count} round trips of {length} bytes, {outstanding} at a time, {rate:.0} a second: P50 {:.2} us, P99 {:.2} us, P99.9 {:.2} us",
         at(500),
         at(990),
         at(999)

@@ -47,8 +47,12 @@ pub trait Device {
     /// Room for a packet, if one can be sent now.
     fn tx_slot(&mut self) -> Option<&mut [u8]>;
 
-    /// Sends what was written to the slot, and notes so. A packet that can't be sent is counted and lost.
+    /// Sends what was written to the slot, at once or with the next [`Self::flush`], and notes so. A packet that can't
+    /// be sent is counted and lost.
     fn commit(&mut self, transmit: &Transmit, trace: &mut Recorder, metrics: &mut Metrics);
+
+    /// Has everything sent that was committed: called at the end of each burst, and when there is nothing to send.
+    fn flush(&mut self, _: &mut Recorder) {}
 }
 
 /// One turn of the event loop: packets in, timers, packets out. Driver and simulator both call exactly this.
@@ -80,11 +84,14 @@ pub fn turn<D: Device>(core: &mut Endpoint, dev: &mut D, now: Instant) -> bool {
 
 /// Sends what there is to send, up to a burst; true if that was anything.
 pub fn transmit<D: Device>(core: &mut Endpoint, dev: &mut D, now: Instant) -> bool {
-    for sent in 0..TX_BURST {
-        let Some(transmit) = dev.tx_slot().and_then(|slot| core.poll_transmit(now, slot)) else { return sent > 0 };
+    let mut sent = 0;
+    while sent < TX_BURST {
+        let Some(transmit) = dev.tx_slot().and_then(|slot| core.poll_transmit(now, slot)) else { break };
         dev.commit(&transmit, &mut core.trace, &mut core.metrics);
+        sent += 1;
     }
-    true
+    dev.flush(&mut core.trace);
+    sent > 0
 }
 
 #[cfg(test)]

@@ -14,7 +14,7 @@
 //! | the driver calls `send` / `send` returns | [`Event::NicData`] / [`Event::FreeData`] | doorbell / completion |
 //! | the application takes a message | [`Event::WaitFound`] | `recvmsg` |
 //!
-//! Two spellings are this stack's own: the driver word `afp` in NIC events, and [`Event::RingWait`].
+//! Two spellings are this stack's own: the device's word (`afp` AF_PACKET, `afx` AF_XDP) in NIC events, and [`Event::RingWait`].
 
 use std::fmt;
 use std::io::{self, Write};
@@ -88,14 +88,24 @@ pub enum Via {
     ReadyRpcs,
 }
 
-/// Driver word in the events that the kernel's patched NIC drivers log with their own names.
-const DRIVER: &str = "afp";
+/// Word for the AF_PACKET device in the events that the kernel's patched NIC drivers log with their own names.
+const AF_PACKET: &str = "afp";
 
 impl fmt::Display for Event {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        Spelled(*self, AF_PACKET).fmt(f)
+    }
+}
+
+/// An event, and the word for the device in it.
+struct Spelled(Event, &'static str);
+
+impl fmt::Display for Spelled {
     #[rustfmt::skip]
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         use Event::*;
-        match *self {
+        let Self(event, device) = *self;
+        match event {
             SendmsgRequest { peer, port, id, length } => write!(f, "homa_sendmsg request, target 0x{peer:x}:{port}, id {id}, length {length}"),
             SendmsgResponse { id, port, pid, length } => write!(f, "homa_sendmsg response, id {id}, port {port}, pid {pid}, length {length}"),
             SendmsgDone { id } => write!(f, "homa_sendmsg finished, id {id}"),
@@ -104,14 +114,14 @@ impl fmt::Display for Event {
             IpXmit { wire_bytes, peer, id, offset } => write!(f, "calling ip_queue_xmit: wire_bytes {wire_bytes}, peer 0x{peer:x}, id {id}, offset {offset}"),
             DataQueued { id, offset, length, queue } => write!(f, "Finished queueing packet: rpc id {id}, offset {offset}, len {length}, qid {queue}"),
             XmitStopped { id, offset, granted } => write!(f, "homa_xmit_data stopping at offset {offset} for id {id}: granted is {granted}"),
-            NicData { peer, id, offset, queue } => write!(f, "sent homa data packet via {DRIVER} to 0x{peer:x}, id {id}, offset {offset}, queue 0x{queue:x}"),
-            NicGrant { peer, id, offset, queue } => write!(f, "sent homa grant via {DRIVER} to 0x{peer:x}, id {id}, offset {offset}, queue 0x{queue:x}"),
+            NicData { peer, id, offset, queue } => write!(f, "sent homa data packet via {device} to 0x{peer:x}, id {id}, offset {offset}, queue 0x{queue:x}"),
+            NicGrant { peer, id, offset, queue } => write!(f, "sent homa grant via {device} to 0x{peer:x}, id {id}, offset {offset}, queue 0x{queue:x}"),
             FreeData { id, offset, queue, length } => write!(f, "freeing tx skb for homa data, id {id}, offset {offset}, qid {queue}, msg_length {length}"),
             FreeGrant { id, offset, queue } => write!(f, "freeing tx skb for homa grant, id {id}, offset {offset}, qid {queue}"),
             GroData { peer, id, offset, priority } => write!(f, "homa_gro_receive got packet from 0x{peer:x} id {id}, offset {offset}, priority {priority}"),
             GroGrant { peer, id, offset, priority } => write!(f, "homa_gro_receive got grant from 0x{peer:x} id {id}, offset {offset}, priority {priority}"),
             GroControl { peer, id, kind, priority } => write!(f, "homa_gro_receive got packet from 0x{peer:x} id {id}, type 0x{kind:x}, priority {priority}"),
-            RingWait { nanos, id, offset } => write!(f, "{DRIVER} ring wait {nanos} ns for id {id}, offset {offset}"),
+            RingWait { nanos, id, offset } => write!(f, "{device} ring wait {nanos} ns for id {id}, offset {offset}"),
             SoftirqStart => write!(f, "homa_softirq starting"),
             SoftirqData { id, peer, offset, length } => write!(f, "incoming data packet, id {id}, peer 0x{peer:x}, offset {offset}/{length}"),
             Unscheduled { id, bytes } => write!(f, "Incoming message for id {id} has {bytes} unscheduled bytes"),
@@ -192,6 +202,8 @@ pub struct Recorder {
     frozen: bool,
     /// Index of the core that this thread plays in the trace.
     core: u16,
+    /// Word for the device.
+    device: &'static str,
 }
 
 impl Recorder {
@@ -200,7 +212,15 @@ impl Recorder {
     pub fn new(entries: usize, clock: Clock, core: u16) -> Self {
         let entries = if entries == 0 { 0 } else { entries.next_power_of_two() };
         let empty = Record { ticks: 0, event: Event::SoftirqStart };
-        Self { ring: vec![empty; entries].into_boxed_slice(), made: 0, clock, now: 0, frozen: entries == 0, core }
+        Self {
+            ring: vec![empty; entries].into_boxed_slice(),
+            made: 0,
+            clock,
+            now: 0,
+            frozen: entries == 0,
+            core,
+            device: AF_PACKET,
+        }
     }
 
     /// Records `event` now, unless frozen.
@@ -228,6 +248,11 @@ impl Recorder {
         let ticks = self.ring[self.made.wrapping_sub(1) & mask].ticks;
         self.ring[self.made & mask] = Record { ticks, event };
         self.made += 1;
+    }
+
+    /// Sets the word for the device in NIC events, for what is written from now on.
+    pub fn set_device(&mut self, word: &'static str) {
+        self.device = word;
     }
 
     /// Sets the time of a [`Clock::Manual`] recorder.
@@ -289,7 +314,13 @@ impl Recorder {
         let mut previous = 0.0;
         for Record { ticks, event } in self.records() {
             let time = micros(*ticks);
-            writeln!(out, "{time:9.3} us (+{:8.3} us) [C{:02}] {event}", time - previous, self.core)?;
+            writeln!(
+                out,
+                "{time:9.3} us (+{:8.3} us) [C{:02}] {}",
+                time - previous,
+                self.core,
+                Spelled(*event, self.device)
+            )?;
             previous = time;
         }
         Ok(())
@@ -337,6 +368,16 @@ mod tests {
         r.freeze();
         r.unfreeze();
         assert_eq!(r.records().map(|r| r.event).collect::<Vec<_>>(), [Event::Unfrozen]);
+    }
+
+    #[test]
+    fn the_device_is_named_by_its_word() {
+        let mut r = Recorder::new(4, Clock::Manual, 0);
+        r.record(Event::NicGrant { peer: 1, id: 2, offset: 3, queue: 0 });
+        r.record(Event::RingWait { nanos: 4, id: 5, offset: 6 });
+        assert!(text(&r).contains("sent homa grant via afp to 0x1, id 2,") && text(&r).contains("afp ring wait 4 ns"));
+        r.set_device("afx");
+        assert!(text(&r).contains("sent homa grant via afx to 0x1, id 2,") && text(&r).contains("afx ring wait 4 ns"));
     }
 
     #[test]

@@ -29,6 +29,7 @@ pub const TEMPLATES: &[(Kind, &str)] = &[
     (GroData, "homa_gro_receive got packet from {peer} id {id}, offset {offset}{?}, priority {a}"),
     (GroGrant, "homa_gro_receive got grant from {peer} id {id}, offset {offset}{?}, priority {a}"),
     (GroControl, "homa_gro_receive got packet from {peer} id {id}, type {a:x}"),
+    (RingWait, "afx ring wait {a} ns for id {id}, offset {offset}"),
     (RingWait, "afp ring wait {a} ns for id {id}, offset {offset}"),
     (GroHandoff, "homa_gro_{word} chose core {a}{?} for id {id}{,} offset {offset}"),
     (SoftirqStart, "homa_softirq starting"),

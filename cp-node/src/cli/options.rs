@@ -5,6 +5,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use clap::{Args, ValueEnum};
+use homa_stack::driver::DeviceKind;
 
 use super::positive;
 use crate::samples::DEFAULT_MAX_SAMPLES;
@@ -114,6 +115,9 @@ pub(crate) struct Common {
     /// Parameters of Homa; the first command that starts Homa decides
     #[arg(long, value_delimiter = ',', value_name = "NAME=VALUE")]
     pub(crate) homa: Vec<Parameter>,
+    /// What carries Homa's packets: af-packet, or af-xdp, which needs CAP_BPF and CAP_NET_ADMIN too [default: af-packet]
+    #[arg(long, value_name = "HOW")]
+    pub(crate) device: Option<DeviceKind>,
     /// How TCP threads wait for data: asleep in epoll, or spinning on non-blocking reads
     #[arg(long, default_value = "epoll", value_name = "HOW")]
     pub(crate) tcp_wait: TcpWait,

@@ -3,6 +3,7 @@
 use std::net::IpAddr;
 
 use clap::{Args, Subcommand, ValueEnum};
+use homa_stack::driver::DeviceKind;
 
 use super::positive;
 
@@ -27,6 +28,9 @@ pub(crate) struct ProbeServer {
     /// Network interface for homa and raw-ring [default: the only one that is up]
     #[arg(long, value_name = "IF")]
     pub(crate) interface: Option<String>,
+    /// What carries Homa's packets: af-packet or af-xdp
+    #[arg(long, default_value_t, value_name = "HOW")]
+    pub(crate) device: DeviceKind,
 }
 
 /// Options of `probe client`.
@@ -44,6 +48,9 @@ pub(crate) struct ProbeClient {
     /// Network interface for homa and raw-ring [default: the only one that is up]
     #[arg(long, value_name = "IF")]
     pub(crate) interface: Option<String>,
+    /// What carries Homa's packets: af-packet or af-xdp
+    #[arg(long, default_value_t, value_name = "HOW")]
+    pub(crate) device: DeviceKind,
     /// Round trips to measure
     #[arg(long, default_value_t = 10_000, value_name = "N", value_parser = positive())]
     pub(crate) count: u32,

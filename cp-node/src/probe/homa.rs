@@ -4,15 +4,20 @@ use std::net::SocketAddr;
 
 use anyhow::{Context, Result, bail};
 use bytes::Bytes;
-use homa_stack::driver::{Host, HostConfig};
+use homa_stack::driver::{DeviceKind, Host, HostConfig};
 use homa_stack::{Event, Message, Payload};
 
 use super::sockets::spin;
 use super::{RESOLVE_LIMIT, RoundTrip, missing, unreachable_peer};
 
 /// Echoes requests, spinning, for ever.
-pub(super) fn serve(interface: Option<&str>, port: u16, ready: impl FnOnce() -> Result<()>) -> Result<()> {
-    let mut host = open(interface)?;
+pub(super) fn serve(
+    interface: Option<&str>,
+    device: DeviceKind,
+    port: u16,
+    ready: impl FnOnce() -> Result<()>,
+) -> Result<()> {
+    let mut host = open(interface, device)?;
     host.core().bind(port).with_context(|| format!("can't open Homa port {port}"))?;
     ready()?;
     loop {
@@ -37,8 +42,8 @@ pub(super) struct Client {
 }
 
 impl Client {
-    pub(super) fn open(interface: Option<&str>, to: SocketAddr) -> Result<Self> {
-        let mut host = open(interface)?;
+    pub(super) fn open(interface: Option<&str>, device: DeviceKind, to: SocketAddr) -> Result<Self> {
+        let mut host = open(interface, device)?;
         host.resolve(to.ip(), RESOLVE_LIMIT).with_context(|| unreachable_peer(to.ip()))?;
         let port = host.core().client_port().context("no port to call from")?;
         Ok(Self { host, port, to })
@@ -87,9 +92,10 @@ impl RoundTrip for Client {
     }
 }
 
-fn open(interface: Option<&str>) -> Result<Host> {
+fn open(interface: Option<&str>, device: DeviceKind) -> Result<Host> {
     // Without a trace, as the other transports have none either.
-    let config = HostConfig { interface: interface.map(str::to_owned), trace_entries: 0, ..HostConfig::default() };
+    let interface = interface.map(str::to_owned);
+    let config = HostConfig { interface, device, trace_entries: 0, ..HostConfig::default() };
     Host::open(config).map_err(missing)
 }
 

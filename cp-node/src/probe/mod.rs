@@ -69,7 +69,7 @@ fn serve(options: &ProbeServer) -> Result<()> {
     end_with_stdin()?;
     match options.transport {
         ProbeTransport::RawRing => ring::serve(interface, ready),
-        ProbeTransport::Homa => homa::serve(interface, options.port, ready),
+        ProbeTransport::Homa => homa::serve(interface, options.device, options.port, ready),
         ProbeTransport::UdpSpin => sockets::serve_udp(options.port, ready),
         ProbeTransport::TcpSpin => sockets::serve_tcp(options.port, true, ready),
         ProbeTransport::TcpBlock => sockets::serve_tcp(options.port, false, ready),
@@ -98,7 +98,7 @@ fn measure(options: &ProbeClient) -> Result<()> {
     let to = SocketAddr::new(options.peer, options.port);
     let mut transport: Box<dyn RoundTrip> = match options.transport {
         ProbeTransport::RawRing => Box::new(ring::Client::open(interface, options.peer)?),
-        ProbeTransport::Homa => Box::new(homa::Client::open(interface, to)?),
+        ProbeTransport::Homa => Box::new(homa::Client::open(interface, options.device, to)?),
         ProbeTransport::UdpSpin => Box::new(sockets::Udp::open(to)?),
         ProbeTransport::TcpSpin => Box::new(sockets::Tcp::open(to, true)?),
         ProbeTransport::TcpBlock => Box::new(sockets::Tcp::open(to, false)?),
@@ -170,10 +170,21 @@ fn unreachable_peer(peer: IpAddr) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use homa_stack::driver::DeviceKind;
 
     fn options(transport: ProbeTransport, count: u32) -> ProbeClient {
         let peer = IpAddr::from([127, 0, 0, 1]);
-        ProbeClient { transport, peer, port: 0, interface: None, count, warmup: 5, length: 100, limit: 30 }
+        ProbeClient {
+            transport,
+            peer,
+            port: 0,
+            interface: None,
+            device: DeviceKind::AfPacket,
+            count,
+            warmup: 5,
+            length: 100,
+            limit: 30,
+        }
     }
 
     #[test]

@@ -162,7 +162,7 @@ fn real_offset() -> u64 {
 /// A raw socket for protocol 146 that takes no packet. While any such socket is open the kernel holds the protocol
 /// for known and sends no ICMP "protocol unreachable", which would end all RPCs of a peer that runs the kernel
 /// module (homa-protocol.md 9).
-fn hold_protocol(family: libc::c_int) -> Result<OwnedFd, OpenError> {
+pub(super) fn hold_protocol(family: libc::c_int) -> Result<OwnedFd, OpenError> {
     const DROP_ALL: [libc::sock_filter; 1] = [op(libc::BPF_RET | libc::BPF_K, 0, 0, 0)];
     let raw = capability("a raw socket for IP protocol 146", "CAP_NET_RAW");
     let fd = sys::socket(family, libc::SOCK_RAW, IPPROTO_HOMA.into()).map_err(raw)?;

@@ -6,11 +6,11 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::af_packet::PacketDevice;
+use super::af_xdp::XdpConfig;
 use super::frame::Addrs;
+use super::nic::{DeviceKind, Nic};
 use super::sys::{self, Interface};
 use super::{OpenError, ResolveError};
-use crate::device;
 use crate::metrics::Metrics;
 use crate::proto::{Config, Endpoint};
 use crate::trace::{Clock, Recorder};
@@ -21,6 +21,10 @@ use crate::units::{Instant, Nanos};
 pub struct HostConfig {
     /// Interface to run on; `None`: the only one that is up, not loopback, and has an address.
     pub interface: Option<String>,
+    /// How packets get from and to the interface.
+    pub device: DeviceKind,
+    /// How the AF_XDP device works, if it is that.
+    pub xdp: XdpConfig,
     /// How long [`Host::wait`] spins before it sleeps. A sleeping thread takes some 50 us to wake.
     pub poll: Nanos,
     /// Packets that the receive ring holds, a power of two. A larger ring rides out longer pauses of this thread;
@@ -41,6 +45,8 @@ impl Default for HostConfig {
     fn default() -> Self {
         Self {
             interface: None,
+            device: DeviceKind::default(),
+            xdp: XdpConfig::default(),
             poll: Nanos::from_micros(50),
             ring_packets: 2048,
             trace_entries: 1 << 16,
@@ -58,7 +64,7 @@ impl Default for HostConfig {
 #[derive(Debug)]
 pub struct Host {
     core: Endpoint,
-    device: PacketDevice,
+    device: Nic,
     interface: Interface,
     addrs: Addrs,
     mtu: usize,
@@ -83,6 +89,9 @@ struct Window {
 /// Rate of a clock of nanoseconds.
 const NANOSECOND_KHZ: u64 = 1_000_000;
 
+/// Longest wait while packets wait for room to be sent, which nothing announces.
+const BLOCKED: Nanos = Nanos::from_micros(20);
+
 /// Events that one turn and what the application does after it may record.
 const TURN_EVENTS: usize = 4096;
 
@@ -98,7 +107,7 @@ impl Waker {
 }
 
 impl Host {
-    /// Opens the interface: needs CAP_NET_RAW in its network namespace.
+    /// Opens the interface: needs CAP_NET_RAW in its network namespace, and more for AF_XDP ([`DeviceKind`]).
     ///
     /// # Errors
     ///
@@ -108,7 +117,7 @@ impl Host {
         let system = |what: &'static str| move |source: io::Error| OpenError::System { what, source };
         let probe = sys::socket(libc::AF_INET, libc::SOCK_DGRAM, 0).map_err(system("a socket"))?;
         let mtu = sys::mtu(&probe, &interface.name).map_err(system("the interface's MTU"))?;
-        let device = PacketDevice::open(&interface, addrs, mtu, config.ring_packets)?;
+        let device = Nic::open(&config, &interface, addrs, mtu)?;
         let first_id = match config.seed {
             Some(seed) => spread(seed),
             None => sys::random_u64().map_err(system("a random number"))?,
@@ -116,8 +125,10 @@ impl Host {
         // The top bits stay clear, so that ids never wrap.
         let homa = Config { mtu, pid: std::process::id(), first_id: first_id >> 2 << 1, ..config.homa };
         let mut core = Endpoint::new(homa);
-        let counter = Clock::Counter(device.clock.counter());
-        core.set_trace(Recorder::new(config.trace_entries, counter, config.trace_core));
+        let counter = Clock::Counter(device.clock().counter());
+        let mut trace = Recorder::new(config.trace_entries, counter, config.trace_core);
+        trace.set_device(device.word());
+        core.set_trace(trace);
         let wake = Arc::new(sys::eventfd().map_err(system("an eventfd"))?);
         Ok(Self {
             core,
@@ -154,9 +165,14 @@ impl Host {
         &self.interface.name
     }
 
+    /// What carries the packets, in words: for logs.
+    pub fn device(&self) -> String {
+        self.device.describe()
+    }
+
     /// Now.
     pub fn now(&self) -> Instant {
-        self.device.clock.now()
+        self.device.clock().now()
     }
 
     /// The protocol: calls, replies, events.
@@ -171,7 +187,7 @@ impl Host {
     /// If there is no route by this interface, or nobody answers.
     pub fn resolve(&mut self, addr: IpAddr, wait: Duration) -> Result<(), ResolveError> {
         let now = self.now();
-        self.device.neighbours.resolve(now, addr, wait).map(drop)
+        self.device.neighbours().resolve(now, addr, wait).map(drop)
     }
 
     /// Receives, does what is due, and sends; never blocks. True if there was anything to do.
@@ -186,7 +202,7 @@ impl Host {
             self.freeze_trace();
         }
         self.core.set_slept(std::mem::take(&mut self.slept));
-        Ok(device::turn(&mut self.core, &mut self.device, now))
+        Ok(self.device.turn(&mut self.core, now))
     }
 
     /// Sends what calls and replies since the last turn have left to send. If that is nothing, waits until a packet
@@ -198,12 +214,17 @@ impl Host {
     /// Those of `ppoll`.
     pub fn wait(&mut self, until: Option<Instant>) -> io::Result<()> {
         let start = self.now();
-        if device::transmit(&mut self.core, &mut self.device, start) {
+        if self.device.transmit(&mut self.core, start) {
             return Ok(());
         }
         let until = match (until, self.core.next_deadline()) {
             (Some(a), Some(b)) => Some(a.min(b)),
             (a, b) => a.or(b),
+        };
+        let until = if self.device.is_blocked() {
+            Some(until.map_or(start + BLOCKED, |at| at.min(start + BLOCKED)))
+        } else {
+            until
         };
         let spin_end = start + self.poll;
         let mut now = start;
@@ -235,7 +256,7 @@ impl Host {
     /// The metrics as text (cperf.md 4.1): times in nanoseconds, so `cpu_khz` is 1,000,000.
     pub fn metrics_text(&mut self) -> String {
         self.core.metrics.ring_drops += self.device.take_ring_drops();
-        self.core.metrics.peer_dst_refreshes = self.device.neighbours.refreshes;
+        self.core.metrics.peer_dst_refreshes = self.device.neighbours().refreshes;
         self.device.refresh_real_time();
         self.core.metrics.to_text(self.now().as_nanos(), NANOSECOND_KHZ, 0)
     }
@@ -277,7 +298,7 @@ impl Host {
     ///
     /// Those of `out`.
     pub fn write_trace(&mut self, out: &mut dyn Write) -> io::Result<()> {
-        self.core.trace.write_tt(out, self.device.clock.ticks_per_nano())
+        self.core.trace.write_tt(out, self.device.clock().ticks_per_nano())
     }
 }
 

@@ -1,20 +1,25 @@
-//! Homa on a real interface of Linux, by AF_PACKET: no kernel module, CAP_NET_RAW only.
+//! Homa on a real interface of Linux, without a kernel module: by AF_PACKET, with CAP_NET_RAW only, or by AF_XDP.
 
 mod af_packet;
+mod af_xdp;
 mod clock;
 mod frame;
 mod host;
 mod neighbours;
 mod netlink;
+mod nic;
 mod ping;
 mod sys;
+mod xdp_program;
 
 use std::io;
 use std::os::fd::OwnedFd;
 
+pub use af_xdp::{XdpConfig, XdpMode};
 pub use clock::counter;
 pub use host::{Host, HostConfig, Waker};
 pub use neighbours::ResolveError;
+pub use nic::{DeviceKind, UnknownDevice};
 pub use ping::RawPing;
 
 use sys::RxRing;
@@ -57,6 +62,20 @@ pub enum OpenError {
     /// The interface has no Ethernet address.
     #[error("interface `{0}` is no Ethernet interface")]
     NotEthernet(String),
+    /// AF_XDP can't be had.
+    #[error(
+        "can't get {what} (MTU {mtu}): {source}; {advice}, or use the AF_PACKET device, which needs CAP_NET_RAW alone"
+    )]
+    Xdp {
+        /// What was asked for.
+        what: &'static str,
+        /// MTU of the interface, bytes.
+        mtu: usize,
+        /// What the system said.
+        source: io::Error,
+        /// What to do.
+        advice: &'static str,
+    },
     /// The system refused something else.
     #[error("can't get {what}: {source}")]
     System {

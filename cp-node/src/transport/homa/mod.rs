@@ -18,7 +18,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, bail};
 use homa_stack::Nanos;
-use homa_stack::driver::{Host, HostConfig, Waker};
+use homa_stack::driver::{DeviceKind, Host, HostConfig, Waker};
 
 pub(crate) use self::parameters::Parameter;
 use self::unloaded::Plan;
@@ -76,6 +76,7 @@ pub(crate) struct Engine {
     thread: Option<JoinHandle<()>>,
     interface: Option<String>,
     parameters: Vec<Parameter>,
+    device: DeviceKind,
 }
 
 impl Engine {
@@ -84,7 +85,8 @@ impl Engine {
     /// # Errors
     /// If the interface or a privilege is missing.
     pub(crate) fn start(options: &Common, log: Log) -> Result<Self> {
-        let mut config = HostConfig { interface: options.interface.clone(), ..HostConfig::default() };
+        let device = options.device.unwrap_or_default();
+        let mut config = HostConfig { interface: options.interface.clone(), device, ..HostConfig::default() };
         // Each client has its own limit of outstanding requests.
         (config.homa.tx_budget, config.homa.tx_peer_share) = (usize::MAX, 1000);
         config.poll = Nanos::from_micros(options.poll_usecs.into());
@@ -108,11 +110,12 @@ impl Engine {
             thread: Some(thread),
             interface: options.interface.clone(),
             parameters: options.homa.clone(),
+            device,
         })
     }
 
     /// # Errors
-    /// If `options` want another interface or other parameters than those in use.
+    /// If `options` want another interface or device or other parameters than those in use.
     pub(crate) fn check_compatible(&self, options: &Common) -> Result<()> {
         if options.interface.is_some() && options.interface != self.interface {
             let used = self.interface.as_deref().unwrap_or("the default interface");
@@ -120,6 +123,10 @@ impl Engine {
         }
         if !options.homa.is_empty() && options.homa != self.parameters {
             bail!(Usage("the Homa stack of this node runs with other parameters already: --homa can't change".into()));
+        }
+        if options.device.is_some_and(|device| device != self.device) {
+            let used = self.device;
+            bail!(Usage(format!("the Homa stack of this node runs by {used} already: --device can't change")));
         }
         Ok(())
     }
@@ -270,10 +277,11 @@ fn run_worker(
         }
     };
     log.line(format_args!(
-        "Homa on {} ({}, MTU {}): in this user-space stack the protocol and all ports run on one thread",
+        "Homa on {} ({}, MTU {}) by {}: in this user-space stack the protocol and all ports run on one thread",
         host.interface(),
         host.addr(),
-        host.mtu()
+        host.mtu(),
+        host.device()
     ));
     started(Ok(host.waker()));
     Worker::new(host, log.clone()).run(inbox)

@@ -1,7 +1,11 @@
 //! System calls and memory shared with the kernel: the only place with `unsafe` code, all behind safe functions.
 #![expect(unsafe_code, reason = "system calls and memory that the kernel writes to")]
 
+mod bpf;
+mod ethtool;
 mod ring;
+mod xsk;
+mod xsk_ring;
 
 use std::ffi::{CStr, CString};
 use std::io;
@@ -9,7 +13,10 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::time::Duration;
 
+pub(super) use bpf::{Insn, attach_xdp, load_xdp, set_xsk, xsk_map};
+pub(super) use ethtool::{driver_name, rx_queues};
 pub(super) use ring::RxRing;
+pub(super) use xsk::{Xsk, XskShape};
 
 /// A MAC address.
 pub(super) type Mac = [u8; 6];
@@ -148,8 +155,8 @@ pub(super) fn random_u64() -> io::Result<u64> {
     if got == 8 { Ok(u64::from_ne_bytes(bytes)) } else { Err(io::Error::last_os_error()) }
 }
 
-/// The largest IP packet that interface `name` takes.
-pub(super) fn mtu(fd: &OwnedFd, name: &str) -> io::Result<usize> {
+/// A request about interface `name`.
+fn interface_request(name: &str) -> io::Result<libc::ifreq> {
     // SAFETY: all-zero bytes are a valid `ifreq`.
     let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
     let name = CString::new(name)?;
@@ -160,11 +167,29 @@ pub(super) fn mtu(fd: &OwnedFd, name: &str) -> io::Result<usize> {
     for (to, from) in request.ifr_name.iter_mut().zip(bytes) {
         *to = *from as libc::c_char;
     }
+    Ok(request)
+}
+
+/// The largest IP packet that interface `name` takes.
+pub(super) fn mtu(fd: &OwnedFd, name: &str) -> io::Result<usize> {
+    let mut request = interface_request(name)?;
     // SAFETY: the request is writable and its name ends with a zero; the kernel fills the `mtu` member.
     unsafe {
         check(libc::ioctl(fd.as_raw_fd(), libc::SIOCGIFMTU as _, &raw mut request))?;
         Ok(request.ifr_ifru.ifru_mtu.max(0) as usize)
     }
+}
+
+/// A descriptor that is readable when one of `fds` is.
+pub(super) fn any_of<'a>(fds: impl Iterator<Item = &'a OwnedFd>) -> io::Result<OwnedFd> {
+    // SAFETY: no memory is passed; the descriptor is new and ours alone.
+    let epoll = unsafe { OwnedFd::from_raw_fd(check(libc::epoll_create1(libc::EPOLL_CLOEXEC))?) };
+    for fd in fds {
+        let mut event = libc::epoll_event { events: libc::EPOLLIN as u32, u64: 0 };
+        // SAFETY: both descriptors are open, and the event is readable.
+        check(unsafe { libc::epoll_ctl(epoll.as_raw_fd(), libc::EPOLL_CTL_ADD, fd.as_raw_fd(), &raw mut event) })?;
+    }
+    Ok(epoll)
 }
 
 /// All interfaces of this network namespace with their addresses.
