@@ -83,6 +83,42 @@ fn the_first_data_make_the_receiver_tell_its_cutoffs_once() {
     assert_eq!(net.count(Kind::Cutoffs), 2);
 }
 
+/// Messages of 100, 1,000 and 8,000 bytes with as many bytes of each: each length gets a level of its own, and peers
+/// learn it by the version.
+#[test]
+fn cutoffs_follow_the_lengths_that_come_and_peers_learn_them() {
+    let interval = Nanos::from_millis(20);
+    let server = Config { auto_cutoffs: true, cutoff_interval: interval, cutoff_min_messages: 50, ..config(1500) };
+    let mut net = Net::with(vec![config(1500), config(1500), server]);
+    net.response_len = Some(8);
+    let round = |net: &mut Net| {
+        for (len, count) in [(100, 80), (1_000, 8), (8_000, 1)] {
+            (0..count).for_each(|n| _ = net.call(n % 2, 2, len));
+            net.run_for(Nanos::from_millis(10));
+        }
+        // Also of what comes while nothing else does.
+        net.run_for(interval);
+    };
+    (0..3).for_each(|_| round(&mut net));
+    assert_eq!(net.hosts[2].metrics.cutoff_changes, 1, "once, then they fit: {:?}", net.hosts[2].config().cutoffs);
+    assert_eq!(net.hosts[2].config().cutoff_version, 2);
+    assert_eq!(net.hosts[2].config().max_sched_priority, 0, "nearly all is unscheduled");
+    let levels = std::rc::Rc::new(std::cell::RefCell::new(std::collections::BTreeMap::new()));
+    let seen = levels.clone();
+    net.fate = Box::new(move |sent| {
+        if let (Packet::Data(data), 2) = (sent.packet, sent.to) {
+            assert_eq!(data.cutoff_version, 2);
+            seen.borrow_mut().insert(data.message_len, sent.priority);
+        }
+        vec![Nanos::ZERO]
+    });
+    round(&mut net);
+    let levels: Vec<u8> = levels.borrow().values().copied().collect();
+    assert_eq!(levels, [7, 6, 5]);
+    net.run_for(Nanos::from_secs(20));
+    net.assert_settled("cutoffs");
+}
+
 /// Each packet of an exchange of three packets a message is lost in turn, then each pair.
 #[test]
 fn an_rpc_completes_once_whichever_packets_are_lost() {

@@ -42,6 +42,12 @@ pub struct Config {
     pub cutoffs: [u32; Priority::LEVELS],
     /// Version of `cutoffs`, not 0.
     pub cutoff_version: u16,
+    /// True if `cutoffs` and `max_sched_priority` are to follow the lengths of the messages that come.
+    pub auto_cutoffs: bool,
+    /// Time between looks at whether they should change.
+    pub cutoff_interval: Nanos,
+    /// Fewest messages to judge by.
+    pub cutoff_min_messages: u64,
     /// Highest level for scheduled packets.
     pub max_sched_priority: u8,
     /// Time between timer ticks, the unit of the next five.
@@ -104,6 +110,9 @@ impl Default for Config {
             priority_map: [0, 1, 2, 3, 4, 5, 6, 7],
             cutoffs: [u32::MAX, 0, 0, 0, MAX_MESSAGE_LEN as u32, 15_000, 2_800, 200],
             cutoff_version: 1,
+            auto_cutoffs: false,
+            cutoff_interval: Nanos::from_secs(1),
+            cutoff_min_messages: 10_000,
             max_sched_priority: 3,
             tick: Nanos::from_millis(1),
             resend_ticks: 5,

@@ -10,6 +10,7 @@ use rustc_hash::{FxHashMap, FxHasher};
 use slab::Slab;
 
 use super::config::Config;
+use super::cutoffs::Lengths;
 use super::event::{Event, Message, RpcError, SendError, ServerRpc};
 use super::grants::{Grants, RpcKey, View};
 use super::output::Control;
@@ -83,6 +84,8 @@ pub struct Endpoint {
     pub(super) grants: Grants,
     /// True if packets have come since grants were last considered.
     pub(super) grants_due: bool,
+    /// Lengths of the messages that come, if cutoffs are to follow them.
+    pub(super) lengths: Option<Lengths>,
     pub(super) pool: Pool,
     /// RPCs that wait for room in the pool.
     pub(super) starved: Vec<(RpcKey, RpcId)>,
@@ -116,7 +119,8 @@ pub struct Endpoint {
 
 impl Endpoint {
     /// An endpoint without ports or peers. Its time trace is off: see [`Self::set_trace`].
-    pub fn new(config: Config) -> Self {
+    pub fn new(mut config: Config) -> Self {
+        config.normalise_cutoffs();
         Self {
             metrics: Metrics::default(),
             trace: Recorder::new(0, trace::Clock::Manual, 0),
@@ -127,6 +131,7 @@ impl Endpoint {
             tombstones: Tombstones::new(config.tombstone_time, config.tombstone_chunks),
             grants: Grants::default(),
             grants_due: false,
+            lengths: Lengths::new(&config),
             pool: Pool::new(config.pool_pages),
             starved: Vec::new(),
             ready: PriorityQueue::with_default_hasher(),
@@ -156,7 +161,7 @@ impl Endpoint {
         self.trace = trace;
     }
 
-    /// Parameters in force.
+    /// Parameters in force; cutoffs may have changed since the endpoint was made.
     pub fn config(&self) -> &Config {
         &self.config
     }
@@ -438,6 +443,9 @@ impl Endpoint {
         let peer = SocketAddr::new(self.peers[rpc.peer].addr, rpc.peer_port);
         let rx = rpc.rx.take().expect("a complete message was being received");
         let len = rx.len;
+        if let Some(lengths) = &mut self.lengths {
+            lengths.add(len, rx.unscheduled);
+        }
         let lease = self.stop_receiving(key, id, rx).expect("a complete message has its bytes");
         let msg = Message { lease, len };
         self.metrics.received(len);

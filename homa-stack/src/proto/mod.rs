@@ -6,6 +6,7 @@ mod announce;
 #[cfg(feature = "check")]
 mod check;
 mod config;
+mod cutoffs;
 mod endpoint;
 mod event;
 #[cfg(feature = "check")]

@@ -58,6 +58,7 @@ impl Endpoint {
         self.ticks += 1;
         self.count_grantable(now);
         self.tombstones.expire(now);
+        self.review_cutoffs(now);
         let mut due = std::mem::take(&mut self.due);
         for (key, rpc) in &mut self.rpcs {
             let silence = self.ticks.saturating_sub(self.peers[rpc.peer].heard);

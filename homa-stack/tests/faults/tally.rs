@@ -42,6 +42,7 @@ tally! {
     resent: "packets sent again",
     need_ack_giveups: "responses never acknowledged",
     needy_grants: "grants that had waited for room",
+    cutoffs: "new cutoffs",
     announced: "messages announced",
     paced: "packets that had to wait for the NIC",
     fifo_packets: "hosts that sent in the oldest message's turn",
@@ -62,6 +63,7 @@ impl Tally {
         self.resent += m.resent_packets;
         self.need_ack_giveups += m.need_ack_giveups;
         self.needy_grants += m.needy_grants;
+        self.cutoffs += m.cutoff_changes;
         self.announced += m.announcements;
         self.paced += m.pacer_homa_packets;
         self.fifo_packets += u64::from(m.pacer_fifo_bytes > 0);
