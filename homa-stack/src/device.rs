@@ -1,5 +1,7 @@
 //! What carries packets for an endpoint, and the loop that joins the two.
 
+pub mod memory;
+
 use std::net::IpAddr;
 
 use crate::metrics::{DropReason, Metrics};

@@ -6,7 +6,8 @@
 //!
 //! | layer | module | what it does |
 //! | --- | --- | --- |
-//! | application | | [`Endpoint::call`], [`Endpoint::reply`], [`Endpoint::poll_event`] |
+//! | application | [`api`] | calls, servers and message bodies, for any threads and tasks |
+//! | application, inline | | [`Endpoint::call`], [`Endpoint::reply`], [`Endpoint::poll_event`] |
 //! | protocol | [`proto`] | the state machine, sans-IO: no clock, socket or thread in it |
 //! | bytes | [`wire`] | packets to values and back |
 //! | loop | [`device`] | one turn: packets in, timers, packets out, on anything that is a [`device::Device`] |
@@ -21,9 +22,10 @@
 //!
 //! # Not supported yet
 //!
-//! More than one thread a host, segmentation offload and TCP hijacking, ICMP errors in either
+//! More than one thread that runs the protocol of a host, segmentation offload and TCP hijacking, ICMP errors in either
 //! direction, path-MTU changes, private RPCs, automatic choice of cutoffs, pacing to a link's rate.
 
+pub mod api;
 pub mod device;
 #[cfg(feature = "driver")]
 pub mod driver;
@@ -33,5 +35,7 @@ pub mod trace;
 pub mod units;
 pub mod wire;
 
-pub use proto::{Config, Endpoint, Event, Limit, Message, Payload, RpcError, SendError, ServerRpc, Transmit};
+pub use proto::{
+    Body, BodyReader, Config, Endpoint, Event, Limit, Message, Payload, RpcError, SendError, ServerRpc, Transmit,
+};
 pub use units::{Instant, Nanos, Priority, RpcId};

@@ -4,6 +4,7 @@ use std::io::{self, Write};
 use std::net::{IpAddr, Ipv6Addr};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::Duration;
 
 use super::af_xdp::XdpConfig;
@@ -69,7 +70,7 @@ pub struct Host {
     addrs: Addrs,
     mtu: usize,
     poll: Nanos,
-    wake: Arc<OwnedFd>,
+    wake: Arc<Wake>,
     /// True if the thread slept since the last turn.
     slept: bool,
     window: Window,
@@ -95,14 +96,50 @@ const BLOCKED: Nanos = Nanos::from_micros(20);
 /// Events that one turn and what the application does after it may record.
 const TURN_EVENTS: usize = 4096;
 
-/// Ends a sleeping [`Host::wait`] from another thread.
+/// Ends a [`Host::wait`] from another thread.
 #[derive(Clone, Debug)]
-pub struct Waker(Arc<OwnedFd>);
+pub struct Waker(Arc<Wake>);
+
+/// What a [`Waker`] and its host share.
+#[derive(Debug)]
+struct Wake {
+    /// [`AWAKE`], [`ASLEEP`] or [`WOKEN`].
+    state: AtomicU8,
+    /// Readable to end a sleep.
+    fd: OwnedFd,
+}
+
+const AWAKE: u8 = 0;
+const ASLEEP: u8 = 1;
+const WOKEN: u8 = 2;
 
 impl Waker {
-    /// Has the current or next [`Host::wait`] return at once.
+    /// Has the current or next [`Host::wait`] return at once. A system call only if the host sleeps.
     pub fn wake(&self) {
-        sys::eventfd_signal(&self.0);
+        if self.0.state.swap(WOKEN, Ordering::SeqCst) == ASLEEP {
+            sys::eventfd_signal(&self.0.fd);
+        }
+    }
+}
+
+impl Wake {
+    #[inline]
+    fn was_called(&self) -> bool {
+        self.state.load(Ordering::Relaxed) == WOKEN
+    }
+
+    /// Forgets calls: the thread is about to do whatever it was woken for.
+    fn reset(&self) {
+        self.state.swap(AWAKE, Ordering::SeqCst);
+    }
+
+    /// False if there was a call, which is then forgotten; else the next one signals.
+    fn may_sleep(&self) -> bool {
+        let slept = self.state.compare_exchange(AWAKE, ASLEEP, Ordering::SeqCst, Ordering::SeqCst).is_ok();
+        if !slept {
+            self.reset();
+        }
+        slept
     }
 }
 
@@ -129,7 +166,8 @@ impl Host {
         let mut trace = Recorder::new(config.trace_entries, counter, config.trace_core);
         trace.set_device(device.word());
         core.set_trace(trace);
-        let wake = Arc::new(sys::eventfd().map_err(system("an eventfd"))?);
+        let fd = sys::eventfd().map_err(system("an eventfd"))?;
+        let wake = Arc::new(Wake { state: AtomicU8::new(AWAKE), fd });
         Ok(Self {
             core,
             device,
@@ -229,7 +267,11 @@ impl Host {
         let spin_end = start + self.poll;
         let mut now = start;
         while now < spin_end {
-            if self.device.has_packet() || until.is_some_and(|at| at <= now) {
+            let called = self.wake.was_called();
+            if called || self.device.has_packet() || until.is_some_and(|at| at <= now) {
+                if called {
+                    self.wake.reset();
+                }
                 self.core.metrics.poll_cycles += now.since(start).as_nanos();
                 return Ok(());
             }
@@ -237,18 +279,20 @@ impl Host {
             now = self.now();
         }
         self.core.metrics.poll_cycles += now.since(start).as_nanos();
-        if until.is_some_and(|at| at <= now) {
+        if until.is_some_and(|at| at <= now) || !self.wake.may_sleep() {
             return Ok(());
         }
         let timeout = until.map(|at| Duration::from_nanos(at.since(now).as_nanos()));
-        sys::wait_readable(&[self.device.raw_fd(), self.wake.as_raw_fd()], timeout)?;
-        sys::eventfd_clear(&self.wake);
+        let woken = sys::wait_readable(&[self.device.raw_fd(), self.wake.fd.as_raw_fd()], timeout);
+        self.wake.reset();
+        sys::eventfd_clear(&self.wake.fd);
+        woken?;
         self.core.metrics.blocked_cycles += self.now().since(now).as_nanos();
         self.slept = true;
         Ok(())
     }
 
-    /// For other threads to end a [`Self::wait`]; without effect on the part of it that spins.
+    /// For other threads to end a [`Self::wait`].
     pub fn waker(&self) -> Waker {
         Waker(Arc::clone(&self.wake))
     }

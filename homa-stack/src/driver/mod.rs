@@ -9,6 +9,7 @@ mod neighbours;
 mod netlink;
 mod nic;
 mod ping;
+mod readiness;
 mod sys;
 mod xdp_program;
 
@@ -21,6 +22,7 @@ pub use host::{Host, HostConfig, Waker};
 pub use neighbours::ResolveError;
 pub use nic::{DeviceKind, UnknownDevice};
 pub use ping::RawPing;
+pub(crate) use readiness::Readiness;
 
 use sys::RxRing;
 

@@ -17,7 +17,7 @@ use super::output::Control;
 use super::pacer::Pacing;
 use super::payload::Payload;
 use super::peers::{PeerKey, Peers};
-use super::pool::{Lease, Pool};
+use super::pool::{Body, Lease, Pool};
 use super::ports::Ports;
 use super::ranges::SpareRanges;
 use super::room::Room;
@@ -186,6 +186,11 @@ impl Endpoint {
         }
     }
 
+    /// Accepts no more requests to `port`. Those that have begun go on as if it were bound.
+    pub fn stop_serving(&mut self, port: u16) {
+        self.ports.close(port);
+    }
+
     /// A new port to call from.
     ///
     /// # Errors
@@ -288,6 +293,7 @@ impl Endpoint {
     pub fn poll_event(&mut self) -> Option<Event> {
         let Some(event) = self.events.pop_front() else {
             self.drained = 0;
+            self.take_back();
             return None;
         };
         let (id, port, len) = match &event {
@@ -325,6 +331,12 @@ impl Endpoint {
         }
     }
 
+    /// Makes `msg` a value of its own, which any thread can read and which returns its pages when it is dropped:
+    /// there is no [`Self::release`] of it. Copies what does not fill a page, so less than 64 KiB.
+    pub fn detach(&mut self, msg: Message) -> Body {
+        self.pool.lend(msg.lease, msg.len)
+    }
+
     /// The bytes of `msg` in order, piece by piece.
     pub fn pieces<'a>(&'a self, msg: &'a Message) -> impl Iterator<Item = &'a [u8]> {
         self.pool.pieces(&msg.lease, msg.len)
@@ -348,6 +360,11 @@ impl Endpoint {
         self.rpcs.len()
     }
 
+    /// True if messages are on their way to peers, or not known to have come there.
+    pub fn is_sending(&self) -> bool {
+        !self.control.is_empty() || self.rpcs.iter().any(|(_, rpc)| rpc.state == State::Outgoing)
+    }
+
     /// True if nothing is left of any RPC: no state, no granted bytes, no pages in use, nothing to send.
     pub fn is_quiet(&self) -> bool {
         self.rpcs.is_empty()
@@ -360,6 +377,14 @@ impl Endpoint {
     }
 
     // ---- shared by input, output and timers ----
+
+    /// Takes the pages of bodies that were dropped since the last look.
+    #[inline]
+    pub(super) fn take_back(&mut self) {
+        if self.pool.take_back() && !self.starved.is_empty() {
+            self.feed_starved();
+        }
+    }
 
     pub(super) fn is_server_port(&self, port: u16) -> bool {
         self.ports.serves(port)
@@ -543,7 +568,8 @@ impl Endpoint {
     }
 }
 
-fn check_length(payload: &Payload) -> Result<(), SendError> {
+/// The error for a message that can't be sent because of its length.
+pub(crate) fn check_length(payload: &Payload) -> Result<(), SendError> {
     match payload.len() {
         0 => Err(SendError::Empty),
         len if len > MAX_MESSAGE_LEN => Err(SendError::TooLong { len, max: MAX_MESSAGE_LEN }),

@@ -206,6 +206,9 @@ impl Endpoint {
         }
         if rx.lease.is_none() {
             rx.lease = self.pool.alloc(rx.len);
+            if rx.lease.is_none() && self.pool.take_back() {
+                rx.lease = self.pool.alloc(rx.len);
+            }
             self.metrics.bpage_reuses = self.pool.reuses;
         }
         if rx.lease.is_none() {

@@ -35,6 +35,7 @@ pub use announce::Announce;
 pub use check::Sizes;
 pub use config::Config;
 pub use endpoint::Endpoint;
+pub(crate) use endpoint::check_length;
 pub use event::{Event, Message, RpcError, SendError, ServerRpc};
 pub use output::Transmit;
 pub use pacer::CreditPacer;
@@ -42,5 +43,5 @@ pub use payload::{MAX_HEAD, Payload};
 #[cfg(feature = "check")]
 #[doc(hidden)]
 pub use planted::Planted;
-pub use pool::PAGE_LEN;
+pub use pool::{Body, BodyReader, PAGE_LEN};
 pub use room::Limit;

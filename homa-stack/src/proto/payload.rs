@@ -70,6 +70,36 @@ impl From<Vec<u8>> for Payload {
     }
 }
 
+/// A copy: inline if it fits the head.
+impl From<&[u8]> for Payload {
+    fn from(bytes: &[u8]) -> Self {
+        if bytes.len() <= MAX_HEAD {
+            Self::with_head(bytes, Bytes::new())
+        } else {
+            Self::from(Bytes::copy_from_slice(bytes))
+        }
+    }
+}
+
+impl<const N: usize> From<&[u8; N]> for Payload {
+    fn from(bytes: &[u8; N]) -> Self {
+        Self::from(&bytes[..])
+    }
+}
+
+impl From<&str> for Payload {
+    fn from(text: &str) -> Self {
+        Self::from(text.as_bytes())
+    }
+}
+
+/// What was received is sent on, without a copy if it lies in one piece.
+impl From<super::pool::Body> for Payload {
+    fn from(body: super::pool::Body) -> Self {
+        Self::from(Bytes::from(body))
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

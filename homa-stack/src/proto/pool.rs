@@ -1,5 +1,11 @@
 //! The receive pool: 64 KiB pages into which packets are copied at their place in the message.
 
+mod body;
+
+pub use body::{Body, BodyReader};
+
+use body::Lending;
+
 #[cfg(feature = "check")]
 use super::check::hold;
 use crate::wire::MAX_MESSAGE_LEN;
@@ -51,6 +57,8 @@ pub(crate) struct Pool {
     open: Option<(u32, usize)>,
     /// Times that the open page was begun anew because all messages had left it.
     pub(crate) reuses: u64,
+    /// Messages that have left the endpoint.
+    lending: Lending,
 }
 
 impl Pool {
@@ -62,6 +70,7 @@ impl Pool {
             free: (0..pages as u32).rev().collect(),
             open: None,
             reuses: 0,
+            lending: Lending::default(),
         }
     }
 
@@ -167,9 +176,9 @@ impl Pool {
 
     /// Checks that references equal the leases, and that just the pages without any are free.
     #[cfg(feature = "check")]
-    pub(crate) fn check<'a>(&self, leases: impl Iterator<Item = &'a Lease>) -> Result<(), String> {
+    pub(crate) fn check<'a>(&'a self, leases: impl Iterator<Item = &'a Lease>) -> Result<(), String> {
         let mut refs = vec![0; self.pages.len()];
-        for lease in leases {
+        for lease in leases.chain(self.lending.leases()) {
             lease.pages[..lease.pages()].iter().for_each(|&page| refs[page as usize] += 1);
         }
         if let Some((page, used)) = self.open {

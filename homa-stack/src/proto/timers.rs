@@ -77,6 +77,7 @@ impl Endpoint {
         }
         self.due = due;
         // Pages come free without the application's doing too: when a message that was arriving is given up.
+        self.pool.take_back();
         if !self.starved.is_empty() {
             self.feed_starved();
         }
