@@ -5,7 +5,7 @@ pub mod memory;
 use std::net::IpAddr;
 
 use crate::metrics::{DropReason, Metrics};
-use crate::proto::{Endpoint, Transmit};
+use crate::proto::{Endpoint, Refusal, Transmit};
 use crate::trace::Recorder;
 use crate::units::{Instant, Nanos};
 
@@ -18,14 +18,28 @@ const TX_BURST: usize = 16;
 /// How much later than due timers may be served while received packets wait.
 const BACKLOG_PATIENCE: Nanos = Nanos::from_millis(10);
 
+/// What a received packet is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Content {
+    /// A Homa packet, whichever way it came.
+    Homa,
+    /// An ICMP message, of the version that goes with the address.
+    Icmp {
+        /// The address of ours that it came to.
+        to: IpAddr,
+    },
+}
+
 /// A received packet.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Rx<'a> {
     /// Source address.
     pub from: IpAddr,
     /// Network priority it came with.
     pub priority: u8,
-    /// IP payload: Homa header and data, padding trimmed.
+    /// What `bytes` are.
+    pub content: Content,
+    /// IP payload: Homa header and data, or ICMP message, padding trimmed.
     pub bytes: &'a [u8],
     /// How long it had waited when it was fetched, where that is known.
     pub wait: Option<Nanos>,
@@ -55,6 +69,23 @@ pub trait Device {
 
     /// Has everything sent that was committed: called at the end of each burst, and when there is nothing to send.
     fn flush(&mut self, _: &mut Recorder) {}
+
+    /// Most data bytes of a packet that are copied to the slot; those of larger packets are handed to
+    /// [`Self::commit_gathered`] where they lie.
+    fn most_copied(&self) -> usize {
+        usize::MAX
+    }
+
+    /// As [`Self::commit`], for a packet whose slot has the header alone and whose data are the two `parts`.
+    fn commit_gathered(&mut self, transmit: &Transmit, parts: [&[u8]; 2], trace: &mut Recorder, metrics: &mut Metrics) {
+        let _ = (transmit, parts, trace, metrics);
+        unreachable!("a device that gathers says how");
+    }
+
+    /// Tells a peer by ICMP that nobody serves the port of a packet of its.
+    fn refuse(&mut self, refusal: &Refusal, metrics: &mut Metrics) {
+        let _ = (refusal, metrics);
+    }
 }
 
 /// One turn of the event loop: packets in, timers, packets out. Driver and simulator both call exactly this.
@@ -63,12 +94,15 @@ pub fn turn<D: Device>(core: &mut Endpoint, dev: &mut D, now: Instant) -> bool {
     let held = dev.fetch(BATCH);
     if held > 0 {
         for rx in (0..held).filter_map(|i| dev.packet(i).ok()) {
-            core.note_arrival(rx.from, rx.priority, rx.wait, rx.bytes);
+            if rx.content == Content::Homa {
+                core.note_arrival(rx.from, rx.priority, rx.wait, rx.bytes);
+            }
         }
         core.note_batch();
         for i in 0..held {
             match dev.packet(i) {
-                Ok(rx) => core.handle_packet(now, rx.from, rx.bytes),
+                Ok(Rx { from, content: Content::Homa, bytes, .. }) => core.handle_packet(now, from, bytes),
+                Ok(Rx { from, content: Content::Icmp { to }, bytes, .. }) => core.handle_icmp(now, from, to, bytes),
                 Err(reason) => core.metrics.dropped(reason),
             }
         }
@@ -80,16 +114,25 @@ pub fn turn<D: Device>(core: &mut Endpoint, dev: &mut D, now: Instant) -> bool {
     if timeout {
         core.handle_timeout(now);
     }
+    while let Some(refusal) = core.poll_refusal() {
+        dev.refuse(&refusal, &mut core.metrics);
+    }
     let sent = transmit(core, dev, now);
     held > 0 || timeout || sent
 }
 
 /// Sends what there is to send, up to a burst; true if that was anything.
 pub fn transmit<D: Device>(core: &mut Endpoint, dev: &mut D, now: Instant) -> bool {
+    let most = dev.most_copied();
     let mut sent = 0;
     while sent < TX_BURST {
-        let Some(transmit) = dev.tx_slot().and_then(|slot| core.poll_transmit(now, slot)) else { break };
-        dev.commit(&transmit, &mut core.trace, &mut core.metrics);
+        let Some(transmit) = dev.tx_slot().and_then(|slot| core.poll_gather(now, slot, most)) else { break };
+        if transmit.gathered == 0 {
+            dev.commit(&transmit, &mut core.trace, &mut core.metrics);
+        } else {
+            let (parts, trace, metrics) = core.gathered(&transmit);
+            dev.commit_gathered(&transmit, parts, trace, metrics);
+        }
         sent += 1;
     }
     dev.flush(&mut core.trace);
@@ -119,7 +162,13 @@ mod tests {
         }
 
         fn packet(&self, _: usize) -> Result<Rx<'_>, DropReason> {
-            Ok(Rx { from: Ipv4Addr::LOCALHOST.into(), priority: 0, bytes: &[0; 10], wait: None })
+            Ok(Rx {
+                from: Ipv4Addr::LOCALHOST.into(),
+                priority: 0,
+                content: Content::Homa,
+                bytes: &[0; 10],
+                wait: None,
+            })
         }
 
         fn release(&mut self) {

@@ -159,6 +159,10 @@ counters! {
     ring_wait_nanos: "time packets waited in the receive ring, summed, ns",
     ring_wait_packets: "packets in that sum",
     ring_drops: "packets that the kernel dropped because the receive ring was full",
+    icmp_errors: "ICMP errors about packets of ours",
+    path_mtu_updates: "of them, those that lowered the largest packet to a peer",
+    refusals_sent: "ICMP messages sent about packets to ports that nobody serves",
+    refusals_withheld: "ICMP messages not sent, as there were too many",
 }
 
 /// Why a received packet was not used.
@@ -191,11 +195,15 @@ pub enum DropReason {
     BadIp,
     /// Cut off by the receive ring's frame size.
     Truncated,
+    /// An ICMP message that tells nothing about a Homa packet.
+    OtherIcmp,
+    /// An ICMP error about a packet that we can't have sent.
+    ForgedIcmp,
 }
 
 impl DropReason {
     /// All reasons.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 15] = [
         Self::Short,
         Self::UnknownType,
         Self::Malformed,
@@ -209,6 +217,8 @@ impl DropReason {
         Self::TooManyRpcs,
         Self::BadIp,
         Self::Truncated,
+        Self::OtherIcmp,
+        Self::ForgedIcmp,
     ];
 
     /// The reason as the metrics spell it, after `drop_`.
@@ -227,6 +237,8 @@ impl DropReason {
             Self::TooManyRpcs => "too_many_rpcs",
             Self::BadIp => "bad_ip",
             Self::Truncated => "truncated",
+            Self::OtherIcmp => "other_icmp",
+            Self::ForgedIcmp => "forged_icmp",
         }
     }
 }
@@ -356,6 +368,7 @@ const LAYOUT: &[&str] = &[
     "temp0", "temp1", "temp2", "temp3", "temp4", "temp5", "temp6", "temp7", "temp8", "temp9",
     "resend_restarts", "need_ack_giveups", "stale_grants", "tombstones", "tombstones_evicted",
     "ring_wait_nanos", "ring_wait_packets", "ring_drops", "calls_refused", "announcements", "cutoff_changes",
+    "icmp_errors", "path_mtu_updates", "refusals_sent", "refusals_withheld",
 ];
 
 #[cfg(test)]
@@ -394,7 +407,7 @@ mod tests {
         assert_eq!((value("msg_bytes_128"), value("large_msg_count"), value("large_msg_bytes")), (100, 1, 200_000));
         assert_eq!((value("drop_short"), value("short_packets")), (1, 1));
         // The kernel module's text of July 2026 has 353 lines for one core; ours has those and its own.
-        assert_eq!(names.len(), 353 + 11 + DropReason::ALL.len());
+        assert_eq!(names.len(), 353 + 15 + DropReason::ALL.len());
     }
 
     #[test]

@@ -118,6 +118,9 @@ pub(crate) struct Common {
     /// What carries Homa's packets: af-packet, or af-xdp, which needs CAP_BPF and CAP_NET_ADMIN too [default: af-packet]
     #[arg(long, value_name = "HOW")]
     pub(crate) device: Option<DeviceKind>,
+    /// Send Homa packets in the guise of TCP, up to 64 KB at a time; packets that come are taken in either form
+    #[arg(long)]
+    pub(crate) hijack: bool,
     /// How TCP threads wait for data: asleep in epoll, or spinning on non-blocking reads
     #[arg(long, default_value = "epoll", value_name = "HOW")]
     pub(crate) tcp_wait: TcpWait,

@@ -5,24 +5,30 @@
 //! nothing per frame since the receiver's work is done inside the call.
 
 use std::io;
-use std::net::{Ipv4Addr, Ipv6Addr};
+use std::net::IpAddr;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 
 use super::clock::Clock;
-use super::frame::{self, Addrs, ETHERTYPE_IPV4, ETHERTYPE_IPV6, HOMA_AT};
+use super::filter::homa_filter;
+use super::frame::{self, Addrs, ETHERNET_LEN, Framing, HOMA_AT};
+use super::gather::{Gatherer, Headers, MOST_COPIED, SUPER_FRAME};
 use super::neighbours::Neighbours;
 use super::sys::{self, Interface, Mac, RxRing};
 use super::{OpenError, capability, packet_socket};
 use crate::device::{Device, Rx};
 use crate::metrics::{DropReason, Metrics};
-use crate::proto::Transmit;
+use crate::proto::{Refusal, Transmit};
 use crate::trace::{Event, Recorder};
 use crate::units::Nanos;
-use crate::wire::{IPPROTO_HOMA, Kind, fill_checksum};
+use crate::wire::icmp::write_port_unreachable;
+use crate::wire::{IPPROTO_HOMA, Kind, fill_checksum, prepare_checksum};
 
 /// All EtherTypes. The kernel delivers a packet to sockets for all of them before its own IP code sees it, and to those
 /// for one of them only after: with the EtherType of IPv4 here each packet would come some 0.6 us later.
 const ETHERTYPE_ALL: u16 = libc::ETH_P_ALL as u16;
+
+/// Bytes of super-frames that may wait in the socket.
+const RECEIVE_BUFFER: i32 = 1 << 22;
 
 /// A wait longer than this means that the real-time clock was set meanwhile.
 const LONGEST_WAIT: u64 = 10_000_000_000;
@@ -42,14 +48,31 @@ pub(super) struct PacketDevice {
     fetched_at: u64,
     addrs: Addrs,
     mac: Mac,
+    framing: Framing,
+    /// For packets with many data.
+    gatherer: Option<Gatherer>,
+    /// The last super-frame received.
+    large: Box<[u8]>,
+    /// Which of the frames held it is, and its length.
+    large_at: Option<(usize, usize)>,
     slot: Vec<u8>,
 }
 
 impl PacketDevice {
-    pub(super) fn open(interface: &Interface, addrs: Addrs, mtu: usize, frames: usize) -> Result<Self, OpenError> {
+    pub(super) fn open(
+        interface: &Interface,
+        addrs: Addrs,
+        mtu: usize,
+        frames: usize,
+        framing: Framing,
+    ) -> Result<Self, OpenError> {
         let mac = interface.mac.ok_or_else(|| OpenError::NotEthernet(interface.name.clone()))?;
         let system = |what: &'static str| move |source: io::Error| OpenError::System { what, source };
-        let (fd, ring) = packet_socket(frames, frame::ETHERNET_LEN + mtu)?;
+        let (fd, ring) = packet_socket(frames, ETHERNET_LEN + mtu)?;
+        // Frames that do not fit the ring, which senders or network cards made of several packets, come by `recv`.
+        sys::set_option(&fd, libc::SOL_PACKET, libc::PACKET_COPY_THRESH, &1_i32)
+            .map_err(system("PACKET_COPY_THRESH"))?;
+        sys::set_buffer(&fd, libc::SO_RCVBUFFORCE, libc::SO_RCVBUF, RECEIVE_BUFFER);
         sys::attach_filter(&fd, &homa_filter(&addrs)).map_err(system("a packet filter"))?;
         let holders = [
             addrs.v4.map(|_| hold_protocol(libc::AF_INET)).transpose()?,
@@ -67,6 +90,10 @@ impl PacketDevice {
             fetched_at: 0,
             addrs,
             mac,
+            framing,
+            gatherer: Gatherer::open(interface)?,
+            large: vec![0; ETHERNET_LEN + SUPER_FRAME].into_boxed_slice(),
+            large_at: None,
             slot: vec![0; HOMA_AT + mtu],
         })
     }
@@ -82,6 +109,11 @@ impl PacketDevice {
         self.ring.fetch(1) > 0
     }
 
+    /// Largest IP packet that may be sent for the kernel to cut; 0: none.
+    pub(super) fn gso_bytes(&self) -> usize {
+        if self.framing == Framing::Hijack && self.gatherer.is_some() { SUPER_FRAME } else { 0 }
+    }
+
     /// Packets that the kernel dropped since the last call because the ring was full.
     pub(super) fn take_ring_drops(&self) -> u64 {
         sys::packet_statistics(&self.fd).map_or(0, |(_, drops)| drops.into())
@@ -95,21 +127,32 @@ impl PacketDevice {
 
 impl Device for PacketDevice {
     fn fetch(&mut self, most: usize) -> usize {
-        let held = self.ring.fetch(most);
+        let mut held = self.ring.fetch(most);
         if held > 0 {
             self.fetched_at = self.clock.now().as_nanos().wrapping_add(self.real_offset);
+            if let Some(i) = (0..held).find(|i| self.ring.frame(*i).has_copy) {
+                let len = sys::recv_now(&self.fd, &mut self.large).unwrap_or(0);
+                self.large_at = Some((i, len));
+                held = i + 1;
+                self.ring.hold(held);
+            }
         }
         held
     }
 
     fn packet(&self, i: usize) -> Result<Rx<'_>, DropReason> {
         let frame = self.ring.frame(i);
-        let (from, priority, bytes) = frame::parse(frame.bytes, &self.addrs)?;
         let wait = self.fetched_at.saturating_sub(frame.stamp);
-        Ok(Rx { from, priority, bytes, wait: (wait < LONGEST_WAIT).then_some(Nanos::from_nanos(wait)) })
+        let wait = (wait < LONGEST_WAIT).then_some(Nanos::from_nanos(wait));
+        let bytes = match self.large_at {
+            Some((at, len)) if at == i => &self.large[..len],
+            _ => frame.bytes,
+        };
+        Ok(Rx { wait, ..frame::parse(bytes, &self.addrs)? })
     }
 
     fn release(&mut self) {
+        self.large_at = None;
         self.ring.release();
     }
 
@@ -118,33 +161,80 @@ impl Device for PacketDevice {
     }
 
     fn commit(&mut self, transmit: &Transmit, trace: &mut Recorder, metrics: &mut Metrics) {
-        let Transmit { to, priority, len, kind, id, offset, message_len, peer_tag: peer } = *transmit;
-        let (id, queue) = (id.low(), 0);
-        let mac = self.neighbours.lookup(self.clock.now(), to);
-        let (Some(mac), Some(from)) = (mac, self.addrs.source_for(to)) else {
+        let Some((begin, from)) = self.write_headers(transmit, metrics) else { return };
+        let frame = &mut self.slot[begin..HOMA_AT + transmit.len];
+        fill_checksum(&mut frame[HOMA_AT - begin..], from, transmit.to);
+        note_sending(transmit, trace);
+        note_sent(transmit, sys::send(&self.fd, frame), trace, metrics);
+    }
+
+    fn most_copied(&self) -> usize {
+        if self.gatherer.is_some() { MOST_COPIED } else { usize::MAX }
+    }
+
+    fn commit_gathered(&mut self, transmit: &Transmit, parts: [&[u8]; 2], trace: &mut Recorder, metrics: &mut Metrics) {
+        let Some((begin, from)) = self.write_headers(transmit, metrics) else { return };
+        let Some(gatherer) = &mut self.gatherer else { return metrics.data_xmit_errors += 1 };
+        let (to, len) = (transmit.to, transmit.len);
+        prepare_checksum(&mut self.slot[HOMA_AT..], len, from, to);
+        note_sending(transmit, trace);
+        let frame = Headers { buffer: &mut self.slot, begin, to };
+        let sent = gatherer.send(frame, parts, transmit.segment, |buffer, len| {
+            frame::set_length(buffer, to, len);
+            prepare_checksum(&mut buffer[HOMA_AT..], len, from, to);
+        });
+        note_sent(transmit, sent, trace, metrics);
+    }
+
+    fn refuse(&mut self, refusal: &Refusal, metrics: &mut Metrics) {
+        let mac = self.neighbours.lookup(self.clock.now(), refusal.to);
+        let (Some(mac), Some(from)) = (mac, self.addrs.source_for(refusal.to)) else {
             metrics.peer_route_errors += 1;
             return;
         };
-        let begin = frame::write_headers(&mut self.slot, (mac, self.mac), from, to, priority, len);
-        let frame = &mut self.slot[begin..HOMA_AT + len];
-        fill_checksum(&mut frame[HOMA_AT - begin..], from, to);
-        match kind {
-            Kind::Data => trace.record(Event::NicData { peer, id, offset, queue }),
-            Kind::Grant => trace.record(Event::NicGrant { peer, id, offset, queue }),
-            _ => {}
+        let len = write_port_unreachable(from, refusal.to, refusal.quote(), refusal.len, &mut self.slot[HOMA_AT..]);
+        let begin = frame::write_icmp_headers(&mut self.slot, (mac, self.mac), from, refusal.to, len);
+        if sys::send(&self.fd, &self.slot[begin..HOMA_AT + len]).is_err() {
+            metrics.control_xmit_errors += 1;
         }
-        if sys::send(&self.fd, frame).is_err() {
-            match kind {
-                Kind::Data => metrics.data_xmit_errors += 1,
-                _ => metrics.control_xmit_errors += 1,
-            }
-            return;
-        }
-        match kind {
-            Kind::Data => trace.record(Event::FreeData { id, offset, queue, length: message_len }),
-            Kind::Grant => trace.record(Event::FreeGrant { id, offset, queue }),
-            _ => {}
-        }
+    }
+}
+
+impl PacketDevice {
+    /// Writes what goes before the Homa header in the slot; returns where the frame begins, and the source address.
+    fn write_headers(&mut self, transmit: &Transmit, metrics: &mut Metrics) -> Option<(usize, IpAddr)> {
+        let &Transmit { to, priority, len, .. } = transmit;
+        let mac = self.neighbours.lookup(self.clock.now(), to);
+        let (Some(mac), Some(from)) = (mac, self.addrs.source_for(to)) else {
+            metrics.peer_route_errors += 1;
+            return None;
+        };
+        let macs = (mac, self.mac);
+        Some((frame::write_headers(&mut self.slot, macs, self.framing, from, to, priority, len), from))
+    }
+}
+
+/// Notes that a packet is about to be handed to the system.
+fn note_sending(transmit: &Transmit, trace: &mut Recorder) {
+    let &Transmit { kind, offset, peer_tag: peer, .. } = transmit;
+    let (id, queue) = (transmit.id.low(), 0);
+    match kind {
+        Kind::Data => trace.record(Event::NicData { peer, id, offset, queue }),
+        Kind::Grant => trace.record(Event::NicGrant { peer, id, offset, queue }),
+        _ => {}
+    }
+}
+
+/// Notes what the system made of a packet.
+fn note_sent(transmit: &Transmit, sent: io::Result<()>, trace: &mut Recorder, metrics: &mut Metrics) {
+    let &Transmit { kind, offset, message_len: length, .. } = transmit;
+    let (id, queue) = (transmit.id.low(), 0);
+    match (sent, kind) {
+        (Err(_), Kind::Data) => metrics.data_xmit_errors += 1,
+        (Err(_), _) => metrics.control_xmit_errors += 1,
+        (Ok(()), Kind::Data) => trace.record(Event::FreeData { id, offset, queue, length }),
+        (Ok(()), Kind::Grant) => trace.record(Event::FreeGrant { id, offset, queue }),
+        (Ok(()), _) => {}
     }
 }
 
@@ -163,51 +253,10 @@ fn real_offset() -> u64 {
 /// for known and sends no ICMP "protocol unreachable", which would end all RPCs of a peer that runs the kernel
 /// module (homa-protocol.md 9).
 pub(super) fn hold_protocol(family: libc::c_int) -> Result<OwnedFd, OpenError> {
-    const DROP_ALL: [libc::sock_filter; 1] = [op(libc::BPF_RET | libc::BPF_K, 0, 0, 0)];
+    const DROP_ALL: [libc::sock_filter; 1] =
+        [libc::sock_filter { code: (libc::BPF_RET | libc::BPF_K) as u16, jt: 0, jf: 0, k: 0 }];
     let raw = capability("a raw socket for IP protocol 146", "CAP_NET_RAW");
     let fd = sys::socket(family, libc::SOCK_RAW, IPPROTO_HOMA.into()).map_err(raw)?;
     sys::attach_filter(&fd, &DROP_ALL).map_err(|source| OpenError::System { what: "a packet filter", source })?;
     Ok(fd)
-}
-
-/// Classic BPF: frames with an IP packet of protocol 146 for one of `addrs`; no other frame.
-fn homa_filter(addrs: &Addrs) -> [libc::sock_filter; 19] {
-    const ACCEPT: usize = 17;
-    const DROP: usize = 18;
-    let load = |size, at| op(libc::BPF_LD | size | libc::BPF_ABS, 0, 0, at);
-    // Goes on with the next instruction or jumps; `here` is the instruction's own index.
-    let equal = |here: usize, value: u32, then: usize, otherwise: usize| {
-        let (then, otherwise) = ((then - here - 1) as u8, (otherwise - here - 1) as u8);
-        op(libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K, then, otherwise, value)
-    };
-    // An address that the host does not have is the unspecified one, which no packet is for.
-    let v4 = addrs.v4.unwrap_or(Ipv4Addr::UNSPECIFIED).to_bits();
-    let v6 = addrs.v6.unwrap_or(Ipv6Addr::UNSPECIFIED).to_bits();
-    let word = |i: u32| (v6 >> (96 - 32 * i)) as u32;
-    let homa = u32::from(IPPROTO_HOMA);
-    [
-        load(libc::BPF_H, 12),
-        equal(1, ETHERTYPE_IPV4.into(), 2, 6),
-        load(libc::BPF_B, 23),
-        equal(3, homa, 4, DROP),
-        load(libc::BPF_W, 30),
-        equal(5, v4, ACCEPT, DROP),
-        equal(6, ETHERTYPE_IPV6.into(), 7, DROP),
-        load(libc::BPF_B, 20),
-        equal(8, homa, 9, DROP),
-        load(libc::BPF_W, 38),
-        equal(10, word(0), 11, DROP),
-        load(libc::BPF_W, 42),
-        equal(12, word(1), 13, DROP),
-        load(libc::BPF_W, 46),
-        equal(14, word(2), 15, DROP),
-        load(libc::BPF_W, 50),
-        equal(16, word(3), ACCEPT, DROP),
-        op(libc::BPF_RET | libc::BPF_K, 0, 0, u32::MAX),
-        op(libc::BPF_RET | libc::BPF_K, 0, 0, 0),
-    ]
-}
-
-const fn op(code: u32, jt: u8, jf: u8, k: u32) -> libc::sock_filter {
-    libc::sock_filter { code: code as u16, jt, jf, k }
 }

@@ -10,15 +10,16 @@ use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use super::OpenError;
 use super::af_packet::hold_protocol;
 use super::clock::Clock;
-use super::frame::{self, Addrs, HOMA_AT};
+use super::frame::{self, Addrs, Framing, HOMA_AT};
 use super::neighbours::Neighbours;
 use super::sys::{self, Interface, Mac, Xsk, XskShape};
 use super::xdp_program::homa_program;
 use crate::device::{BATCH, Device, Rx};
 use crate::metrics::{DropReason, Metrics};
-use crate::proto::Transmit;
+use crate::proto::{Refusal, Transmit};
 use crate::trace::{Event, Recorder};
 use crate::units::Nanos;
+use crate::wire::icmp::write_port_unreachable;
 use crate::wire::{Kind, fill_checksum};
 
 /// Packets that can be on their way out.
@@ -264,10 +265,10 @@ impl Device for XdpDevice {
 
     fn packet(&self, i: usize) -> Result<Rx<'_>, DropReason> {
         let (queue, i) = self.place(i);
-        let (from, priority, bytes) = frame::parse(queue.frame(i), &self.addrs)?;
+        let packet = frame::parse(queue.frame(i), &self.addrs)?;
         let waited = || self.fetched_at.saturating_sub(queue.metadata(i));
         let wait = self.is_stamped.then(waited).filter(|wait| *wait < LONGEST_WAIT).map(Nanos::from_nanos);
-        Ok(Rx { from, priority, bytes, wait })
+        Ok(Rx { wait, ..packet })
     }
 
     fn release(&mut self) {
@@ -286,10 +287,23 @@ impl Device for XdpDevice {
             metrics.peer_route_errors += 1;
             return;
         };
-        let begin = frame::write_headers(slot, (mac, self.mac), from, to, priority, len);
+        let begin = frame::write_headers(slot, (mac, self.mac), Framing::Native, from, to, priority, len);
         fill_checksum(&mut slot[HOMA_AT..HOMA_AT + len], from, to);
         queue.submit(begin, HOMA_AT + len);
         self.burst.push(*transmit);
+    }
+
+    fn refuse(&mut self, refusal: &Refusal, metrics: &mut Metrics) {
+        let to = refusal.to;
+        let mac = self.neighbours.lookup(self.clock.now(), to);
+        let queue = &mut self.queues[0];
+        let (Some(mac), Some(from), Some(slot)) = (mac, self.addrs.source_for(to), queue.slot()) else {
+            metrics.peer_route_errors += 1;
+            return;
+        };
+        let len = write_port_unreachable(from, to, refusal.quote(), refusal.len, &mut slot[HOMA_AT..]);
+        let begin = frame::write_icmp_headers(slot, (mac, self.mac), from, to, len);
+        queue.submit(begin, HOMA_AT + len);
     }
 
     fn flush(&mut self, trace: &mut Recorder) {

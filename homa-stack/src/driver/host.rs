@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::Duration;
 
 use super::af_xdp::XdpConfig;
-use super::frame::Addrs;
+use super::frame::{Addrs, Framing};
 use super::nic::{DeviceKind, Nic};
 use super::sys::{self, Interface};
 use super::{OpenError, ResolveError};
@@ -26,6 +26,11 @@ pub struct HostConfig {
     pub device: DeviceKind,
     /// How the AF_XDP device works, if it is that.
     pub xdp: XdpConfig,
+    /// How packets are sent; those that come are taken in any form.
+    pub framing: Framing,
+    /// True to hand up to 64 KB at a time to the kernel, for it or the network card to cut into packets: with
+    /// [`Framing::Hijack`] only, as kernels do so for TCP alone.
+    pub super_frames: bool,
     /// How long [`Host::wait`] spins before it sleeps. A sleeping thread takes some 50 us to wake.
     pub poll: Nanos,
     /// Packets that the receive ring holds, a power of two. A larger ring rides out longer pauses of this thread;
@@ -48,6 +53,8 @@ impl Default for HostConfig {
             interface: None,
             device: DeviceKind::default(),
             xdp: XdpConfig::default(),
+            framing: Framing::Native,
+            super_frames: true,
             poll: Nanos::from_micros(50),
             ring_packets: 2048,
             trace_entries: 1 << 16,
@@ -160,7 +167,8 @@ impl Host {
             None => sys::random_u64().map_err(system("a random number"))?,
         };
         // The top bits stay clear, so that ids never wrap.
-        let homa = Config { mtu, pid: std::process::id(), first_id: first_id >> 2 << 1, ..config.homa };
+        let gso_bytes = if config.super_frames { device.gso_bytes() } else { 0 };
+        let homa = Config { mtu, gso_bytes, pid: std::process::id(), first_id: first_id >> 2 << 1, ..config.homa };
         let mut core = Endpoint::new(homa);
         let counter = Clock::Counter(device.clock().counter());
         let mut trace = Recorder::new(config.trace_entries, counter, config.trace_core);

@@ -3,7 +3,9 @@
 mod af_packet;
 mod af_xdp;
 mod clock;
+mod filter;
 mod frame;
+mod gather;
 mod host;
 mod neighbours;
 mod netlink;
@@ -18,6 +20,7 @@ use std::os::fd::OwnedFd;
 
 pub use af_xdp::{XdpConfig, XdpMode};
 pub use clock::counter;
+pub use frame::Framing;
 pub use host::{Host, HostConfig, Waker};
 pub use neighbours::ResolveError;
 pub use nic::{DeviceKind, UnknownDevice};
@@ -55,6 +58,9 @@ pub enum OpenError {
         /// Names of those that would do.
         usable: String,
     },
+    /// Options that don't go together.
+    #[error("not supported: {0}")]
+    Unsupported(&'static str),
     /// The interface is down.
     #[error("interface `{0}` is down: bring it up first")]
     Down(String),

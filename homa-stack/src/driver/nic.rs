@@ -9,7 +9,7 @@ use super::OpenError;
 use super::af_packet::PacketDevice;
 use super::af_xdp::XdpDevice;
 use super::clock::Clock;
-use super::frame::Addrs;
+use super::frame::{Addrs, Framing};
 use super::host::HostConfig;
 use super::neighbours::Neighbours;
 use super::sys::Interface;
@@ -84,7 +84,10 @@ impl Nic {
     ) -> Result<Self, OpenError> {
         let packets = config.ring_packets;
         Ok(match config.device {
-            DeviceKind::AfPacket => Self::Packet(PacketDevice::open(interface, addrs, mtu, packets)?),
+            DeviceKind::AfPacket => Self::Packet(PacketDevice::open(interface, addrs, mtu, packets, config.framing)?),
+            DeviceKind::AfXdp if config.framing == Framing::Hijack => {
+                return Err(OpenError::Unsupported("hijacked packets by AF_XDP: choose native framing or AF_PACKET"));
+            }
             DeviceKind::AfXdp => {
                 // Only traces show how long packets have waited.
                 let is_stamped = config.trace_entries > 0;
@@ -129,6 +132,14 @@ impl Nic {
     #[inline]
     pub(super) fn has_packet(&mut self) -> bool {
         with!(self, device => device.has_packet())
+    }
+
+    /// Largest IP packet that may be sent for the kernel to cut; 0: none.
+    pub(super) fn gso_bytes(&self) -> usize {
+        match self {
+            Self::Packet(device) => device.gso_bytes(),
+            Self::Xdp(_) => 0,
+        }
     }
 
     /// True if packets wait for room to be sent.

@@ -168,7 +168,7 @@ mod tests {
 
     use super::*;
     use crate::driver::frame::write_headers;
-    use crate::driver::frame::{HOMA_AT, parse};
+    use crate::driver::frame::{Framing, HOMA_AT, parse};
     use crate::driver::sys;
     use crate::units::Priority;
 
@@ -275,7 +275,7 @@ mod tests {
 
     fn frame(from: IpAddr, to: IpAddr) -> Vec<u8> {
         let mut buffer = vec![0; HOMA_AT + 28];
-        let begin = write_headers(&mut buffer, ([1; 6], [2; 6]), from, to, Priority::clamped(6), 28);
+        let begin = write_headers(&mut buffer, ([1; 6], [2; 6]), Framing::Native, from, to, Priority::clamped(6), 28);
         buffer.split_off(begin)
     }
 

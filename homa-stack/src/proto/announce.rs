@@ -90,6 +90,7 @@ impl Endpoint {
         let level = self.config.control_priority();
         self.count_sent(Kind::Data, level, len);
         let priority = self.config.mapped(level);
-        Some(Transmit { to, priority, len, kind: Kind::Data, id, offset: 0, message_len, peer_tag })
+        let (gathered, segment, kind, offset) = (0, 0, Kind::Data, 0);
+        Some(Transmit { to, priority, len, gathered, segment, kind, id, offset, message_len, peer_tag, key })
     }
 }

@@ -5,6 +5,7 @@ use std::cmp::Reverse;
 use super::endpoint::Endpoint;
 use super::event::{Event, Message};
 use super::grants::RpcKey;
+use super::icmp::MOST_REFUSALS;
 use super::rpc::{Rpc, State};
 use super::rx_message::RxMessage;
 use super::tx_message::TxMessage;
@@ -75,6 +76,8 @@ impl Endpoint {
         hold!(listed == again, "{listed} entries of messages to send again, of {again} messages");
         hold!(self.rpcs.is_empty() || self.next_tick.is_some(), "no tick is due although there are RPCs");
         self.check_room()?;
+        let refusals = self.refusals.len();
+        hold!(refusals <= MOST_REFUSALS, "{refusals} refusals wait to be sent");
         self.grants.check(&self.config)?;
         self.tombstones.check()?;
         self.peers.check()?;

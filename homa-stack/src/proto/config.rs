@@ -80,6 +80,8 @@ pub struct Config {
     pub max_outstanding: usize,
     /// Bytes of a packet for the network: IP header, Homa header and data.
     pub mtu: usize,
+    /// Largest IP packet that the device takes to cut into packets itself; 0: it takes none longer than `mtu`.
+    pub gso_bytes: usize,
     /// Process id shown in time traces.
     pub pid: u32,
     /// First RPC id; made even. Should be random, so that a restarted client's ids are new to its servers.
@@ -128,6 +130,7 @@ impl Default for Config {
             tx_peer_share: 500,
             max_outstanding: usize::MAX,
             mtu: 1500,
+            gso_bytes: 0,
             pid: 0,
             first_id: 2,
             #[cfg(feature = "check")]

@@ -13,6 +13,7 @@ use super::config::Config;
 use super::cutoffs::Lengths;
 use super::event::{Event, Message, RpcError, SendError, ServerRpc};
 use super::grants::{Grants, RpcKey, View};
+use super::icmp::Refusals;
 use super::output::Control;
 use super::pacer::Pacing;
 use super::payload::Payload;
@@ -96,6 +97,7 @@ pub struct Endpoint {
     pub(super) control: VecDeque<Control>,
     /// Nothing if packets are not paced.
     pub(super) pacing: Option<Pacing>,
+    pub(super) refusals: Refusals,
     pub(super) events: VecDeque<Event>,
     pub(super) ports: Ports,
     /// Bytes of outgoing messages, and who waits for there to be fewer.
@@ -138,6 +140,7 @@ impl Endpoint {
             resending: VecDeque::new(),
             control: VecDeque::new(),
             pacing: Pacing::new(&config),
+            refusals: Refusals::default(),
             events: VecDeque::new(),
             ports: Ports::default(),
             room: Room::default(),
@@ -175,8 +178,8 @@ impl Endpoint {
         self.ports.bind(port)
     }
 
-    /// Gives up a port: its RPCs end without a word to their peers, and no events about them follow but those that
-    /// wait to be taken already.
+    /// Gives up a port: its RPCs end, and no events about them follow but those that wait to be taken already. Peers
+    /// that go on sending are told by ICMP.
     pub fn unbind(&mut self, port: u16) {
         self.ports.close(port);
         self.forget_refused(port);
@@ -230,7 +233,7 @@ impl Endpoint {
             id: id.low(),
             length: len as u32,
         });
-        let tx = self.outgoing(payload, peer, id);
+        let tx = self.outgoing(now, payload, peer, id);
         self.metrics.client_requests_started += 1;
         self.metrics.client_request_bytes_started += len as u64;
         self.metrics.send_calls += 1;
@@ -260,7 +263,7 @@ impl Endpoint {
         let (id, peer, port, len) = (rpc.id, self.rpcs[key].peer, self.rpcs[key].port, payload.len());
         let pid = self.config.pid;
         self.trace.record(trace::Event::SendmsgResponse { id: id.low(), port, pid, length: len as u32 });
-        let tx = self.outgoing(payload, peer, id);
+        let tx = self.outgoing(now, payload, peer, id);
         self.metrics.server_responses_started += 1;
         self.metrics.server_response_bytes_started += len as u64;
         self.metrics.reply_calls += 1;
@@ -388,6 +391,10 @@ impl Endpoint {
 
     pub(super) fn is_server_port(&self, port: u16) -> bool {
         self.ports.serves(port)
+    }
+
+    pub(super) fn has_port(&self, port: u16) -> bool {
+        self.ports.calls(port).is_some()
     }
 
     pub(super) fn intern(&mut self, addr: IpAddr) -> PeerKey {
@@ -538,17 +545,25 @@ impl Endpoint {
         self.next_tick = Some(self.next_tick.map_or(soon, |at| at.min(soon)));
     }
 
-    fn outgoing(&mut self, payload: Payload, peer: PeerKey, id: RpcId) -> TxMessage {
-        let ip_header = if self.peers[peer].addr.is_ipv4() { 20 } else { 40 };
-        let segment = self.config.mtu.saturating_sub(ip_header + DATA_HEADER_LEN).max(1);
+    fn outgoing(&mut self, now: Instant, payload: Payload, peer: PeerKey, id: RpcId) -> TxMessage {
+        let (segment, batch) = self.segments(now, peer);
         let unscheduled = self.config.announce.unscheduled(payload.len(), self.config.unsched_bytes);
-        let tx = TxMessage::new(payload, unscheduled, segment, self.spare.take());
+        let tx = TxMessage::new(payload, unscheduled, segment, self.spare.take()).batched(batch);
         self.metrics.sent_msg_bytes += tx.len as u64;
         self.take_room(peer, id.is_client(), tx.len);
         let (id, length) = (id.low(), tx.len as u32);
         self.trace.record_also(trace::Event::CopyInStart { id, length, unscheduled: tx.unscheduled as u32 });
         self.trace.record_also(trace::Event::CopyInDone { id, length });
         tx
+    }
+
+    /// Data bytes in a full packet to `peer`, and how many such packets the device may be given as one.
+    pub(super) fn segments(&self, now: Instant, peer: PeerKey) -> (usize, usize) {
+        let peer = &self.peers[peer];
+        let headers = peer.addr_header() + DATA_HEADER_LEN;
+        let mtu = peer.mtu(now).unwrap_or(usize::MAX).min(self.config.mtu);
+        let segment = mtu.saturating_sub(headers).max(1);
+        (segment, (self.config.gso_bytes.saturating_sub(headers) / segment).max(1))
     }
 
     fn in_service(&self, rpc: &ServerRpc) -> Option<RpcKey> {

@@ -60,12 +60,16 @@ impl Endpoint {
                 return self.metrics.dropped(match error {
                     WireError::Short { .. } => DropReason::Short,
                     WireError::UnknownType(_) => DropReason::UnknownType,
-                    WireError::MessageLength(_) | WireError::BeyondEnd { .. } => DropReason::Malformed,
+                    WireError::MessageLength(_)
+                    | WireError::BeyondEnd { .. }
+                    | WireError::Checksum
+                    | WireError::NotAboutHoma => DropReason::Malformed,
                 });
             }
         };
         self.latest = self.latest.max(now);
-        self.metrics.packets_rcvd[packet.kind().index()] += 1;
+        let kind = packet.kind();
+        self.metrics.packets_rcvd[kind.index()] += 1;
         let peer = self.peers.find(from);
         if let Some(peer) = peer {
             self.peers[peer].heard = self.ticks;
@@ -90,8 +94,11 @@ impl Endpoint {
         };
         if let Err(reason) = used {
             self.metrics.dropped(reason);
+            if matches!(reason, DropReason::UnknownPort | DropReason::UnknownRpc) {
+                self.refuse(now, from, ends, kind, bytes);
+            }
             if reason == DropReason::UnknownRpc {
-                let (id, kind) = (RpcId::from_peer(ends.sender_id).low(), bytes[11]);
+                let (id, kind) = (RpcId::from_peer(ends.sender_id).low(), kind.code());
                 let (peer, port) = (address_tag(from), ends.sport);
                 self.trace.record(trace::Event::DiscardUnknown { id, kind, peer, port });
             }

@@ -13,6 +13,7 @@ mod event;
 #[doc(hidden)]
 pub mod fuzz;
 mod grants;
+mod icmp;
 mod input;
 mod output;
 mod pacer;
@@ -37,6 +38,7 @@ pub use config::Config;
 pub use endpoint::Endpoint;
 pub(crate) use endpoint::check_length;
 pub use event::{Event, Message, RpcError, SendError, ServerRpc};
+pub use icmp::Refusal;
 pub use output::Transmit;
 pub use pacer::CreditPacer;
 pub use payload::{MAX_HEAD, Payload};

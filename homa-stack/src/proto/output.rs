@@ -2,11 +2,13 @@
 
 use std::cmp::Reverse;
 use std::net::IpAddr;
+use std::ops::Range;
 
 use super::endpoint::Endpoint;
 use super::grants::{Decision, RpcKey};
 use super::peers::PeerKey;
 use super::rpc::State;
+use crate::metrics::Metrics;
 use crate::trace;
 use crate::units::{Instant, Priority, RpcId};
 use crate::wire::{Ack, Cutoffs, DATA_HEADER_LEN, Data, Ends, Grant, Kind, OffsetForm, Resend, ends, write_bare};
@@ -21,8 +23,12 @@ pub struct Transmit {
     pub to: IpAddr,
     /// Network priority, mapped.
     pub priority: Priority,
-    /// Bytes written: Homa header and data, checksum still zero.
+    /// Bytes of the packet: Homa header and data, checksum still zero.
     pub len: usize,
+    /// Of these, the data bytes at the end that were not written: see [`Endpoint::poll_gather`].
+    pub gathered: usize,
+    /// DATA that the device is to cut into packets: data bytes in each but the last; else 0.
+    pub segment: usize,
     /// Type.
     pub kind: Kind,
     /// The RPC it is about, as we know it.
@@ -33,6 +39,8 @@ pub struct Transmit {
     pub message_len: u32,
     /// The peer as time traces show it.
     pub peer_tag: u32,
+    /// DATA: where the message is.
+    pub(super) key: RpcKey,
 }
 
 /// A control packet that waits to be sent.
@@ -68,16 +76,23 @@ impl Control {
 }
 
 impl Endpoint {
-    /// Writes the next packet to send, if any, to the start of `out`, which must hold a full packet (the MTU).
+    /// Writes the next packet to send, if any, to the start of `out`, which must hold a full packet (the MTU, or
+    /// [`Config::gso_bytes`](super::Config::gso_bytes)).
     /// Control packets go first, then what was asked for again, then new data by SRPT. If packets are paced, those
     /// with data may have to wait: [`Self::next_deadline`] says until when.
     pub fn poll_transmit(&mut self, now: Instant, out: &mut [u8]) -> Option<Transmit> {
-        let sent = self.next_packet(now, out);
+        self.poll_gather(now, out, usize::MAX)
+    }
+
+    /// As [`Self::poll_transmit`], but of DATA with more than `most` bytes only the header is written: the bytes are
+    /// those of [`Self::gathered`].
+    pub fn poll_gather(&mut self, now: Instant, out: &mut [u8], most: usize) -> Option<Transmit> {
+        let sent = self.next_packet(now, out, most);
         self.charge(now, sent.as_ref());
         sent
     }
 
-    fn next_packet(&mut self, now: Instant, out: &mut [u8]) -> Option<Transmit> {
+    fn next_packet(&mut self, now: Instant, out: &mut [u8], most: usize) -> Option<Transmit> {
         let open = self.nic_has_room(now);
         if self.grants_due {
             self.send_grants(now);
@@ -100,7 +115,7 @@ impl Endpoint {
                 self.resending.pop_front();
             }
             if let Some((start, end)) = packet {
-                return Some(self.write_data(key, start, end, true, out));
+                return Some(self.write_data(key, start..end, true, out, most));
             }
         }
         let key = self.pick(now, open)?;
@@ -122,14 +137,26 @@ impl Endpoint {
         };
         *done_bytes += bytes;
         *done += u64::from(left == 0);
-        let transmit = self.write_data(key, start, end, false, out);
+        let transmit = self.write_data(key, start..end, false, out, most);
         if !stays && left > 0 {
             self.trace.record_also(trace::Event::XmitStopped { id, offset: end as u32, granted });
         }
         Some(transmit)
     }
 
-    fn write_data(&mut self, key: RpcKey, start: usize, end: usize, again: bool, out: &mut [u8]) -> Transmit {
+    /// The data bytes that [`Self::poll_gather`] left out of the packet that it returned last, in two parts; with
+    /// what a device needs to note that the packet was sent.
+    pub fn gathered(&mut self, transmit: &Transmit) -> ([&[u8]; 2], &mut trace::Recorder, &mut Metrics) {
+        let tx = self.rpcs.get(transmit.key).and_then(|rpc| rpc.tx.as_ref());
+        let start = transmit.offset as usize;
+        let parts = tx.map_or([&[][..]; 2], |tx| tx.payload.parts(start, start + transmit.gathered));
+        (parts, &mut self.trace, &mut self.metrics)
+    }
+
+    /// Writes a DATA packet with `bytes` of the message, or what the device cuts into several; of more than `most` data
+    /// bytes only the header.
+    fn write_data(&mut self, key: RpcKey, bytes: Range<usize>, again: bool, out: &mut [u8], most: usize) -> Transmit {
+        let Range { start, end } = bytes;
         let rpc = &self.rpcs[key];
         let peer = &mut self.peers[rpc.peer];
         let tx = rpc.tx.as_ref().expect("the caller took a packet of it");
@@ -139,8 +166,10 @@ impl Endpoint {
             (false, false) => tx.priority,
         };
         let (id, offset) = (rpc.id, start as u32);
-        let ip_header = if peer.addr.is_ipv4() { 20 } else { 40 };
-        let wire_bytes = (end - start + DATA_HEADER_LEN + ip_header + ETHERNET_OVERHEAD) as u32;
+        let packets = (end - start).div_ceil(tx.segment()).max(1);
+        let segment = if packets > 1 { tx.segment() } else { 0 };
+        let overhead = DATA_HEADER_LEN + peer.addr_header() + ETHERNET_OVERHEAD;
+        let wire_bytes = (end - start + packets * overhead) as u32;
         self.trace.record(trace::Event::IpXmit { wire_bytes, peer: peer.tag, id: id.low(), offset });
         let data = Data {
             message_len: tx.len as u32,
@@ -149,18 +178,22 @@ impl Endpoint {
             cutoff_version: peer.cutoff_version,
             retransmit: again,
             offset,
-            form: OffsetForm::Both,
+            // Those who cut segments know how to count the sequence number on.
+            form: if segment > 0 { OffsetForm::SequenceOnly } else { OffsetForm::Both },
             bytes: &[],
         };
         let header = data.write_header(ends(rpc.port, rpc.peer_port, id), out);
         let len = header + end - start;
-        tx.payload.copy_to(start, &mut out[header..len]);
+        let gathered = if end - start > most { end - start } else { 0 };
+        if gathered == 0 {
+            tx.payload.copy_to(start, &mut out[header..len]);
+        }
         let (message_len, to, peer_tag) = (tx.len as u32, peer.addr, peer.tag);
         self.metrics.resent_packets += u64::from(again);
         self.trace.record(trace::Event::DataQueued { id: id.low(), offset, length: (end - start) as u32, queue: 0 });
         self.count_sent(Kind::Data, level, len);
         let priority = self.config.mapped(level);
-        Transmit { to, priority, len, kind: Kind::Data, id, offset, message_len, peer_tag }
+        Transmit { to, priority, len, gathered, segment, kind: Kind::Data, id, offset, message_len, peer_tag, key }
     }
 
     fn write_control(&mut self, control: Control, out: &mut [u8]) -> Transmit {
@@ -185,7 +218,8 @@ impl Endpoint {
         };
         let level = self.config.control_priority();
         self.count_sent(kind, level, len);
-        Transmit { to, priority: self.config.mapped(level), len, kind, id, offset, message_len: 0, peer_tag }
+        let priority = self.config.mapped(level);
+        Transmit { to, priority, len, gathered: 0, segment: 0, kind, id, offset, message_len: 0, peer_tag, key: 0 }
     }
 
     pub(super) fn count_sent(&mut self, kind: Kind, level: u8, len: usize) {

@@ -39,6 +39,17 @@ impl Payload {
         self.len() == 0
     }
 
+    /// The bytes `start..end`: those in the head, those in the body.
+    ///
+    /// # Panics
+    ///
+    /// If the message ends before `end`, or `end` is before `start`.
+    pub fn parts(&self, start: usize, end: usize) -> [&[u8]; 2] {
+        let head = &self.head[..usize::from(self.head_len)];
+        let (a, b) = (start.min(head.len()), end.min(head.len()));
+        [&head[a..b], &self.body[start.max(head.len()) - head.len()..end.max(head.len()) - head.len()]]
+    }
+
     /// Fills `out` with the bytes from `offset` on.
     ///
     /// # Panics
@@ -115,6 +126,7 @@ mod tests {
                     let mut out = vec![0; end - start];
                     payload.copy_to(start, &mut out);
                     assert_eq!(out, whole[start..end], "head {head}, bytes {start}..{end}");
+                    assert_eq!(payload.parts(start, end).concat(), out, "head {head}, bytes {start}..{end}");
                 }
             }
         }

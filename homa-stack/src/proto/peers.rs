@@ -31,6 +31,8 @@ pub(crate) struct Peer {
     pub(crate) heard: u64,
     /// Bytes of messages to the peer that are kept until it has them.
     pub(crate) held: Held,
+    /// Largest IP packet on the way to the peer, and how long to believe so.
+    pub(crate) path_mtu: Option<(usize, Instant)>,
 }
 
 /// All peers ever met.
@@ -102,7 +104,18 @@ impl Peer {
             acks: Vec::with_capacity(MAX_ACKS),
             heard: 0,
             held: Held::default(),
+            path_mtu: None,
         }
+    }
+
+    /// Largest IP packet on the way to the peer, if the network has told.
+    pub(crate) fn mtu(&self, now: Instant) -> Option<usize> {
+        self.path_mtu.filter(|(_, until)| now < *until).map(|(mtu, _)| mtu)
+    }
+
+    /// Bytes of an IP header to the peer.
+    pub(crate) fn addr_header(&self) -> usize {
+        if self.addr.is_ipv4() { 20 } else { 40 }
     }
 
     /// The level of unscheduled packets of a message of `len` bytes, with `levels` levels in use.

@@ -20,6 +20,12 @@ pub(crate) struct TxMessage {
     pub(crate) priority: u8,
     /// Data bytes in a full packet.
     segment: usize,
+    /// Most full packets that the device may be given as one.
+    batch: usize,
+    /// True once `segment` has changed: packets sent before had other bounds.
+    uneven: bool,
+    /// Data bytes in a full packet before any change.
+    first_segment: usize,
     /// Ranges to send again, in order, apart.
     resend: Ranges,
     /// Level of retransmissions, from the latest RESEND.
@@ -41,9 +47,36 @@ impl TxMessage {
             unscheduled,
             priority: 0,
             segment,
+            batch: 1,
+            uneven: false,
+            first_segment: segment,
             resend: ranges,
             resend_priority: 0,
         }
+    }
+
+    /// The message, with up to `batch` packets given to the device as one.
+    pub(crate) fn batched(self, batch: usize) -> Self {
+        Self { batch: batch.max(1), ..self }
+    }
+
+    /// Has all packets from now on hold at most `segment` data bytes, also those sent again.
+    pub(crate) fn cut_smaller(&mut self, segment: usize, batch: usize) {
+        if segment < self.segment {
+            self.segment = segment.max(1);
+            self.batch = batch.max(1);
+            self.uneven = true;
+        }
+    }
+
+    /// Data bytes in a full packet before any change.
+    pub(crate) fn first_segment(&self) -> usize {
+        self.first_segment
+    }
+
+    /// Data bytes in a full packet.
+    pub(crate) fn segment(&self) -> usize {
+        self.segment
     }
 
     /// Bytes never sent: the SRPT key.
@@ -62,26 +95,37 @@ impl TxMessage {
         (start + self.segment).min(limit)
     }
 
-    /// First byte of the packet that carried byte `offset`.
+    /// End of the packets, given to the device as one, that byte `start` begins; none begins at `limit` or later.
+    fn batch_end(&self, start: usize, limit: usize) -> usize {
+        let whole = self.segment * self.batch.min((limit - start).div_ceil(self.segment));
+        let most = if start < self.unscheduled { self.unscheduled } else { self.len };
+        (start + whole).min(most)
+    }
+
+    /// First byte of the packet that carried byte `offset`. If packets were cut otherwise then, that is not known; the
+    /// byte itself will do, since receivers ask for all that they miss and nothing else.
     fn segment_start(&self, offset: usize) -> usize {
+        if self.uneven {
+            return offset;
+        }
         let base = if offset < self.unscheduled { 0 } else { self.unscheduled };
         offset - (offset - base) % self.segment
     }
 
-    /// The next packet with new data; the bytes then count as sent.
+    /// The next packet with new data, or several that the device cuts; the bytes then count as sent.
     pub(crate) fn take_new(&mut self) -> Option<(usize, usize)> {
         if !self.can_send() {
             return None;
         }
         let start = self.next;
-        self.next = self.segment_end(start);
+        self.next = self.batch_end(start, self.granted);
         Some((start, self.next))
     }
 
-    /// The next packet to send again.
+    /// The next packet to send again, or several that the device cuts.
     pub(crate) fn take_resend(&mut self) -> Option<(usize, usize)> {
         let &(start, end) = self.resend.first()?;
-        let cut = self.segment_end(start);
+        let cut = self.batch_end(start, end).min(end);
         if cut >= end {
             self.resend.remove(0);
         } else {
@@ -95,7 +139,8 @@ impl TxMessage {
     pub(crate) fn ask_again(&mut self, start: usize, end: usize) -> bool {
         let end = end.min(self.next);
         if start < end {
-            let (mut a, mut b) = (self.segment_start(start), self.segment_end(self.segment_start(end - 1)));
+            let last = if self.uneven { end } else { self.segment_end(self.segment_start(end - 1)) };
+            let (mut a, mut b) = (self.segment_start(start), last);
             self.resend.retain(|&(x, y)| {
                 let apart = y < a || b < x;
                 if !apart {
@@ -185,5 +230,33 @@ mod tests {
         assert!(m.ask_again(0, usize::MAX));
         assert_eq!(m.take_resend(), Some((0, 1000)));
         assert_eq!(m.take_resend(), None);
+    }
+
+    #[test]
+    fn a_device_that_cuts_gets_several_packets_at_once_but_none_that_is_not_granted() {
+        let mut m = message(10_000, 2_500).batched(4);
+        assert_eq!(m.take_new(), Some((0, 2500)), "the unscheduled limit ends it");
+        m.grant(4_501);
+        assert_eq!(m.take_new(), Some((2500, 5500)), "three packets begin below the limit");
+        m.grant(10_000);
+        assert_eq!(m.take_new(), Some((5500, 9500)));
+        assert_eq!(m.take_new(), Some((9500, 10_000)));
+        assert!(m.ask_again(0, 1) && m.ask_again(3_000, 9_999));
+        let again: Vec<_> = std::iter::from_fn(|| m.take_resend()).collect();
+        assert_eq!(again, [(0, 1000), (2500, 6500), (6500, 10_000)]);
+    }
+
+    #[test]
+    fn after_a_change_of_the_path_just_what_is_missing_is_sent_again_in_smaller_packets() {
+        let mut m = message(10_000, 2_500);
+        m.take_new();
+        m.take_new();
+        m.cut_smaller(600, 1);
+        m.cut_smaller(800, 1);
+        assert_eq!(m.take_new(), Some((2000, 2500)), "packets still end at the unscheduled limit");
+        assert!(m.ask_again(1_000, 2_000));
+        assert_eq!([m.take_resend(), m.take_resend(), m.take_resend()], [Some((1000, 1600)), Some((1600, 2000)), None]);
+        m.grant(10_000);
+        assert_eq!(m.take_new(), Some((2500, 3100)));
     }
 }

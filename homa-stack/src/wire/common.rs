@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use zerocopy::byteorder::big_endian::{U16, U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
-use super::WireError;
+use super::{IPPROTO_TCP, WireError};
 
 /// Packet types with their codes (homa-protocol.md 1.3).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -107,12 +107,17 @@ pub struct CommonHdr {
 }
 const _: () = assert!(size_of::<CommonHdr>() == 28);
 
-/// TCP SYN+RST: with `URGENT` the mark of a hijacked packet, written on all.
-const FLAGS: u8 = 6;
-const URGENT: u16 = 0xb97d;
+/// TCP SYN+RST, which no TCP sends together: with [`HIJACK_URGENT`] the mark of a hijacked packet, written on all.
+/// A kernel's TCP answers nothing that has RST set (homa-protocol.md 1.6, 9).
+pub const HIJACK_FLAGS: u8 = 6;
+
+/// The urgent pointer of a hijacked packet, written on all.
+pub const HIJACK_URGENT: u16 = 0xb97d;
+
 const DOFF_CONTROL: u8 = 5 << 4;
 const DOFF_DATA: u8 = 14 << 4;
-const CHECKSUM_AT: usize = 16;
+/// Where the checksum stands.
+pub const CHECKSUM_AT: usize = 16;
 
 impl CommonHdr {
     /// The header of a control packet.
@@ -133,10 +138,10 @@ impl CommonHdr {
             ack: [0; 3],
             kind: kind.code(),
             doff,
-            flags: FLAGS,
+            flags: HIJACK_FLAGS,
             window: 0.into(),
             checksum: 0.into(),
-            urgent: URGENT.into(),
+            urgent: HIJACK_URGENT.into(),
             sender_id: ends.sender_id.into(),
         }
     }
@@ -157,6 +162,12 @@ impl CommonHdr {
     }
 }
 
+/// True if `payload` of an IP packet of protocol 6 is a Homa packet in the guise of TCP.
+pub fn is_hijacked(payload: &[u8]) -> bool {
+    CommonHdr::ref_from_prefix(payload)
+        .is_ok_and(|(hdr, _)| hdr.flags == HIJACK_FLAGS && hdr.urgent.get() == HIJACK_URGENT)
+}
+
 /// Views the start of `bytes` as a `T`; the rest comes second.
 pub(super) fn prefix<'a, T>(kind: &'static str, bytes: &'a [u8]) -> Result<(&'a T, &'a [u8]), WireError>
 where
@@ -175,19 +186,41 @@ pub(super) fn put<T: IntoBytes + Immutable>(hdr: &T, out: &mut [u8]) -> usize {
 /// Internet checksum of `packet` (Homa header and data, checksum field included) with the TCP pseudo-header that
 /// Homa uses for every IP protocol number. Source: homa-protocol.md 1.5.
 pub fn checksum(packet: &[u8], src: IpAddr, dst: IpAddr) -> u16 {
-    const IPPROTO_TCP: u64 = 6;
-    let mut sum = IPPROTO_TCP + packet.len() as u64;
-    for addr in [src, dst] {
-        sum += match addr {
-            IpAddr::V4(a) => add_words(&a.octets()),
-            IpAddr::V6(a) => add_words(&a.octets()),
-        };
-    }
-    sum += add_words(packet);
+    !folded_sum(packet, IPPROTO_TCP.into(), &[src, dst])
+}
+
+/// One's-complement sum of the 16-bit words of `bytes` and, unless `protocol` is 0, of a pseudo-header with
+/// `protocol`, `addrs` and the length.
+pub(super) fn folded_sum(bytes: &[u8], protocol: u64, addrs: &[IpAddr]) -> u16 {
+    let pseudo = if protocol > 0 { pseudo_sum(protocol, addrs, bytes.len()) } else { 0 };
+    fold(pseudo + add_words(bytes))
+}
+
+/// Sum of the words of a pseudo-header.
+fn pseudo_sum(protocol: u64, addrs: &[IpAddr], len: usize) -> u64 {
+    let addrs = addrs.iter().map(|addr| match addr {
+        IpAddr::V4(a) => add_words(&a.octets()),
+        IpAddr::V6(a) => add_words(&a.octets()),
+    });
+    protocol + len as u64 + addrs.sum::<u64>()
+}
+
+fn fold(mut sum: u64) -> u16 {
     while sum > 0xffff {
         sum = (sum & 0xffff) + (sum >> 16);
     }
-    !(sum as u16)
+    sum as u16
+}
+
+/// Stores in a packet of `len` bytes that begins with `header` what a network card, or the kernel in its place, needs to
+/// find there to complete the checksum: the sum of the pseudo-header.
+///
+/// # Panics
+///
+/// If `header` is shorter than the common header.
+pub fn prepare_checksum(header: &mut [u8], len: usize, src: IpAddr, dst: IpAddr) {
+    let sum = fold(pseudo_sum(IPPROTO_TCP.into(), &[src, dst], len));
+    header[CHECKSUM_AT..CHECKSUM_AT + 2].copy_from_slice(&sum.to_be_bytes());
 }
 
 /// Sum of the big-endian 16-bit words of `bytes`, an odd last byte padded with zero, folded to fit 17 bits or so.
@@ -211,6 +244,17 @@ pub fn fill_checksum(packet: &mut [u8], src: IpAddr, dst: IpAddr) {
     packet[CHECKSUM_AT..CHECKSUM_AT + 2].fill(0);
     let sum = checksum(packet, src, dst);
     packet[CHECKSUM_AT..CHECKSUM_AT + 2].copy_from_slice(&sum.to_be_bytes());
+}
+
+/// Counts the sequence number of a packet that begins with `header` on by `bytes`, as a network card does with the
+/// segments that it cuts.
+///
+/// # Panics
+///
+/// If `header` is shorter than the sequence number's end.
+pub fn advance_sequence(header: &mut [u8], bytes: u32) {
+    let sequence = u32::from_be_bytes([header[4], header[5], header[6], header[7]]);
+    header[4..8].copy_from_slice(&sequence.wrapping_add(bytes).to_be_bytes());
 }
 
 /// True if the checksum that `packet` carries is right.

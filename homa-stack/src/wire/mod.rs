@@ -8,10 +8,14 @@ mod common;
 mod cutoffs;
 mod data;
 mod grant;
+pub mod icmp;
 mod resend;
 
 pub use ack::{Ack, AckRecord, MAX_ACKS};
-pub use common::{CommonHdr, Ends, Kind, checksum, fill_checksum, verify_checksum};
+pub use common::{
+    CHECKSUM_AT, CommonHdr, Ends, HIJACK_FLAGS, HIJACK_URGENT, Kind, advance_sequence, checksum, fill_checksum,
+    is_hijacked, prepare_checksum, verify_checksum,
+};
 pub use cutoffs::Cutoffs;
 pub use data::{DATA_HEADER_LEN, Data, DataHdr, OffsetForm};
 pub use grant::Grant;
@@ -21,6 +25,9 @@ use crate::units::RpcId;
 
 /// IP protocol number of native Homa packets.
 pub const IPPROTO_HOMA: u8 = 146;
+
+/// IP protocol number of TCP, and of Homa packets in its guise.
+pub const IPPROTO_TCP: u8 = 6;
 
 /// Longest message in bytes (homa-protocol.md 1.4).
 pub const MAX_MESSAGE_LEN: usize = 1_000_000;
@@ -54,6 +61,12 @@ pub enum WireError {
         /// The message's length.
         length: u32,
     },
+    /// A checksum that does not fit the bytes.
+    #[error("checksum does not fit: the packet was damaged or made up")]
+    Checksum,
+    /// An ICMP message about something else.
+    #[error("ICMP message that is no error about a Homa packet of this host")]
+    NotAboutHoma,
 }
 
 /// A packet's meaning.

@@ -18,7 +18,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, bail};
 use homa_stack::Nanos;
-use homa_stack::driver::{DeviceKind, Host, HostConfig, Waker};
+use homa_stack::driver::{DeviceKind, Framing, Host, HostConfig, Waker};
 
 pub(crate) use self::parameters::Parameter;
 use self::unloaded::Plan;
@@ -77,6 +77,7 @@ pub(crate) struct Engine {
     interface: Option<String>,
     parameters: Vec<Parameter>,
     device: DeviceKind,
+    hijack: bool,
 }
 
 impl Engine {
@@ -89,6 +90,9 @@ impl Engine {
         let mut config = HostConfig { interface: options.interface.clone(), device, ..HostConfig::default() };
         // Each client has its own limit of outstanding requests.
         (config.homa.tx_budget, config.homa.tx_peer_share) = (usize::MAX, 1000);
+        if options.hijack {
+            config.framing = Framing::Hijack;
+        }
         config.poll = Nanos::from_micros(options.poll_usecs.into());
         config.homa.pool_pages = options.buf_bpages as usize;
         options.homa.iter().for_each(|parameter| parameter.apply(&mut config.homa));
@@ -111,11 +115,12 @@ impl Engine {
             interface: options.interface.clone(),
             parameters: options.homa.clone(),
             device,
+            hijack: options.hijack,
         })
     }
 
     /// # Errors
-    /// If `options` want another interface or device or other parameters than those in use.
+    /// If `options` want another interface, framing or device or other parameters than those in use.
     pub(crate) fn check_compatible(&self, options: &Common) -> Result<()> {
         if options.interface.is_some() && options.interface != self.interface {
             let used = self.interface.as_deref().unwrap_or("the default interface");
@@ -127,6 +132,9 @@ impl Engine {
         if options.device.is_some_and(|device| device != self.device) {
             let used = self.device;
             bail!(Usage(format!("the Homa stack of this node runs by {used} already: --device can't change")));
+        }
+        if options.hijack && !self.hijack {
+            bail!(Usage("the Homa stack of this node runs already: --hijack can't change, give it first".into()));
         }
         Ok(())
     }

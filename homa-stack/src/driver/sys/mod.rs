@@ -87,6 +87,33 @@ pub(super) fn send(fd: &OwnedFd, bytes: &[u8]) -> io::Result<()> {
     if sent < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
+/// Sends the bytes of `parts`, one after the other, without blocking.
+pub(super) fn send_parts(fd: &OwnedFd, parts: [&[u8]; 4]) -> io::Result<()> {
+    let mut pieces = parts.map(|part| libc::iovec { iov_base: part.as_ptr().cast_mut().cast(), iov_len: part.len() });
+    // SAFETY: all-zero bytes are a valid `msghdr`: no name, no pieces, no control data.
+    let mut message: libc::msghdr = unsafe { std::mem::zeroed() };
+    message.msg_iov = pieces.as_mut_ptr();
+    message.msg_iovlen = pieces.len() as _;
+    let flags = libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL;
+    // SAFETY: the message names the pieces, which are readable for their lengths; the kernel only reads them.
+    let sent = unsafe { libc::sendmsg(fd.as_raw_fd(), &raw const message, flags) };
+    if sent < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
+/// Has a socket's buffer hold `bytes` by option `force`, for the privileged, or as far as option `plain` goes.
+pub(super) fn set_buffer(fd: &OwnedFd, force: libc::c_int, plain: libc::c_int, bytes: i32) {
+    if set_option(fd, libc::SOL_SOCKET, force, &bytes).is_err() {
+        set_option(fd, libc::SOL_SOCKET, plain, &bytes).ok();
+    }
+}
+
+/// Receives into `buf`, without blocking; returns the length.
+pub(super) fn recv_now(fd: &OwnedFd, buf: &mut [u8]) -> io::Result<usize> {
+    // SAFETY: `buf` is writable for its length.
+    let got = unsafe { libc::recv(fd.as_raw_fd(), buf.as_mut_ptr().cast(), buf.len(), libc::MSG_DONTWAIT) };
+    usize::try_from(got).map_err(|_| io::Error::last_os_error())
+}
+
 /// Receives into `buf`, blocking; returns the length.
 pub(super) fn recv(fd: &OwnedFd, buf: &mut [u8]) -> io::Result<usize> {
     // SAFETY: `buf` is writable for its length.

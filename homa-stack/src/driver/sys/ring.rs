@@ -17,6 +17,8 @@ pub(in crate::driver) struct Frame<'a> {
     pub(in crate::driver) bytes: &'a [u8],
     /// When the kernel put it into the ring, ns of the real-time clock.
     pub(in crate::driver) stamp: u64,
+    /// True if it did not fit: `bytes` are its begin, and a copy of all of it waits in the socket.
+    pub(in crate::driver) has_copy: bool,
 }
 
 /// A receive ring.
@@ -89,7 +91,12 @@ impl RxRing {
         // SAFETY: both ends lie within the frame, which is ours while `self` is borrowed.
         let bytes = unsafe { std::slice::from_raw_parts(at.as_ptr().add(start), len) };
         let stamp = u64::from(header.tp_sec) * 1_000_000_000 + u64::from(header.tp_nsec);
-        Frame { bytes, stamp }
+        Frame { bytes, stamp, has_copy: header.tp_status & libc::TP_STATUS_COPY != 0 }
+    }
+
+    /// Holds only the first `n` frames for now.
+    pub(in crate::driver) fn hold(&mut self, n: usize) {
+        self.fetched = self.fetched.min(n);
     }
 
     /// Gives all frames held back to the kernel.
