@@ -5,8 +5,8 @@
 //! thread, and threads then play the hosts.
 
 use std::collections::{HashMap, HashSet};
-use std::io::Write;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
+use std::io::{Read, Write};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::process::{Command, ExitCode, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -15,21 +15,35 @@ use cperf::netlink::Netlink;
 use cperf::sys;
 use cperf::testbed::Testbed;
 use cperf::testbed::netns::{Netns, Topology};
-use homa_stack::driver::{Host, HostConfig, OpenError};
+use homa_stack::driver::{Framing, Host, HostConfig, OpenError};
 use homa_stack::metrics::DropReason;
-use homa_stack::{Event, Payload};
+use homa_stack::{Event, Payload, RpcError};
 
 const PORT: u16 = 4000;
 const LENGTHS: [usize; 7] = [1, 1424, 1425, 40_000, 40_001, 65_536, 1_000_000];
 
 type Check = fn(&Netns) -> Result<(), String>;
 
-const CHECKS: [(&str, Check); 7] = [
-    ("messages_of_all_lengths_cross_both_ways", |net| lengths_cross(net, 0, &v4(net))),
-    ("messages_of_all_lengths_cross_with_one_frame_in_a_hundred_lost", |net| lengths_cross(net, 1, &v4(net))),
-    ("messages_of_all_lengths_cross_with_one_frame_in_ten_lost", |net| lengths_cross(net, 10, &v4(net))),
-    ("messages_of_all_lengths_cross_over_ipv6", |net| lengths_cross(net, 0, &v6(net)?)),
-    ("no_icmp_unreachable_leaves_a_host_that_runs_the_stack", no_icmp_leaves),
+use Framing::{Hijack, Native};
+
+const CHECKS: [(&str, Check); 13] = [
+    ("messages_of_all_lengths_cross_both_ways", |net| lengths_cross(net, 0, &v4(net), [Native; 2])),
+    ("messages_of_all_lengths_cross_with_one_frame_in_a_hundred_lost", |net| {
+        lengths_cross(net, 1, &v4(net), [Native; 2])
+    }),
+    ("messages_of_all_lengths_cross_with_one_frame_in_ten_lost", |net| lengths_cross(net, 10, &v4(net), [Native; 2])),
+    ("messages_of_all_lengths_cross_over_ipv6", |net| lengths_cross(net, 0, &v6(net)?, [Native; 2])),
+    ("messages_of_all_lengths_cross_hijacked", |net| lengths_cross(net, 0, &v4(net), [Hijack; 2])),
+    ("messages_of_all_lengths_cross_hijacked_with_one_frame_in_ten_lost", |net| {
+        lengths_cross(net, 10, &v4(net), [Hijack; 2])
+    }),
+    ("messages_of_all_lengths_cross_hijacked_over_ipv6", |net| lengths_cross(net, 0, &v6(net)?, [Hijack; 2])),
+    ("messages_of_all_lengths_cross_hijacked_one_way_and_native_the_other", |net| {
+        lengths_cross(net, 0, &v4(net), [Hijack, Native])
+    }),
+    ("genuine_tcp_works_beside_hijacked_homa_and_neither_resets_the_other", tcp_beside_homa),
+    ("a_port_that_nobody_serves_is_refused_at_once", |net| refused(net, v4(net)).and(refused(net, v6(net)?))),
+    ("the_kernel_of_a_host_that_runs_the_stack_sends_no_icmp_unreachable", no_icmp_leaves),
     ("a_missing_interface_is_named_and_so_are_those_that_exist", missing_interface),
     ("a_missing_capability_is_named", missing_capability),
 ];
@@ -77,7 +91,7 @@ fn drop_frames(percent: u32) -> Result<(), String> {
     let port = |n: u32| {
         format!(
             "add chain netdev lossy port{n} {{ type filter hook ingress device port{n} priority 0; }}\n\
-             add rule netdev lossy port{n} ip protocol 146 numgen random mod 100 < {percent} counter drop\n"
+             add rule netdev lossy port{n} ip protocol {{ 6, 146 }} numgen random mod 100 < {percent} counter drop\n"
         )
     };
     nft(&format!("add table netdev lossy\n{}{}", port(0), port(1)))
@@ -113,7 +127,11 @@ fn bytes_of(host: &mut Host, msg: homa_stack::Message) -> Vec<u8> {
 }
 
 fn open() -> Result<Host, String> {
-    Host::open(HostConfig::default()).map_err(|e| e.to_string())
+    open_framed(Native)
+}
+
+fn open_framed(framing: Framing) -> Result<Host, String> {
+    Host::open(HostConfig { framing, ..HostConfig::default() }).map_err(|e| e.to_string())
 }
 
 /// The hosts' addresses of IPv4.
@@ -134,14 +152,18 @@ fn v6(net: &Netns) -> Result<[IpAddr; 2], String> {
             }
             let mut netlink = Netlink::open().map_err(|e| e.to_string())?;
             let index = netlink.index(interface).map_err(|e| e.to_string())?;
-            netlink.add_address(index, addr, 64).map_err(|e| format!("adding {addr}: {e}"))
+            match netlink.add_address(index, addr, 64) {
+                // By a check before.
+                Err(e) if e.raw_os_error() == Some(libc::EEXIST) => Ok(()),
+                result => result.map_err(|e| format!("adding {addr}: {e}")),
+            }
         })?;
     }
     Ok(addrs)
 }
 
 /// Both hosts are client and server of each other, with each length several times.
-fn lengths_cross(net: &Netns, percent: u32, addrs: &[IpAddr; 2]) -> Result<(), String> {
+fn lengths_cross(net: &Netns, percent: u32, addrs: &[IpAddr; 2], framing: [Framing; 2]) -> Result<(), String> {
     if percent > 0 {
         drop_frames(percent)?;
     }
@@ -151,7 +173,7 @@ fn lengths_cross(net: &Netns, percent: u32, addrs: &[IpAddr; 2]) -> Result<(), S
         let threads = [0, 1].map(|node| {
             scope.spawn(move || {
                 sys::enter(net.namespace(node)).map_err(|e| format!("entering node {node}: {e}"))?;
-                both_ways(addrs[1 - node], node, percent, finished)
+                both_ways(addrs[1 - node], node, framing[node], percent, finished)
             })
         });
         threads.map(|thread| thread.join().unwrap_or_else(|_| Err("a host panicked".to_owned())))
@@ -176,10 +198,11 @@ const ROUNDS: usize = 4;
 fn both_ways(
     peer: IpAddr,
     node: usize,
+    framing: Framing,
     percent: u32,
     finished: &[AtomicBool; 2],
 ) -> Result<HashMap<(usize, u64), u32>, String> {
-    let mut host = open()?;
+    let mut host = open_framed(framing)?;
     host.core().bind(PORT).map_err(|e| e.to_string())?;
     host.resolve(peer, Duration::from_secs(2)).map_err(|e| e.to_string())?;
     let port = host.core().client_port().map_err(|e| e.to_string())?;
@@ -235,10 +258,106 @@ fn both_ways(
     if percent > 0 && metrics.resent_packets == 0 {
         return Err(format!("node {node}: {percent} % of the frames were to be lost, but none was sent again"));
     }
-    if metrics.drops(DropReason::Malformed) + metrics.drops(DropReason::BadIp) > 0 {
+    let broken = [DropReason::Malformed, DropReason::BadIp, DropReason::Truncated];
+    if broken.iter().any(|reason| metrics.drops(*reason) > 0) {
         return Err(format!("node {node}: malformed packets: {:?}", metrics.drops));
     }
     Ok(runs)
+}
+
+/// Messages cross hijacked while a TCP connection between the same hosts carries bytes both ways.
+fn tcp_beside_homa(net: &Netns) -> Result<(), String> {
+    let addrs = v4(net);
+    let resets = |node| on(net, node, || counter("Tcp:", "OutRsts"));
+    let before = [resets(0)?, resets(1)?];
+    let over = AtomicBool::new(false);
+    let carried = std::thread::scope(|scope| {
+        let over = &over;
+        let listener = on(net, 1, || TcpListener::bind((addrs[1], PORT)).map_err(|e| format!("listening: {e}")))?;
+        let echo = scope.spawn(move || -> std::io::Result<()> {
+            let (mut stream, _) = listener.accept()?;
+            let mut reader = stream.try_clone()?;
+            std::io::copy(&mut reader, &mut stream).map(drop)
+        });
+        let client = scope.spawn(move || {
+            sys::enter(net.namespace(0)).map_err(|e| format!("entering node 0: {e}"))?;
+            let mut stream = TcpStream::connect((addrs[1], PORT)).map_err(|e| format!("connecting: {e}"))?;
+            stream.set_read_timeout(Some(Duration::from_secs(10))).map_err(|e| e.to_string())?;
+            let (mut carried, mut back) = (0_u64, vec![0; 30_000]);
+            while !over.load(Ordering::Acquire) || carried < 1_000_000 {
+                let sent = message(carried, back.len());
+                stream.write_all(&sent).map_err(|e| format!("writing after {carried} bytes: {e}"))?;
+                stream.read_exact(&mut back).map_err(|e| format!("reading after {carried} bytes: {e}"))?;
+                if back != sent {
+                    return Err(format!("TCP brought back other bytes after {carried}"));
+                }
+                carried += back.len() as u64;
+            }
+            Ok(carried)
+        });
+        let crossed = lengths_cross(net, 0, &addrs, [Hijack; 2]);
+        over.store(true, Ordering::Release);
+        let carried = client.join().map_err(|_| "the TCP client panicked")?;
+        echo.join().map_err(|_| "the TCP server panicked")?.map_err(|e| format!("TCP server: {e}"))?;
+        crossed.and(carried)
+    })?;
+    let after = [resets(0)?, resets(1)?];
+    match after == before {
+        true => Ok(()),
+        false => Err(format!("resets sent by the kernels grew from {before:?} to {after:?}, {carried} bytes by TCP")),
+    }
+}
+
+/// A call to a port that nobody serves fails with the reason, long before the server would be given up; one to a port
+/// that is served goes on.
+fn refused(net: &Netns, addrs: [IpAddr; 2]) -> Result<(), String> {
+    for framing in [Native, Hijack] {
+        let over = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            let server = scope.spawn(|| {
+                on(net, 1, || {
+                    let mut host = open_framed(framing)?;
+                    while !over.load(Ordering::Acquire) {
+                        host.turn().map_err(|e| e.to_string())?;
+                        let soon = host.now() + homa_stack::Nanos::from_millis(1);
+                        host.wait(Some(soon)).map_err(|e| e.to_string())?;
+                    }
+                    Ok(host.core().metrics.refusals_sent)
+                })
+            });
+            let failed = on(net, 0, || call_refused(addrs[1], framing));
+            over.store(true, Ordering::Release);
+            let sent = server.join().map_err(|_| "the server panicked")??;
+            failed?;
+            if sent == 0 { Err("the call failed without a refusal".to_owned()) } else { Ok(()) }
+        })?;
+    }
+    Ok(())
+}
+
+fn call_refused(server: IpAddr, framing: Framing) -> Result<(), String> {
+    let mut host = open_framed(framing)?;
+    host.resolve(server, Duration::from_secs(2)).map_err(|e| e.to_string())?;
+    let port = host.core().client_port().map_err(|e| e.to_string())?;
+    let (now, to) = (host.now(), SocketAddr::new(server, PORT));
+    // The server may not have opened yet: the kernel there then has no answer, and the call times out.
+    for _ in 0..50 {
+        host.core().call(now, port, to, Payload::from(vec![7; 100]), 7).map_err(|e| e.to_string())?;
+        let error = loop {
+            host.turn().map_err(|e| e.to_string())?;
+            match host.core().poll_event() {
+                Some(Event::Failed { cookie: 7, peer, error, .. }) if peer == to => break error,
+                Some(other) => return Err(format!("expected a failure of the call to {to}, found {other:?}")),
+                None => host.wait(None).map_err(|e| e.to_string())?,
+            }
+        };
+        match error {
+            RpcError::PortUnreachable => return Ok(()),
+            RpcError::TimedOut | RpcError::ProtocolUnreachable => {}
+            other => return Err(format!("the call to {to} failed otherwise: {other}")),
+        }
+    }
+    Err(format!("calls to {to} are not refused"))
 }
 
 /// First without the stack, to see that the kernel would answer; then with it.
@@ -264,7 +383,7 @@ fn unreachables(net: &Netns, with_stack: bool) -> Result<u64, String> {
             client.resolve(net.address(1), Duration::from_secs(2)).map_err(|e| e.to_string())?;
             let port = client.core().client_port().map_err(|e| e.to_string())?;
             for _ in 0..20 {
-                // Nobody serves the port: the stack must stay silent as well.
+                // Nobody serves the port: it is for the stack, not the kernel, to say so.
                 let (now, to) = (client.now(), SocketAddr::new(net.address(1), PORT));
                 client.core().call(now, port, to, Payload::from(vec![7; 100]), 0).map_err(|e| e.to_string())?;
                 client.turn().map_err(|e| e.to_string())?;
@@ -284,14 +403,19 @@ fn unreachables(net: &Netns, with_stack: bool) -> Result<u64, String> {
     })
 }
 
-/// ICMP packets that this thread's node has sent.
+/// ICMP errors that the kernel of this thread's node has sent.
 fn icmp_sent() -> Result<u64, String> {
+    counter("Icmp:", "OutDestUnreachs")
+}
+
+/// A counter of the kernel of this thread's node.
+fn counter(group: &str, name: &str) -> Result<u64, String> {
     let text = std::fs::read_to_string("/proc/thread-self/net/snmp").map_err(|e| format!("/proc/net/snmp: {e}"))?;
-    let mut lines = text.lines().filter(|line| line.starts_with("Icmp:"));
+    let mut lines = text.lines().filter(|line| line.starts_with(group));
     let (names, values) = (lines.next().unwrap_or_default(), lines.next().unwrap_or_default());
-    let column = names.split_whitespace().position(|name| name == "OutDestUnreachs");
+    let column = names.split_whitespace().position(|column| column == name);
     let value = column.and_then(|at| values.split_whitespace().nth(at));
-    value.and_then(|v| v.parse().ok()).ok_or_else(|| "no OutDestUnreachs in /proc/net/snmp".to_owned())
+    value.and_then(|v| v.parse().ok()).ok_or_else(|| format!("no {group} {name} in /proc/net/snmp"))
 }
 
 fn missing_interface(net: &Netns) -> Result<(), String> {

@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use super::{Device, Rx};
+use super::{Content, Device, Rx};
 use crate::metrics::{DropReason, Metrics};
 use crate::proto::{Config, Endpoint, Transmit};
 use crate::trace::Recorder;
@@ -67,7 +67,7 @@ impl Device for MemoryDevice {
 
     fn packet(&self, i: usize) -> Result<Rx<'_>, DropReason> {
         let Packet { priority, bytes } = &self.held[i];
-        Ok(Rx { from: self.peer, priority: *priority, bytes, wait: None })
+        Ok(Rx { from: self.peer, priority: *priority, content: Content::Homa, bytes, wait: None })
     }
 
     fn release(&mut self) {

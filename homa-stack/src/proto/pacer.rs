@@ -15,6 +15,7 @@ use super::endpoint::Endpoint;
 use super::grants::RpcKey;
 use super::output::{ETHERNET_OVERHEAD, Transmit};
 use crate::units::{Instant, Nanos};
+use crate::wire::DATA_HEADER_LEN;
 
 /// Credit of a byte: what a rate of 1 kbit/s earns in 8,000,000 ns. Makes all sums exact.
 const BYTE: i64 = 8_000_000;
@@ -207,7 +208,10 @@ fn wire_bytes(sent: &Transmit) -> usize {
         IpAddr::V4(_) => 20,
         IpAddr::V6(_) => 40,
     };
-    sent.len + ip_header + ETHERNET_OVERHEAD
+    let headers = ip_header + ETHERNET_OVERHEAD;
+    // What the device cuts gets headers for each packet.
+    let more = if sent.segment > 0 { (sent.len - DATA_HEADER_LEN).div_ceil(sent.segment) - 1 } else { 0 };
+    sent.len + headers + more * (headers + DATA_HEADER_LEN)
 }
 
 #[cfg(test)]
