@@ -28,7 +28,7 @@ pub(crate) struct ProbeServer {
     /// Network interface for homa and raw-ring [default: the only one that is up]
     #[arg(long, value_name = "IF")]
     pub(crate) interface: Option<String>,
-    /// What carries Homa's packets: af-packet or af-xdp
+    /// What carries packets of homa and raw-ring: af-packet or af-xdp
     #[arg(long, default_value_t, value_name = "HOW")]
     pub(crate) device: DeviceKind,
 }
@@ -48,7 +48,7 @@ pub(crate) struct ProbeClient {
     /// Network interface for homa and raw-ring [default: the only one that is up]
     #[arg(long, value_name = "IF")]
     pub(crate) interface: Option<String>,
-    /// What carries Homa's packets: af-packet or af-xdp
+    /// What carries packets of homa and raw-ring: af-packet or af-xdp
     #[arg(long, default_value_t, value_name = "HOW")]
     pub(crate) device: DeviceKind,
     /// Round trips to measure

@@ -68,7 +68,7 @@ fn serve(options: &ProbeServer) -> Result<()> {
     let interface = options.interface.as_deref();
     end_with_stdin()?;
     match options.transport {
-        ProbeTransport::RawRing => ring::serve(interface, ready),
+        ProbeTransport::RawRing => ring::serve(interface, options.device, ready),
         ProbeTransport::Homa => homa::serve(interface, options.device, options.port, ready),
         ProbeTransport::UdpSpin => sockets::serve_udp(options.port, ready),
         ProbeTransport::TcpSpin => sockets::serve_tcp(options.port, true, ready),
@@ -97,7 +97,7 @@ fn measure(options: &ProbeClient) -> Result<()> {
     let interface = options.interface.as_deref();
     let to = SocketAddr::new(options.peer, options.port);
     let mut transport: Box<dyn RoundTrip> = match options.transport {
-        ProbeTransport::RawRing => Box::new(ring::Client::open(interface, options.peer)?),
+        ProbeTransport::RawRing => Box::new(ring::Client::open(interface, options.device, options.peer)?),
         ProbeTransport::Homa => Box::new(homa::Client::open(interface, options.device, to)?),
         ProbeTransport::UdpSpin => Box::new(sockets::Udp::open(to)?),
         ProbeTransport::TcpSpin => Box::new(sockets::Tcp::open(to, true)?),

@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use anyhow::{Context, Result};
-use homa_stack::driver::RawPing;
+use homa_stack::driver::{DeviceKind, RawPing};
 
 use super::sockets::spin;
 use super::{RESOLVE_LIMIT, RoundTrip, missing, unreachable_peer};
@@ -12,14 +12,17 @@ use super::{RESOLVE_LIMIT, RoundTrip, missing, unreachable_peer};
 const BUFFER: usize = 1500;
 
 /// Echoes frames, spinning, for ever.
-pub(super) fn serve(interface: Option<&str>, ready: impl FnOnce() -> Result<()>) -> Result<()> {
-    let mut ring = RawPing::open(interface).map_err(missing)?;
+pub(super) fn serve(interface: Option<&str>, device: DeviceKind, ready: impl FnOnce() -> Result<()>) -> Result<()> {
+    let mut ring = RawPing::open(interface, device).map_err(missing)?;
     ready()?;
     let mut buffer = [0; BUFFER];
     loop {
         match ring.recv(&mut buffer) {
             // A response that can't be sent shows as an error at the client.
-            Some((from, len)) => drop(ring.send(from, &buffer[..len])),
+            Some((from, len)) => {
+                drop(ring.send(from, &buffer[..len]));
+                ring.flush();
+            }
             None => std::hint::spin_loop(),
         }
     }
@@ -32,8 +35,8 @@ pub(super) struct Client {
 }
 
 impl Client {
-    pub(super) fn open(interface: Option<&str>, peer: IpAddr) -> Result<Self> {
-        let mut ring = RawPing::open(interface).map_err(missing)?;
+    pub(super) fn open(interface: Option<&str>, device: DeviceKind, peer: IpAddr) -> Result<Self> {
+        let mut ring = RawPing::open(interface, device).map_err(missing)?;
         let to = ring.mac_of(peer, RESOLVE_LIMIT).with_context(|| unreachable_peer(peer))?;
         Ok(Self { ring, to })
     }
@@ -42,6 +45,7 @@ impl Client {
 impl RoundTrip for Client {
     fn round_trip(&mut self, request: &[u8]) -> Result<bool> {
         self.ring.send(self.to, request).context("sending a frame failed")?;
+        self.ring.flush();
         let mut buffer = [0; BUFFER];
         // Short frames come padded, and an earlier response may come late.
         spin(|| Ok(self.ring.recv(&mut buffer).is_some_and(|(_, len)| buffer[..len].starts_with(request))))

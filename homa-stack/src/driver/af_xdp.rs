@@ -12,7 +12,7 @@ use super::af_packet::hold_protocol;
 use super::clock::Clock;
 use super::frame::{self, Addrs, Framing, HOMA_AT};
 use super::neighbours::Neighbours;
-use super::sys::{self, Interface, Mac, Xsk, XskShape};
+use super::sys::{self, Insn, Interface, Mac, Xsk, XskShape};
 use super::xdp_program::homa_program;
 use crate::device::{BATCH, Device, Rx};
 use crate::metrics::{DropReason, Metrics};
@@ -110,31 +110,9 @@ impl XdpDevice {
     ) -> Result<Self, OpenError> {
         let mac = interface.mac.ok_or_else(|| OpenError::NotEthernet(interface.name.clone()))?;
         let system = |what: &'static str| move |source: io::Error| OpenError::System { what, source };
-        let probe = sys::socket(libc::AF_INET, libc::SOCK_DGRAM, 0).map_err(system("a socket"))?;
-        let count = sys::rx_queues(&probe, &interface.name);
-        let driver = sys::driver_name(&probe, &interface.name).unwrap_or_default();
-        let mut shape = XskShape {
-            rx_packets: (packets / count as usize).max(LEAST_RX_PACKETS).next_power_of_two(),
-            tx_packets: TX_PACKETS,
-            frame_len: HOMA_AT + mtu,
-            batch: BATCH,
-            may_zero_copy: true,
-            busy_poll_usecs: config.busy_poll.map(|t| (t.as_nanos() / 1000) as u32),
-        };
-        let refused = |what| move |source| refusal(what, mtu, source);
-        let map = sys::xsk_map(count).map_err(refused("a map of AF_XDP sockets"))?;
-        let program = homa_program(&addrs, &map, is_stamped);
-        let program = sys::load_xdp(&program, shape.needs_frags()).map_err(refused("an XDP program"))?;
-        let (link, flags) = attach(&program, interface, config.mode.flags(&driver))
-            .map_err(refused("an XDP program on the interface"))?;
-        shape.may_zero_copy = flags == XDP_FLAGS_DRV_MODE;
-        let mut queues = Vec::new();
-        for queue in 0..count {
-            let xsk = Xsk::open(interface.index, queue, shape).map_err(|(what, e)| refusal(what, mtu, e))?;
-            sys::set_xsk(&map, queue, xsk.fd()).map_err(refused("a place in the map of AF_XDP sockets"))?;
-            queues.push(xsk);
-        }
-        let any_queue = (count > 1).then(|| sys::any_of(queues.iter().map(Xsk::fd))).transpose();
+        let program = |map: &OwnedFd| homa_program(&addrs, map, is_stamped);
+        let Sockets { queues, link, is_native } = Sockets::open(interface, mtu, packets, config, program)?;
+        let any_queue = (queues.len() > 1).then(|| sys::any_of(queues.iter().map(Xsk::fd))).transpose();
         let neighbours = Neighbours::new(interface.index, &interface.name).map_err(system("a netlink socket"))?;
         Ok(Self {
             queues,
@@ -150,7 +128,7 @@ impl XdpDevice {
             addrs,
             mac,
             is_stamped,
-            is_native: flags == XDP_FLAGS_DRV_MODE,
+            is_native,
             is_busy_polling: config.busy_poll.is_some(),
             fetched_at: 0,
             burst: Vec::with_capacity(TX_PACKETS),
@@ -206,6 +184,56 @@ impl XdpDevice {
             }
         }
         (&self.queues[0], i)
+    }
+}
+
+/// Sockets for all receive queues of an interface, and the program that has them get its packets.
+#[derive(Debug)]
+pub(super) struct Sockets {
+    /// One a receive queue, at least one.
+    pub(super) queues: Vec<Xsk>,
+    /// The program runs as long as this is open.
+    pub(super) link: OwnedFd,
+    /// True if it runs in the interface's driver.
+    is_native: bool,
+}
+
+impl Sockets {
+    /// Attaches the program that `program` makes for a map of sockets, and opens these for packets of up to `mtu`
+    /// bytes, `packets` of which can wait.
+    pub(super) fn open(
+        interface: &Interface,
+        mtu: usize,
+        packets: usize,
+        config: XdpConfig,
+        program: impl FnOnce(&OwnedFd) -> Vec<Insn>,
+    ) -> Result<Self, OpenError> {
+        let probe = sys::socket(libc::AF_INET, libc::SOCK_DGRAM, 0);
+        let probe = probe.map_err(|source| OpenError::System { what: "a socket", source })?;
+        let count = sys::rx_queues(&probe, &interface.name);
+        let driver = sys::driver_name(&probe, &interface.name).unwrap_or_default();
+        let mut shape = XskShape {
+            rx_packets: (packets / count as usize).max(LEAST_RX_PACKETS).next_power_of_two(),
+            tx_packets: TX_PACKETS,
+            frame_len: HOMA_AT + mtu,
+            batch: BATCH,
+            may_zero_copy: true,
+            busy_poll_usecs: config.busy_poll.map(|t| (t.as_nanos() / 1000) as u32),
+        };
+        let refused = |what| move |source| refusal(what, mtu, source);
+        let map = sys::xsk_map(count).map_err(refused("a map of AF_XDP sockets"))?;
+        let program = sys::load_xdp(&program(&map), shape.needs_frags()).map_err(refused("an XDP program"))?;
+        let (link, flags) = attach(&program, interface, config.mode.flags(&driver))
+            .map_err(refused("an XDP program on the interface"))?;
+        let is_native = flags == XDP_FLAGS_DRV_MODE;
+        shape.may_zero_copy = is_native;
+        let mut queues = Vec::new();
+        for queue in 0..count {
+            let xsk = Xsk::open(interface.index, queue, shape).map_err(|(what, e)| refusal(what, mtu, e))?;
+            sys::set_xsk(&map, queue, xsk.fd()).map_err(refused("a place in the map of AF_XDP sockets"))?;
+            queues.push(xsk);
+        }
+        Ok(Self { queues, link, is_native })
     }
 }
 

@@ -39,6 +39,7 @@ const RX_QUEUE: i16 = 16;
 
 // Offsets in the frame; the lengths up to which a program may read are compared with the frame's end first.
 const ETHERTYPE_AT: i16 = 12;
+const ETHERNET_END: i32 = 14;
 const V4_PROTOCOL_AT: i16 = 23;
 const V4_TO_AT: i16 = 30;
 const V4_END: i32 = 34;
@@ -109,7 +110,25 @@ impl Assembly {
         self.put(STORE_DOUBLE_REGISTER, 2, 0, 0, 0);
     }
 
-    fn finish(mut self) -> Vec<Insn> {
+    /// The context stays in r6; the frame's begin and end are in r2 and r3.
+    fn begin(&mut self) {
+        self.put(MOVE_REGISTER, 6, 1, 0, 0);
+        self.load(WORD, 2, 6, DATA);
+        self.load(WORD, 3, 6, DATA_END);
+    }
+
+    /// Ends with the redirection to a socket of `map`, and with what goes to `Pass`.
+    fn finish(mut self, map: &OwnedFd) -> Vec<Insn> {
+        self.label(Label::Redirect);
+        self.load(WORD, 2, 6, RX_QUEUE);
+        self.put(LOAD_IMMEDIATE_64, 1, PSEUDO_MAP_FD, 0, map.as_raw_fd());
+        self.put(0, 0, 0, 0, 0);
+        self.put(MOVE, 3, 0, 0, PASS);
+        self.put(CALL, 0, 0, 0, REDIRECT_MAP);
+        self.put(EXIT, 0, 0, 0, 0);
+        self.label(Label::Pass);
+        self.put(MOVE, 0, 0, 0, PASS);
+        self.put(EXIT, 0, 0, 0, 0);
         for (at, label) in self.jumps {
             let (_, target) = self.labels.iter().find(|(l, _)| *l == label).expect("each label has a place");
             self.code[at].offset = (target - at - 1) as i16;
@@ -129,9 +148,7 @@ pub(super) fn homa_program(addrs: &Addrs, map: &OwnedFd, is_stamped: bool) -> Ve
     // Fields lie in network order, loads and comparisons are in the host's.
     let half = |value: u16| i32::from(value.to_be());
     let mut asm = Assembly::default();
-    asm.put(MOVE_REGISTER, 6, 1, 0, 0);
-    asm.load(WORD, 2, 6, DATA);
-    asm.load(WORD, 3, 6, DATA_END);
+    asm.begin();
     asm.need(V4_END);
     asm.load(HALF, 5, 2, ETHERTYPE_AT);
     asm.jump(JUMP_EQUAL, 5, 0, half(ETHERTYPE_IPV6), Label::V6);
@@ -149,17 +166,16 @@ pub(super) fn homa_program(addrs: &Addrs, map: &OwnedFd, is_stamped: bool) -> Ve
     if is_stamped {
         asm.stamp();
     }
-    asm.label(Label::Redirect);
-    asm.load(WORD, 2, 6, RX_QUEUE);
-    asm.put(LOAD_IMMEDIATE_64, 1, PSEUDO_MAP_FD, 0, map.as_raw_fd());
-    asm.put(0, 0, 0, 0, 0);
-    asm.put(MOVE, 3, 0, 0, PASS);
-    asm.put(CALL, 0, 0, 0, REDIRECT_MAP);
-    asm.put(EXIT, 0, 0, 0, 0);
-    asm.label(Label::Pass);
-    asm.put(MOVE, 0, 0, 0, PASS);
-    asm.put(EXIT, 0, 0, 0, 0);
-    asm.finish()
+    asm.finish(map)
+}
+
+/// Frames of `ethertype` go to the socket that `map` has for their receive queue; all others to the kernel.
+pub(super) fn ethertype_program(ethertype: u16, map: &OwnedFd) -> Vec<Insn> {
+    let mut asm = Assembly::default();
+    asm.begin();
+    asm.need(ETHERNET_END);
+    asm.expect(HALF, ETHERTYPE_AT, ethertype.to_be().into());
+    asm.finish(map)
 }
 
 #[cfg(test)]
@@ -309,6 +325,16 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    #[cfg(target_endian = "little")]
+    fn frames_of_one_ethertype_are_redirected() {
+        let program = ethertype_program(ETHERTYPE_IPV6, &sys::eventfd().unwrap());
+        assert_eq!(run(&program, &frame(A6, B6.into())), (REDIRECTED, None));
+        assert_eq!(run(&program, &frame(A6, B6.into())[..14]), (REDIRECTED, None));
+        assert_eq!(run(&program, &frame(A6, B6.into())[..13]), (PASS as u64, None));
+        assert_eq!(run(&program, &frame(A, B.into())), (PASS as u64, None));
     }
 
     #[test]
