@@ -151,6 +151,7 @@ counters! {
     resend_restarts: "requests sent again from the start after RPC_UNKNOWN",
     announcements: "messages announced with an empty DATA packet",
     cutoff_changes: "times that other unscheduled cutoffs were chosen",
+    tx_stalls: "messages given up because their receiver granted nothing",
     calls_refused: "calls refused because too much was under way",
     need_ack_giveups: "responses discarded because no ACK came for all the NEED_ACKs",
     stale_grants: "GRANTs that raised no limit",
@@ -368,7 +369,7 @@ const LAYOUT: &[&str] = &[
     "temp0", "temp1", "temp2", "temp3", "temp4", "temp5", "temp6", "temp7", "temp8", "temp9",
     "resend_restarts", "need_ack_giveups", "stale_grants", "tombstones", "tombstones_evicted",
     "ring_wait_nanos", "ring_wait_packets", "ring_drops", "calls_refused", "announcements", "cutoff_changes",
-    "icmp_errors", "path_mtu_updates", "refusals_sent", "refusals_withheld",
+    "icmp_errors", "path_mtu_updates", "refusals_sent", "refusals_withheld", "tx_stalls",
 ];
 
 #[cfg(test)]
@@ -407,7 +408,7 @@ mod tests {
         assert_eq!((value("msg_bytes_128"), value("large_msg_count"), value("large_msg_bytes")), (100, 1, 200_000));
         assert_eq!((value("drop_short"), value("short_packets")), (1, 1));
         // The kernel module's text of July 2026 has 353 lines for one core; ours has those and its own.
-        assert_eq!(names.len(), 353 + 15 + DropReason::ALL.len());
+        assert_eq!(names.len(), 353 + 16 + DropReason::ALL.len());
     }
 
     #[test]

@@ -2,9 +2,11 @@
 
 mod net;
 
-use homa_stack::proto::Announce;
+use std::net::SocketAddr;
+
+use homa_stack::proto::{Announce, Calls, NotPrivate};
 use homa_stack::wire::Kind;
-use homa_stack::{Config, Limit, Nanos, RpcError, SendError};
+use homa_stack::{Config, Endpoint, Event, Instant, Limit, Nanos, Payload, RpcError, RpcId, SendError};
 use net::{Net, addr};
 
 fn config() -> Config {
@@ -94,8 +96,8 @@ fn a_port_has_no_more_calls_under_way_than_it_may() {
     net.service = Nanos::from_micros(100);
     assert_eq!(fill(&mut net, 0, 1, 100), (8, Limit::Port(32_768)));
     let second = net.hosts[0].client_port().unwrap();
-    let to = std::net::SocketAddr::new(addr(1), net::PORT);
-    let other = net.hosts[0].call(net.now, second, to, homa_stack::Payload::from(vec![0; 8]), 1000).unwrap();
+    let to = SocketAddr::new(addr(1), net::PORT);
+    let other = net.hosts[0].call(net.now, second, to, Payload::from(vec![0; 8]), 1000).unwrap();
     net.hosts[0].abort(other);
     assert!(net.room.is_empty(), "another port's calls make no room");
     net.run_for(Nanos::from_millis(20));
@@ -156,10 +158,10 @@ fn a_response_to_a_call_that_was_given_up_is_forgotten_although_the_client_is_al
     net.run_for(Nanos::from_micros(25));
     net.hosts[0].unbind(32_768);
     let port = net.hosts[0].client_port().unwrap();
-    let to = std::net::SocketAddr::new(addr(1), net::PORT);
+    let to = SocketAddr::new(addr(1), net::PORT);
     for call in 0..30 {
         net.response_len = Some(8);
-        let payload = homa_stack::Payload::from(net::message(1000 + call, 100));
+        let payload = Payload::from(net::message(1000 + call, 100));
         net.hosts[0].call(net.now, port, to, payload, 1000 + call).unwrap();
         net.run_for(Nanos::from_millis(1));
     }
@@ -198,4 +200,158 @@ fn an_announced_message_follows_the_one_before_it_without_a_gap() {
     let (gap, announcements) = pause_between_messages(Announce::Scheduled);
     assert!(gap < Nanos::from_micros(2), "{gap:?}");
     assert_eq!(announcements, 2);
+}
+
+/// The receiver hears and answers, but its grants, and requests for what it granted, do not come.
+#[test]
+fn a_message_whose_receiver_grants_nothing_is_given_up_after_a_time() {
+    let run = |stall_ticks: u32| {
+        let mut net = Net::new(2, &Config { stall_ticks, ..config() });
+        net.fate = Box::new(|sent| match (sent.from, sent.kind) {
+            (1, Kind::Grant | Kind::Resend) => vec![],
+            _ => vec![Nanos::ZERO],
+        });
+        let id = net.call(0, 1, 100_000);
+        net.run_for(Nanos::from_millis(190));
+        assert!(net.failed.is_empty(), "BUSY packets say that the server is alive");
+        net.run_for(Nanos::from_millis(20));
+        (net, id)
+    };
+    let (mut net, id) = run(200);
+    assert_eq!(net.failed.get(&id), Some(&RpcError::TimedOut));
+    assert_eq!(net.hosts[0].metrics.tx_stalls, 1);
+    net.run_for(Nanos::from_secs(20));
+    net.assert_settled("stalled");
+    let (mut net, id) = run(0);
+    assert!(net.failed.is_empty(), "0 turns it off");
+    net.fate = Box::new(|_| vec![Nanos::ZERO]);
+    net.run_for(Nanos::from_secs(1));
+    assert!(net.done.contains_key(&id));
+}
+
+/// A call from host 0 to host 1, private or not.
+fn call(net: &mut Net, port: u16, private: bool, cookie: u64) -> RpcId {
+    let (to, payload) = (SocketAddr::new(addr(1), net::PORT), Payload::from(net::message(cookie, 5_000)));
+    let (now, host) = (net.now, &mut net.hosts[0]);
+    match private {
+        true => host.call_private(now, port, to, payload, cookie),
+        false => host.call(now, port, to, payload, cookie),
+    }
+    .unwrap()
+}
+
+#[test]
+fn a_private_call_is_heard_of_by_whoever_asks_for_it_once() {
+    let mut net = Net::new(2, &config());
+    let private = call(&mut net, 32_768, true, 7);
+    let shared = call(&mut net, 32_768, false, 8);
+    assert!(net.hosts[0].poll_private(private).unwrap().is_none(), "under way");
+    net.run_for(Nanos::from_millis(5));
+    assert!(net.done.contains_key(&8) && !net.done.contains_key(&7), "all hear of the other only");
+    assert!(!net.hosts[0].is_quiet());
+    assert_eq!(net.hosts[0].poll_private(shared).unwrap_err(), NotPrivate(shared));
+    let Ok(Some(Event::Response { id, cookie: 7, msg, .. })) = net.hosts[0].poll_private(private) else {
+        panic!("no response")
+    };
+    assert_eq!((id, msg.len()), (private, 5_000));
+    net.hosts[0].release(msg);
+    assert!(net.hosts[0].poll_private(private).is_err(), "taken");
+    net.run_for(Nanos::from_millis(100));
+    net.assert_settled("private");
+}
+
+#[test]
+fn a_private_call_that_nobody_asks_for_any_more_leaves_nothing() {
+    for after_micros in [0, 15, 5_000] {
+        let mut net = Net::new(2, &config());
+        let (first, second) = (call(&mut net, 32_768, true, 1), call(&mut net, 32_768, true, 2));
+        net.run_for(Nanos::from_micros(after_micros));
+        net.hosts[0].abort(first);
+        assert!(net.hosts[0].poll_private(first).is_err());
+        net.hosts[0].unbind(32_768);
+        assert!(net.hosts[0].poll_private(second).is_err());
+        net.run_for(Nanos::from_secs(1));
+        net.assert_settled("given up");
+    }
+}
+
+#[test]
+fn a_private_call_that_fails_tells_so_to_whoever_asks() {
+    let mut net = Net::new(2, &config());
+    let id = call(&mut net, 32_768, true, 3);
+    assert!(net.hosts[0].cancel(id, RpcError::PeerUnreachable));
+    let event = net.hosts[0].poll_private(id).unwrap();
+    assert!(matches!(event, Some(Event::Failed { cookie: 3, error: RpcError::PeerUnreachable, .. })), "{event:?}");
+    assert!(net.hosts[0].poll_event().is_none());
+}
+
+#[test]
+fn calls_are_given_up_one_by_one_or_all_of_a_peer_a_server_or_a_port() {
+    let mut net = Net::new(3, &config());
+    let other = net.hosts[0].client_port().unwrap();
+    let mut ids = Vec::new();
+    for (cookie, (port, to, server)) in
+        [(32_768, 1, 99), (32_768, 2, 99), (other, 1, 98), (other, 2, 99), (32_768, 2, 98)].into_iter().enumerate()
+    {
+        let (to, payload) = (SocketAddr::new(addr(to), server), Payload::from(vec![0; 100]));
+        ids.push(net.hosts[0].call(net.now, port, to, payload, cookie as u64).unwrap());
+    }
+    let mut check = |calls: Option<Calls>, expected: &[u64]| {
+        let host = &mut net.hosts[0];
+        let n = match calls {
+            Some(calls) => host.cancel_all(calls, RpcError::Aborted),
+            None => usize::from(host.cancel(ids[0], RpcError::Aborted)),
+        };
+        assert_eq!(n, expected.len(), "{calls:?}");
+        let told: Vec<_> = std::iter::from_fn(|| host.poll_event())
+            .map(|event| match event {
+                Event::Failed { cookie, error: RpcError::Aborted, .. } => cookie,
+                other => panic!("{other:?}"),
+            })
+            .collect();
+        assert_eq!(told, expected, "{calls:?}");
+    };
+    check(None, &[0]);
+    check(None, &[]);
+    check(Some(Calls::Peer(addr(1))), &[2]);
+    check(Some(Calls::Server(SocketAddr::new(addr(2), 98))), &[4]);
+    check(Some(Calls::Port(32_768)), &[1]);
+    check(Some(Calls::Port(9)), &[]);
+    check(Some(Calls::Peer(addr(2))), &[3]);
+    assert_eq!(net.hosts[0].active_rpcs(), 0);
+}
+
+/// A request and a response of equal length that wait for the same link: whichever RPC is older goes first, and
+/// neither kind is preferred.
+#[test]
+fn requests_and_responses_of_equal_length_take_turns_by_age() {
+    let mut core = Endpoint::new(config());
+    core.bind(net::PORT).unwrap();
+    let port = core.client_port().unwrap();
+    let now = Instant::from_nanos(1);
+    let mut peer = Endpoint::new(config());
+    let peer_port = peer.client_port().unwrap();
+    let payload = || Payload::from(vec![1; 3_000]);
+    let mut out = [0; 1500];
+    let mut ids = Vec::new();
+    for round in 0..10 {
+        let to = SocketAddr::new(addr(1), net::PORT);
+        let request = peer.call(now, peer_port, to, Payload::from(vec![1; 10]), 0).unwrap();
+        let sent = peer.poll_transmit(now, &mut out).unwrap();
+        core.handle_packet(now, addr(0), &out[..sent.len]);
+        let Some(Event::Request { rpc, msg, .. }) = core.poll_event() else { panic!("no request") };
+        core.release(msg);
+        // Now the one, now the other is called for first; the RPC is older than its response.
+        let call = |core: &mut Endpoint| core.call(now, port, to, payload(), round).unwrap().get();
+        ids.push(request.get() ^ 1);
+        ids.push(call(&mut core));
+        core.reply(now, rpc, payload()).unwrap();
+    }
+    let mut order: Vec<u64> = Vec::new();
+    while let Some(sent) = core.poll_transmit(now, &mut out) {
+        if sent.kind == Kind::Data && order.last() != Some(&sent.id.get()) {
+            order.push(sent.id.get());
+        }
+    }
+    assert_eq!(order, ids, "each whole, by age");
 }

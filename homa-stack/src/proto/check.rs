@@ -27,6 +27,8 @@ pub struct Sizes {
     pub tombstones: usize,
     /// Peers ever met.
     pub peers: usize,
+    /// Private calls under way or not taken.
+    pub private: usize,
 }
 
 /// Fails with a text that names the values, unless `$cond` holds.
@@ -78,6 +80,7 @@ impl Endpoint {
         self.check_room()?;
         let refusals = self.refusals.len();
         hold!(refusals <= MOST_REFUSALS, "{refusals} refusals wait to be sent");
+        self.check_private()?;
         self.grants.check(&self.config)?;
         self.tombstones.check()?;
         self.peers.check()?;
@@ -86,7 +89,7 @@ impl Endpoint {
             Event::Request { msg, .. } | Event::Response { msg, .. } => Some(&msg.lease),
             Event::Failed { .. } | Event::Room(_) => None,
         });
-        self.pool.check(receiving.chain(news).chain(held.map(|msg| &msg.lease)))
+        self.pool.check(receiving.chain(news).chain(self.private_leases()).chain(held.map(|msg| &msg.lease)))
     }
 
     /// How much the endpoint holds.
@@ -99,6 +102,7 @@ impl Endpoint {
             starved: self.starved.len(),
             tombstones: self.tombstones.len(),
             peers: self.peers.len(),
+            private: self.private.len(),
         }
     }
 

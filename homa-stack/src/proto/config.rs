@@ -50,7 +50,7 @@ pub struct Config {
     pub cutoff_min_messages: u64,
     /// Highest level for scheduled packets.
     pub max_sched_priority: u8,
-    /// Time between timer ticks, the unit of the next five.
+    /// Time between timer ticks, the unit of the next six.
     pub tick: Nanos,
     /// Silent ticks before the first RESEND.
     pub resend_ticks: u32,
@@ -58,6 +58,9 @@ pub struct Config {
     pub resend_interval: u32,
     /// Silent ticks after which a peer is given up.
     pub timeout_ticks: u32,
+    /// Ticks without grants after which a message that needs some is given up, however alive its receiver is; 0:
+    /// never.
+    pub stall_ticks: u32,
     /// Ticks after a whole response before its first NEED_ACK.
     pub request_ack_ticks: u32,
     /// Most ticks between NEED_ACKs, which double from `request_ack_ticks`.
@@ -120,6 +123,7 @@ impl Default for Config {
             resend_ticks: 5,
             resend_interval: 5,
             timeout_ticks: 100,
+            stall_ticks: 10_000,
             request_ack_ticks: 2,
             need_ack_max_ticks: 64,
             pool_pages: 1000,

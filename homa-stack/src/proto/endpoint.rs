@@ -20,6 +20,7 @@ use super::payload::Payload;
 use super::peers::{PeerKey, Peers};
 use super::pool::{Body, Lease, Pool};
 use super::ports::Ports;
+use super::private::Private;
 use super::ranges::SpareRanges;
 use super::room::Room;
 use super::rpc::{Rpc, State};
@@ -99,6 +100,8 @@ pub struct Endpoint {
     pub(super) pacing: Option<Pacing>,
     pub(super) refusals: Refusals,
     pub(super) events: VecDeque<Event>,
+    /// Calls whose end is not for all, by id.
+    pub(super) private: FxHashMap<u64, Private>,
     pub(super) ports: Ports,
     /// Bytes of outgoing messages, and who waits for there to be fewer.
     pub(super) room: Room,
@@ -142,6 +145,7 @@ impl Endpoint {
             pacing: Pacing::new(&config),
             refusals: Refusals::default(),
             events: VecDeque::new(),
+            private: FxHashMap::default(),
             ports: Ports::default(),
             room: Room::default(),
             next_id: (config.first_id & !1).max(2),
@@ -178,11 +182,12 @@ impl Endpoint {
         self.ports.bind(port)
     }
 
-    /// Gives up a port: its RPCs end, and no events about them follow but those that wait to be taken already. Peers
-    /// that go on sending are told by ICMP.
+    /// Gives up a port: its RPCs end, and no events about them follow but those that wait to be taken already. Ends of
+    /// private calls are dropped. Peers that go on sending are told by ICMP.
     pub fn unbind(&mut self, port: u16) {
         self.ports.close(port);
         self.forget_refused(port);
+        self.forget_private_of(port);
         let keys: Vec<_> = self.rpcs.iter().filter(|(_, rpc)| rpc.port == port).map(|(key, _)| key).collect();
         for key in keys {
             self.end(key);
@@ -284,14 +289,6 @@ impl Endpoint {
         }
     }
 
-    /// Gives up a call: no event about it follows. Without effect if it is over.
-    pub fn abort(&mut self, id: RpcId) {
-        if let Some(&key) = self.clients.get(&id.get()) {
-            self.metrics.abort_calls += 1;
-            self.end(key);
-        }
-    }
-
     /// The next news, if any.
     pub fn poll_event(&mut self) -> Option<Event> {
         let Some(event) = self.events.pop_front() else {
@@ -299,13 +296,18 @@ impl Endpoint {
             self.take_back();
             return None;
         };
+        Some(self.hand_over(event))
+    }
+
+    /// Notes that the application takes `event`.
+    pub(super) fn hand_over(&mut self, event: Event) -> Event {
         let (id, port, len) = match &event {
             Event::Request { rpc, port, msg, .. } => (rpc.id, *port, msg.len),
             Event::Response { id, port, msg, peer, .. } => {
                 self.acknowledge(*id, *peer);
                 (*id, *port, msg.len)
             }
-            Event::Failed { .. } | Event::Room(_) => return Some(event),
+            Event::Failed { .. } | Event::Room(_) => return event,
         };
         let via = if self.drained == 0 { Via::Handoff } else { Via::ReadyRpcs };
         let blocked = self.slept && via == Via::Handoff;
@@ -318,7 +320,7 @@ impl Endpoint {
         self.metrics.recv_calls += 1;
         self.trace.record(trace::Event::WaitFound { id: id.low(), pid: self.config.pid, port, via, blocked });
         self.trace.record_also(trace::Event::RecvmsgDone { status: len as u32, id: id.low() });
-        Some(event)
+        event
     }
 
     /// Tells whether the thread slept before the packets that are handled next; for traces and metrics.
@@ -377,6 +379,7 @@ impl Endpoint {
             && self.control.is_empty()
             && self.ready.is_empty()
             && self.events.is_empty()
+            && self.private.is_empty()
     }
 
     // ---- shared by input, output and timers ----
@@ -463,8 +466,9 @@ impl Endpoint {
     /// Ends a call and tells the application why.
     pub(super) fn fail(&mut self, key: RpcKey, error: RpcError) {
         let rpc = &self.rpcs[key];
+        let (id, cookie, port) = (rpc.id, rpc.cookie, rpc.port);
         let peer = SocketAddr::new(self.peers[rpc.peer].addr, rpc.peer_port);
-        self.events.push_back(Event::Failed { id: rpc.id, cookie: rpc.cookie, port: rpc.port, peer, error });
+        self.tell(id, Event::Failed { id, cookie, port, peer, error });
         self.end(key);
     }
 
@@ -490,7 +494,7 @@ impl Endpoint {
         if id.is_client() {
             self.metrics.responses_received += 1;
             self.metrics.client_responses_done += 1;
-            self.events.push_back(Event::Response { id, cookie, port, peer, msg });
+            self.tell(id, Event::Response { id, cookie, port, peer, msg });
             self.end(key);
         } else {
             self.metrics.requests_received += 1;

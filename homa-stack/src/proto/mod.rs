@@ -2,6 +2,7 @@
 //!
 //! It owns no socket, thread or clock and draws no randomness: the driver and the simulator run the same code.
 
+mod abort;
 mod announce;
 #[cfg(feature = "check")]
 mod check;
@@ -22,6 +23,7 @@ mod peers;
 mod planted;
 mod pool;
 mod ports;
+mod private;
 mod ranges;
 mod room;
 mod rpc;
@@ -30,6 +32,7 @@ mod timers;
 mod tombstones;
 mod tx_message;
 
+pub use abort::Calls;
 pub use announce::Announce;
 #[cfg(feature = "check")]
 #[doc(hidden)]
@@ -46,4 +49,5 @@ pub use payload::{MAX_HEAD, Payload};
 #[doc(hidden)]
 pub use planted::Planted;
 pub use pool::{Body, BodyReader, PAGE_LEN};
+pub use private::NotPrivate;
 pub use room::Limit;

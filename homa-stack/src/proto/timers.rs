@@ -5,6 +5,7 @@ use super::event::RpcError;
 use super::grants::{Decision, RpcKey};
 use super::output::{Body, Control};
 use super::rpc::{Rpc, State};
+use super::tx_message::TxMessage;
 use crate::trace;
 use crate::units::{Instant, Nanos};
 use crate::wire::{Kind, ends};
@@ -61,6 +62,12 @@ impl Endpoint {
         self.review_cutoffs(now);
         let mut due = std::mem::take(&mut self.due);
         for (key, rpc) in &mut self.rpcs {
+            let stalled = rpc.tx.as_mut().filter(|_| rpc.state == State::Outgoing).map_or(0, TxMessage::tick);
+            if stalled > 0 && stalled == self.config.stall_ticks {
+                self.metrics.tx_stalls += 1;
+                due.push((key, Due::GiveUp));
+                continue;
+            }
             let silence = self.ticks.saturating_sub(self.peers[rpc.peer].heard);
             match self.config.on_tick(rpc, silence) {
                 Due::Nothing => {}

@@ -30,6 +30,8 @@ pub(crate) struct TxMessage {
     resend: Ranges,
     /// Level of retransmissions, from the latest RESEND.
     pub(crate) resend_priority: u8,
+    /// Ticks that it has waited for grants, and what was sent by then.
+    stalled: (u32, usize),
 }
 
 impl TxMessage {
@@ -52,6 +54,7 @@ impl TxMessage {
             first_segment: segment,
             resend: ranges,
             resend_priority: 0,
+            stalled: (0, 0),
         }
     }
 
@@ -157,6 +160,13 @@ impl TxMessage {
     /// The memory of the ranges, which are no longer of interest.
     pub(crate) fn into_ranges(self) -> Ranges {
         self.resend
+    }
+
+    /// Counts a tick; returns for how many the message has waited for grants without getting any.
+    pub(crate) fn tick(&mut self) -> u32 {
+        let waits = self.left() > 0 && !self.can_send() && self.stalled.1 == self.next;
+        self.stalled = if waits { (self.stalled.0 + 1, self.next) } else { (0, self.next) };
+        self.stalled.0
     }
 
     /// True if packets wait to be sent again.

@@ -20,7 +20,12 @@ impl World {
         let (from, to, len, abort) = (plan.from, plan.to, plan.len, plan.abort);
         let host = &mut self.hosts[from];
         let server = SocketAddr::new(addr(to), PORT);
-        let id = match host.core.call(self.now, host.port, server, content(call, false, len), call as u64) {
+        let (payload, cookie) = (content(call, false, len), call as u64);
+        let called = match plan.private {
+            true => host.core.call_private(self.now, host.port, server, payload, cookie),
+            false => host.core.call(self.now, host.port, server, payload, cookie),
+        };
+        let id = match called {
             Err(SendError::WouldBlock(limit)) => {
                 host.refused.push(call);
                 self.tally.refused += 1;
@@ -31,6 +36,9 @@ impl World {
         };
         say!(self, "{from}: {id} is call {call} to {to}, {len} bytes");
         self.by_id.insert(id.get(), call);
+        if self.plan.calls[call].private {
+            self.hosts[from].private.push(id);
+        }
         self.calls[call].id = Some(id);
         if let Some(span) = abort {
             self.after(span, What::Abort(call));
@@ -43,6 +51,7 @@ impl World {
         say!(self, "{from}: aborts {id}");
         self.calls[call].outcome = Outcome::Aborted;
         self.hosts[from].core.abort(id);
+        self.hosts[from].private.retain(|other| *other != id);
     }
 
     /// Answers a request; those of strangers with what an RPC needs least.
@@ -106,10 +115,29 @@ impl World {
         Ok(())
     }
 
+    /// Asks for the ends of private calls.
+    pub fn take_private(&mut self, host: usize) -> Result<(), String> {
+        let ids = std::mem::take(&mut self.hosts[host].private);
+        for id in ids {
+            match self.hosts[host].core.poll_private(id) {
+                Ok(None) => self.hosts[host].private.push(id),
+                Ok(Some(event)) => {
+                    hold!(self.hosts[host].core.poll_private(id).is_err(), "the end of {id} can be taken twice");
+                    self.tally.private += 1;
+                    self.event(host, event)?;
+                }
+                Err(error) => return Err(format!("host {host}: {error}")),
+            }
+        }
+        Ok(())
+    }
+
     fn outcome(&mut self, host: usize, id: RpcId, call: usize, outcome: Outcome) -> Result<(), String> {
         let sent = &mut self.calls[call];
         let right = sent.id == Some(id) && self.plan.calls[call].from == host;
         hold!(right, "{host} hears of {id} as call {call}, which it did not make");
+        let private = self.plan.calls[call].private;
+        hold!(!private || !self.hosts[host].private.contains(&id), "all hear of {id}, which is private");
         hold!(sent.outcome == Outcome::Pending, "call {call} is {outcome:?} after {:?}", sent.outcome);
         sent.outcome = outcome;
         Ok(())

@@ -16,6 +16,8 @@ pub struct Call {
     pub service: Nanos,
     /// True if the server gives it up without an answer.
     pub discard: bool,
+    /// True if the client asks for the end by the call's id.
+    pub private: bool,
     /// When the client gives it up, after the call.
     pub abort: Option<Nanos>,
 }
@@ -123,6 +125,7 @@ impl Plan {
                 response_len: length(rng, long && incast.is_none()),
                 service: Nanos::from_nanos(service),
                 discard: rng.chance(0.02),
+                private: rng.chance(0.2),
                 abort: rng.chance(0.03).then(|| Nanos::from_nanos(rng.below(2_000_000))),
             });
             at += rng.below(spread);
@@ -160,6 +163,7 @@ impl Plan {
                 auto_cutoffs: rng.chance(0.3),
                 cutoff_interval: Nanos::from_millis(1),
                 cutoff_min_messages: 1,
+                stall_ticks: if rng.chance(0.3) && !self.is_benign() { 30 } else { 10_000 },
                 pacing: rng.chance(0.3),
                 pacer_fifo_fraction: [0, 50, 500][rng.below(3) as usize],
                 tx_budget: [3_000, 100_000, 100_000_000][rng.below(3) as usize],

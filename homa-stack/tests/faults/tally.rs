@@ -42,6 +42,8 @@ tally! {
     resent: "packets sent again",
     need_ack_giveups: "responses never acknowledged",
     needy_grants: "grants that had waited for room",
+    stalled: "messages that got no grants for too long",
+    private: "private calls that ended",
     cutoffs: "new cutoffs",
     announced: "messages announced",
     paced: "packets that had to wait for the NIC",
@@ -63,6 +65,7 @@ impl Tally {
         self.resent += m.resent_packets;
         self.need_ack_giveups += m.need_ack_giveups;
         self.needy_grants += m.needy_grants;
+        self.stalled += m.tx_stalls;
         self.cutoffs += m.cutoff_changes;
         self.announced += m.announcements;
         self.paced += m.pacer_homa_packets;

@@ -40,6 +40,8 @@ pub struct Host {
     pub held: Vec<Option<Message>>,
     /// Calls that wait for room.
     pub refused: Vec<usize>,
+    /// Private calls under way.
+    pub private: Vec<RpcId>,
 }
 
 pub struct Sent {
@@ -267,6 +269,7 @@ impl World {
         while let Some(event) = self.hosts[host].core.poll_event() {
             self.event(host, event)?;
         }
+        self.take_private(host)?;
         self.transmit(host);
         Ok(())
     }
@@ -326,7 +329,15 @@ impl Host {
         let mut core = Endpoint::new(config);
         core.bind(PORT).expect("a free port");
         let port = core.client_port().expect("a free port");
-        Self { core, life, port, stalled: Instant::default(), held: Vec::new(), refused: Vec::new() }
+        Self {
+            core,
+            life,
+            port,
+            stalled: Instant::default(),
+            held: Vec::new(),
+            refused: Vec::new(),
+            private: Vec::new(),
+        }
     }
 
     /// When the host wants to be told of time.
