@@ -22,7 +22,7 @@
 //!
 //! # Not supported yet
 //!
-//! More than one thread that runs the protocol of a host, segmentation offload and TCP hijacking, ICMP errors in either
+//! Segmentation offload and TCP hijacking, ICMP errors in either
 //! direction, path-MTU changes, private RPCs, automatic choice of cutoffs, pacing to a link's rate.
 
 pub mod api;

@@ -98,6 +98,11 @@ impl PacketDevice {
         })
     }
 
+    /// The socket that packets come by.
+    pub(super) fn socket(&self) -> &OwnedFd {
+        &self.fd
+    }
+
     /// Readable when a packet has come.
     pub(super) fn raw_fd(&self) -> RawFd {
         self.fd.as_raw_fd()

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use super::af_xdp::XdpConfig;
 use super::frame::{Addrs, Framing};
+use super::group::Links;
 use super::nic::{DeviceKind, Nic};
 use super::sys::{self, Interface};
 use super::{OpenError, ResolveError};
@@ -81,6 +82,8 @@ pub struct Host {
     /// True if the thread slept since the last turn.
     slept: bool,
     window: Window,
+    /// To the other workers of this host, if there are any.
+    links: Option<Links>,
 }
 
 /// The span of the time trace, and the metrics at its ends.
@@ -186,6 +189,7 @@ impl Host {
             wake,
             slept: false,
             window: Window::default(),
+            links: None,
         })
     }
 
@@ -248,7 +252,11 @@ impl Host {
             self.freeze_trace();
         }
         self.core.set_slept(std::mem::take(&mut self.slept));
-        Ok(self.device.turn(&mut self.core, now))
+        let Some(links) = &self.links else { return Ok(self.device.turn(&mut self.core, now)) };
+        let handed = links.receive(now, &mut self.core);
+        let busy = self.device.turn(&mut self.core, now);
+        links.send(&mut self.core);
+        Ok(handed || busy)
     }
 
     /// Sends what calls and replies since the last turn have left to send. If that is nothing, waits until a packet
@@ -283,6 +291,9 @@ impl Host {
                 self.core.metrics.poll_cycles += now.since(start).as_nanos();
                 return Ok(());
             }
+            if self.links.as_ref().is_some_and(|links| links.receive(now, &mut self.core)) {
+                return Ok(());
+            }
             std::hint::spin_loop();
             now = self.now();
         }
@@ -298,6 +309,15 @@ impl Host {
         self.core.metrics.blocked_cycles += self.now().since(now).as_nanos();
         self.slept = true;
         Ok(())
+    }
+
+    /// The packet socket, unless the device is another.
+    pub(super) fn packet_socket(&self) -> Option<&OwnedFd> {
+        self.device.packet_socket()
+    }
+
+    pub(super) fn set_links(&mut self, links: Links) {
+        self.links = Some(links);
     }
 
     /// For other threads to end a [`Self::wait`].

@@ -6,12 +6,14 @@ mod clock;
 mod filter;
 mod frame;
 mod gather;
+mod group;
 mod host;
 mod neighbours;
 mod netlink;
 mod nic;
 mod ping;
 mod readiness;
+mod steering;
 mod sys;
 mod xdp_program;
 
@@ -21,6 +23,7 @@ use std::os::fd::OwnedFd;
 pub use af_xdp::{XdpConfig, XdpMode};
 pub use clock::counter;
 pub use frame::Framing;
+pub use group::{MOST_WORKERS, open_group};
 pub use host::{Host, HostConfig, Waker};
 pub use neighbours::ResolveError;
 pub use nic::{DeviceKind, UnknownDevice};
@@ -84,6 +87,17 @@ pub enum OpenError {
         /// What to do.
         advice: &'static str,
     },
+    /// A group of no workers, or of too many.
+    #[error("can't open {count} workers: expected 1 to {most}")]
+    Workers {
+        /// Workers asked for.
+        count: usize,
+        /// Workers possible.
+        most: usize,
+    },
+    /// Several workers by AF_XDP, which gives packets to sockets by the interface's queues.
+    #[error("AF_XDP does not steer packets by RPC: expected one worker, or the AF_PACKET device")]
+    WorkersByXdp,
     /// The system refused something else.
     #[error("can't get {what}: {source}")]
     System {

@@ -2,7 +2,7 @@
 //! branch a turn and none a packet.
 
 use std::fmt;
-use std::os::fd::RawFd;
+use std::os::fd::{OwnedFd, RawFd};
 use std::str::FromStr;
 
 use super::OpenError;
@@ -94,6 +94,14 @@ impl Nic {
                 Self::Xdp(XdpDevice::open(interface, addrs, mtu, packets, config.xdp, is_stamped)?)
             }
         })
+    }
+
+    /// The packet socket, unless the device is another.
+    pub(super) fn packet_socket(&self) -> Option<&OwnedFd> {
+        match self {
+            Self::Packet(device) => Some(device.socket()),
+            Self::Xdp(_) => None,
+        }
     }
 
     /// What the device is, in words.

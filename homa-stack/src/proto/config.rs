@@ -1,6 +1,8 @@
 //! Parameters of the protocol.
 
 use super::announce::Announce;
+use super::pool::PAGE_LEN;
+use super::shard::Shard;
 use crate::units::{Nanos, Priority};
 use crate::wire::MAX_MESSAGE_LEN;
 
@@ -89,6 +91,8 @@ pub struct Config {
     pub pid: u32,
     /// First RPC id; made even. Should be random, so that a restarted client's ids are new to its servers.
     pub first_id: u64,
+    /// Which of the endpoints behind one address this is; by default the only one.
+    pub shard: Shard,
     /// A bug on purpose, for tests of tests.
     #[cfg(feature = "check")]
     #[doc(hidden)]
@@ -137,6 +141,7 @@ impl Default for Config {
             gso_bytes: 0,
             pid: 0,
             first_id: 2,
+            shard: Shard::default(),
             #[cfg(feature = "check")]
             planted: None,
         }
@@ -144,6 +149,24 @@ impl Default for Config {
 }
 
 impl Config {
+    /// The parameters of each of `count` endpoints that share a host: what limits the host is divided among them.
+    #[must_use]
+    pub fn divided(&self, count: usize) -> Self {
+        let count = count.max(1);
+        let pages = MAX_MESSAGE_LEN.div_ceil(PAGE_LEN);
+        Self {
+            max_incoming: (self.max_incoming / count).max(1),
+            max_overcommit: self.max_overcommit.div_ceil(count),
+            link_mbps: (self.link_mbps / count as u64).max(1),
+            // Each must be able to hold a message of any length that one alone could.
+            pool_pages: (self.pool_pages / count).max(pages).min(self.pool_pages),
+            tombstone_chunks: self.tombstone_chunks.div_ceil(count),
+            max_server_rpcs: self.max_server_rpcs.div_ceil(count),
+            tx_budget: (self.tx_budget / count).max(4 * MAX_MESSAGE_LEN).min(self.tx_budget),
+            ..self.clone()
+        }
+    }
+
     /// Most bytes that the messages to one peer may hold.
     pub(crate) fn tx_peer_limit(&self) -> usize {
         (self.tx_budget as u128 * u128::from(self.tx_peer_share.min(1000)) / 1000) as usize
@@ -185,6 +208,14 @@ impl Config {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn workers_divide_what_limits_a_host() {
+        let each = Config { pool_pages: 40, ..Config::default() }.divided(4);
+        assert_eq!((each.max_incoming, each.max_overcommit, each.link_mbps), (100_000, 2, 6_250));
+        assert_eq!((each.pool_pages, each.max_server_rpcs), (16, 25_000), "a message of any length has room");
+        assert_eq!(Config { pool_pages: 3, ..Config::default() }.divided(2).pool_pages, 3);
+    }
 
     #[test]
     fn grants_by_age_come_every_320_microseconds_by_default() {

@@ -25,6 +25,7 @@ use super::ranges::SpareRanges;
 use super::room::Room;
 use super::rpc::{Rpc, State};
 use super::rx_message::RxMessage;
+use super::shard::Forward;
 use super::timers::Due;
 use super::tombstones::Tombstones;
 use super::tx_message::TxMessage;
@@ -102,6 +103,8 @@ pub struct Endpoint {
     pub(super) events: VecDeque<Event>,
     /// Calls whose end is not for all, by id.
     pub(super) private: FxHashMap<u64, Private>,
+    /// What is for other endpoints behind this address.
+    pub(super) forwards: VecDeque<Forward>,
     pub(super) ports: Ports,
     /// Bytes of outgoing messages, and who waits for there to be fewer.
     pub(super) room: Room,
@@ -146,9 +149,10 @@ impl Endpoint {
             refusals: Refusals::default(),
             events: VecDeque::new(),
             private: FxHashMap::default(),
+            forwards: VecDeque::new(),
             ports: Ports::default(),
             room: Room::default(),
-            next_id: (config.first_id & !1).max(2),
+            next_id: config.shard.next_id((config.first_id & !1).max(2)),
             next_serial: 0,
             drained: 0,
             slept: false,
@@ -230,7 +234,7 @@ impl Endpoint {
         let peer = self.intern(to.ip());
         self.admit(from, peer, payload.len())?;
         let id = RpcId::local(self.next_id);
-        self.next_id = self.next_id.wrapping_add(2).max(2);
+        self.next_id = self.config.shard.next_id(self.next_id.wrapping_add(2).max(2));
         let (len, tag) = (payload.len(), self.peers[peer].tag);
         self.trace.record(trace::Event::SendmsgRequest {
             peer: tag,
@@ -380,6 +384,7 @@ impl Endpoint {
             && self.ready.is_empty()
             && self.events.is_empty()
             && self.private.is_empty()
+            && self.forwards.is_empty()
     }
 
     // ---- shared by input, output and timers ----

@@ -52,8 +52,16 @@ impl Endpoint {
     }
 
     /// Takes a packet: IP payload `bytes`, Ethernet padding trimmed, from `from`. Packets that are of no use are
-    /// counted under one [`DropReason`] and have no other effect.
+    /// counted under one [`DropReason`] and have no other effect; those for other endpoints behind the same address
+    /// are handed on ([`Self::poll_forward`]).
     pub fn handle_packet(&mut self, now: Instant, from: IpAddr, bytes: &[u8]) {
+        if !self.config.shard.is_part() || self.takes(from, bytes) {
+            self.handle_own(now, from, bytes);
+        }
+    }
+
+    /// Takes a packet that is for this endpoint.
+    pub(super) fn handle_own(&mut self, now: Instant, from: IpAddr, bytes: &[u8]) {
         let (ends, packet) = match Packet::parse(bytes) {
             Ok(parsed) => parsed,
             Err(error) => {
@@ -84,7 +92,7 @@ impl Endpoint {
                 Ok(())
             }
             // All else is about RPCs with peers that we have met, but for questions about RPCs that are gone.
-            Packet::Ack(ack) => self.ack(peer, ends, &ack),
+            Packet::Ack(ack) => self.ack(from, peer, ends, &ack),
             Packet::Cutoffs(cutoffs) => self.cutoffs(peer, &cutoffs),
             Packet::Resend(resend) => self.resend(from, ends, resend),
             Packet::NeedAck => self.need_ack(from, ends),
@@ -120,8 +128,8 @@ impl Endpoint {
 
     fn data(&mut self, now: Instant, from: IpAddr, ends: Ends, data: &Data<'_>) -> Result<(), DropReason> {
         let known = self.peers.find(from);
-        if let (Some(peer), Some(ack)) = (known, data.ack) {
-            self.acked(peer, RpcId::from_peer(ack.client_id));
+        if let Some(ack) = data.ack {
+            self.acked(from, known, ack.client_id);
         }
         let key = match self.find(known, ends) {
             Ok(key) => key,
@@ -433,20 +441,28 @@ impl Endpoint {
         }
     }
 
-    fn ack(&mut self, peer: Option<PeerKey>, ends: Ends, ack: &Ack) -> Result<(), DropReason> {
-        let peer = peer.ok_or(DropReason::UnknownRpc)?;
-        let id = RpcId::from_peer(ends.sender_id);
-        let acks = ack.records().count() as u32;
-        self.trace.record(trace::Event::AckRx { id: id.low(), peer: self.peers[peer].tag, acks });
-        self.acked(peer, id);
+    fn ack(&mut self, from: IpAddr, peer: Option<PeerKey>, ends: Ends, ack: &Ack) -> Result<(), DropReason> {
+        let (id, acks) = (RpcId::from_peer(ends.sender_id).low(), ack.records().count() as u32);
+        self.trace.record(trace::Event::AckRx { id, peer: address_tag(from), acks });
+        self.acked(from, peer, ends.sender_id);
         for record in ack.records() {
-            self.acked(peer, RpcId::from_peer(record.client_id));
+            self.acked(from, peer, record.client_id);
         }
-        Ok(())
+        peer.map(drop).ok_or(DropReason::UnknownRpc)
+    }
+
+    /// The client at `from` is done with what it calls `client_id`.
+    fn acked(&mut self, from: IpAddr, peer: Option<PeerKey>, client_id: u64) {
+        if self.config.shard.is_part() && self.forward_ack(from, client_id) {
+            return;
+        }
+        if let Some(peer) = peer {
+            self.forget_acked(peer, RpcId::from_peer(client_id));
+        }
     }
 
     /// The client `peer` is done with the RPC that we call `id`.
-    fn acked(&mut self, peer: PeerKey, id: RpcId) {
+    pub(super) fn forget_acked(&mut self, peer: PeerKey, id: RpcId) {
         let Some(&key) = self.servers.get(&(peer, id.get())) else { return };
         // A client can be done only with a response; anything else is a forgery or a client begun anew.
         if self.rpcs[key].state == State::Outgoing {

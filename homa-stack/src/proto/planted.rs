@@ -14,6 +14,8 @@ pub enum Planted {
     GrantClamp,
     /// The limit of grants to their message's length.
     LengthClamp,
+    /// The look whether a packet belongs to another endpoint of the host.
+    Steering,
 }
 
 impl Config {

@@ -17,7 +17,7 @@ const SHIFTS: usize = 65_521;
 impl World {
     pub fn call(&mut self, call: usize) {
         let plan = &self.plan.calls[call];
-        let (from, to, len, abort) = (plan.from, plan.to, plan.len, plan.abort);
+        let (from, to, len, abort) = (self.plan.caller(call), plan.to, plan.len, plan.abort);
         let host = &mut self.hosts[from];
         let server = SocketAddr::new(addr(to), PORT);
         let (payload, cookie) = (content(call, false, len), call as u64);
@@ -47,7 +47,7 @@ impl World {
 
     pub fn abort(&mut self, call: usize) {
         let Sent { id: Some(id), outcome: Outcome::Pending, .. } = self.calls[call] else { return };
-        let from = self.plan.calls[call].from;
+        let from = self.plan.caller(call);
         say!(self, "{from}: aborts {id}");
         self.calls[call].outcome = Outcome::Aborted;
         self.hosts[from].core.abort(id);
@@ -79,9 +79,12 @@ impl World {
                 if let Some(call) = call {
                     let plan = &self.plan.calls[call];
                     service = plan.service;
-                    hold!(peer.ip() == addr(plan.from) && plan.to == host && port == PORT, "call {call} went astray");
+                    hold!(
+                        peer.ip() == addr(plan.from) && plan.to == self.plan.node(host) && port == PORT,
+                        "call {call} went astray"
+                    );
                     self.intact(host, &msg, call, false, plan.len)?;
-                    let runs = self.ran.entry((host, life, client)).or_default();
+                    let runs = self.ran.entry((self.plan.node(host), life, client)).or_default();
                     *runs += 1;
                     hold!(*runs == 1, "call {call} runs a second time on {host}");
                     self.calls[call].runs += 1;
@@ -134,7 +137,7 @@ impl World {
 
     fn outcome(&mut self, host: usize, id: RpcId, call: usize, outcome: Outcome) -> Result<(), String> {
         let sent = &mut self.calls[call];
-        let right = sent.id == Some(id) && self.plan.calls[call].from == host;
+        let right = sent.id == Some(id) && self.plan.caller(call) == host;
         hold!(right, "{host} hears of {id} as call {call}, which it did not make");
         let private = self.plan.calls[call].private;
         hold!(!private || !self.hosts[host].private.contains(&id), "all hear of {id}, which is private");

@@ -98,7 +98,8 @@ fn no_seed_violates_an_invariant() {
 
 #[test]
 fn planted_bugs_are_found() {
-    let bugs = [Planted::Tombstones, Planted::DuplicateCheck, Planted::GrantClamp, Planted::LengthClamp];
+    let bugs =
+        [Planted::Tombstones, Planted::DuplicateCheck, Planted::GrantClamp, Planted::LengthClamp, Planted::Steering];
     for bug in bugs {
         match run_all(SEEDS, Some(bug)) {
             Ok(_) => panic!("{bug:?} turned off was not found in {SEEDS} seeds"),

@@ -3,6 +3,7 @@
 use std::net::IpAddr;
 
 use homa_stack::Nanos;
+use homa_stack::proto::Target;
 use homa_stack::wire::Kind;
 
 use crate::world::{STRANGER, STRANGERS, What, World, say};
@@ -31,7 +32,7 @@ impl World {
                 sent.len
             );
             if to < STRANGER {
-                self.route(host, to, packet);
+                self.route(self.plan.node(host), to, packet);
             }
         }
         self.after(BURST_TIME, What::Work(host));
@@ -67,7 +68,33 @@ impl World {
         let mut bytes = self.spare.pop().unwrap_or_default();
         bytes.clear();
         bytes.extend_from_slice(packet);
-        self.after(Nanos::from_nanos(delay), What::Arrive { from, to, bytes });
+        let worker = self.steer(&bytes);
+        self.after(Nanos::from_nanos(delay), What::Arrive { from, to: to * self.plan.workers + worker, bytes });
+    }
+
+    /// The worker of a host that a packet comes to.
+    fn steer(&mut self, bytes: &[u8]) -> usize {
+        let workers = self.plan.workers;
+        if workers == 1 {
+            return 0;
+        }
+        let right = self.plan.config(0).shard.of_packet(bytes);
+        match right {
+            Target::One(worker) if !self.rng.chance(self.plan.astray) => worker as usize,
+            _ => self.rng.below(workers as u64) as usize,
+        }
+    }
+
+    /// Takes what a worker has for others of its node to them, some time later.
+    pub fn hand_on(&mut self, host: usize) {
+        let (workers, first) = (self.plan.workers, host - host % self.plan.workers);
+        while let Some(forward) = self.hosts[host].core.poll_forward() {
+            self.tally.forwarded += 1;
+            for to in (first..first + workers).filter(|to| *to != host && forward.to.includes((to - first) as u32)) {
+                let (delay, life) = (Nanos::from_nanos(self.rng.below(50_000)), self.hosts[to].life);
+                self.after(delay, What::Forward { host: to, life, forward: forward.clone() });
+            }
+        }
     }
 
     /// A packet from a stranger to any host: one seen on the network with bits flipped, or another type, or noise.
@@ -84,7 +111,7 @@ impl World {
             packet[at] ^= 1 << self.rng.below(8);
         }
         let from = STRANGER + self.rng.below(STRANGERS as u64) as usize;
-        let to = self.rng.below(self.hosts.len() as u64) as usize;
+        let to = self.rng.below(self.plan.configs.len() as u64) as usize;
         say!(self, "{from}: forged packet of type {:#x} to {to}", packet[11]);
         self.tally.forged += 1;
         self.send(from, to, &packet);

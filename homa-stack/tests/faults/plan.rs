@@ -1,6 +1,6 @@
 //! What a run is to be: hosts, calls and faults, all from its seed.
 
-use homa_stack::proto::{Announce, Planted};
+use homa_stack::proto::{Announce, Planted, Shard};
 use homa_stack::{Config, Nanos};
 
 use crate::net::Rng;
@@ -26,6 +26,10 @@ pub struct Call {
 pub struct Plan {
     pub seed: u64,
     pub configs: Vec<Config>,
+    /// Endpoints that share each host's address and RPCs.
+    pub workers: usize,
+    /// Chance that a packet comes to any of them, not to the one that it is for.
+    pub astray: f64,
     pub calls: Vec<Call>,
     pub loss: f64,
     pub duplicate: f64,
@@ -64,6 +68,8 @@ impl Plan {
         let mut plan = Self {
             seed,
             configs: Vec::new(),
+            workers: 1,
+            astray: 0.0,
             calls: Vec::new(),
             loss: some(rng, 0.6, 0.3),
             duplicate: some(rng, 0.5, 0.3),
@@ -93,6 +99,11 @@ impl Plan {
             }
         }
         plan.add_configs(rng, hosts, planted);
+        let split = &mut Rng::new(seed ^ 0x7090);
+        if split.chance(0.25) {
+            plan.workers = 2 + split.below(2) as usize;
+            plan.astray = if split.chance(0.5) { split.below(500) as f64 / 1e3 } else { 0.0 };
+        }
         plan
     }
 
@@ -102,6 +113,22 @@ impl Plan {
         let chances = [self.loss, self.duplicate, self.reorder, self.late, self.cut, self.forged];
         let harmless = chances.iter().all(|chance| *chance == 0.0) && self.hold == Nanos::ZERO;
         harmless && self.restarts.is_empty() && self.stalls.is_empty()
+    }
+
+    /// The node that a worker belongs to.
+    pub fn node(&self, worker: usize) -> usize {
+        worker / self.workers
+    }
+
+    /// The worker that makes a call.
+    pub fn caller(&self, call: usize) -> usize {
+        self.calls[call].from * self.workers + call % self.workers
+    }
+
+    /// The parameters of a worker.
+    pub fn config(&self, worker: usize) -> Config {
+        let shard = Shard::new((worker % self.workers) as u32, self.workers as u32).expect("an index below the count");
+        Config { shard, ..self.configs[self.node(worker)].clone() }
     }
 
     fn add_calls(&mut self, rng: &mut Rng, hosts: usize) {

@@ -49,6 +49,7 @@ tally! {
     paced: "packets that had to wait for the NIC",
     fifo_packets: "hosts that sent in the oldest message's turn",
     fifo_grants: "hosts that granted by age",
+    forwarded: "packets and acknowledgements handed on between workers",
 }
 
 impl Tally {

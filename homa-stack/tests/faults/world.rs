@@ -3,7 +3,7 @@
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap};
 
-use homa_stack::proto::Planted;
+use homa_stack::proto::{Forward, Planted};
 use homa_stack::{Config, Endpoint, Instant, Message, Nanos, RpcError, RpcId, ServerRpc};
 
 use crate::net::{PORT, Rng, addr};
@@ -60,6 +60,7 @@ pub enum What {
     Restart(usize),
     Stall(usize, Nanos),
     Work(usize),
+    Forward { host: usize, life: usize, forward: Forward },
 }
 
 struct Due {
@@ -131,7 +132,8 @@ pub(crate) use {hold, say};
 impl World {
     fn new(plan: Plan, verbose: bool) -> Self {
         let start = Instant::from_nanos(1_000_000);
-        let hosts = plan.configs.iter().map(|config| Host::new(config.clone(), 0)).collect();
+        let workers = (0..plan.configs.len() * plan.workers).map(|host| plan.config(host));
+        let hosts = workers.map(|config| Host::new(config, 0)).collect();
         let mut world = Self {
             rng: Rng::new(plan.seed ^ 0x5eed_0000_0000),
             now: start,
@@ -167,7 +169,8 @@ impl World {
         }
         for i in 0..world.plan.stalls.len() {
             let (at, host, span) = world.plan.stalls[i];
-            world.after(at, What::Stall(host, span));
+            let worker = host * world.plan.workers + i % world.plan.workers;
+            world.after(at, What::Stall(worker, span));
         }
         world
     }
@@ -204,9 +207,9 @@ impl World {
     /// Does what is due; returns the host that has something to work on then.
     fn act(&mut self, what: What) -> Result<Option<usize>, String> {
         let host = match &what {
-            What::Call(call) | What::Abort(call) => self.plan.calls[*call].from,
+            What::Call(call) | What::Abort(call) => self.plan.caller(*call),
             What::Arrive { to: host, .. } | What::Reply { host, .. } | What::Release { host, .. } => *host,
-            What::Restart(host) | What::Stall(host, _) | What::Work(host) => *host,
+            What::Restart(host) | What::Stall(host, _) | What::Work(host) | What::Forward { host, .. } => *host,
         };
         if self.hosts[host].stalled > self.now && !matches!(what, What::Restart(_) | What::Stall(..)) {
             self.at(self.hosts[host].stalled, what);
@@ -230,29 +233,40 @@ impl World {
                     self.hosts[host].core.release(msg);
                 }
             }
-            What::Restart(_) => self.restart(host),
+            What::Restart(node) => {
+                self.restart(node);
+                return Ok(None);
+            }
             What::Stall(_, span) => {
                 say!(self, "{host}: stalls for {span:?}");
                 self.hosts[host].stalled = self.now + span;
                 return Ok(None);
             }
             What::Work(_) => {}
+            What::Forward { life, forward, .. } => {
+                if life == self.hosts[host].life {
+                    say!(self, "{host}: is handed {forward:?}");
+                    self.hosts[host].core.handle_forward(self.now, &forward);
+                }
+            }
         }
         Ok(Some(host))
     }
 
     /// A host begins anew, without any memory, under ids that it has not had before.
-    fn restart(&mut self, host: usize) {
-        say!(self, "{host}: begins anew");
-        let life = self.hosts[host].life + 1;
-        self.tally.count(&self.hosts[host].core);
-        for call in std::mem::take(&mut self.hosts[host].refused) {
-            self.after(Nanos::ZERO, What::Call(call));
+    fn restart(&mut self, node: usize) {
+        say!(self, "node {node}: begins anew");
+        let workers = self.plan.workers;
+        for host in node * workers..(node + 1) * workers {
+            let life = self.hosts[host].life + 1;
+            self.tally.count(&self.hosts[host].core);
+            for call in std::mem::take(&mut self.hosts[host].refused) {
+                self.after(Nanos::ZERO, What::Call(call));
+            }
+            self.hosts[host] = Host::new(Config { first_id: first_id(node, life), ..self.plan.config(host) }, life);
         }
-        self.hosts[host] =
-            Host::new(Config { first_id: first_id(host, life), ..self.plan.configs[host].clone() }, life);
         for (sent, plan) in self.calls.iter_mut().zip(&self.plan.calls) {
-            if plan.from == host && sent.id.is_some() && sent.outcome == Outcome::Pending {
+            if plan.from == node && sent.id.is_some() && sent.outcome == Outcome::Pending {
                 sent.outcome = Outcome::Gone;
             }
         }
@@ -271,6 +285,7 @@ impl World {
         }
         self.take_private(host)?;
         self.transmit(host);
+        self.hand_on(host);
         Ok(())
     }
 

@@ -50,6 +50,15 @@ pub(super) fn set_option<T: Copy>(fd: &OwnedFd, level: i32, name: i32, value: &T
     check(unsafe { libc::setsockopt(fd.as_raw_fd(), level, name, std::ptr::from_ref(value).cast(), len) }).map(drop)
 }
 
+/// A socket option that is an `int`.
+pub(super) fn int_option(fd: &OwnedFd, level: i32, name: i32) -> io::Result<i32> {
+    let mut value = 0_i32;
+    let mut len = size_of::<i32>() as libc::socklen_t;
+    // SAFETY: `value` is writable for `len` bytes.
+    check(unsafe { libc::getsockopt(fd.as_raw_fd(), level, name, (&raw mut value).cast(), &raw mut len) })?;
+    Ok(value)
+}
+
 /// Packets received and dropped by a packet socket since the last call.
 pub(super) fn packet_statistics(fd: &OwnedFd) -> io::Result<(u32, u32)> {
     let mut stats = libc::tpacket_stats { tp_packets: 0, tp_drops: 0 };
@@ -62,9 +71,14 @@ pub(super) fn packet_statistics(fd: &OwnedFd) -> io::Result<(u32, u32)> {
 
 /// Has the kernel run `program`, classic BPF, on each packet before `fd` gets it.
 pub(super) fn attach_filter(fd: &OwnedFd, program: &[libc::sock_filter]) -> io::Result<()> {
+    set_program(fd, libc::SOL_SOCKET, libc::SO_ATTACH_FILTER, program)
+}
+
+/// Sets a socket option to a classic BPF program.
+pub(super) fn set_program(fd: &OwnedFd, level: i32, name: i32, program: &[libc::sock_filter]) -> io::Result<()> {
     let len = u16::try_from(program.len()).map_err(|_| io::Error::from(io::ErrorKind::InvalidInput))?;
     let fprog = libc::sock_fprog { len, filter: program.as_ptr().cast_mut() };
-    set_option(fd, libc::SOL_SOCKET, libc::SO_ATTACH_FILTER, &fprog)
+    set_option(fd, level, name, &fprog)
 }
 
 /// Binds a packet socket to an interface and an EtherType.

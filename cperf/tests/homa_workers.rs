@@ -1,0 +1,187 @@
+//! A host of several workers on real packets: the kernel's steering, and what workers hand on to each other.
+
+mod veth;
+
+use std::collections::HashMap;
+use std::net::{IpAddr, SocketAddr};
+use std::process::ExitCode;
+use std::sync::Barrier;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use cperf::sys;
+use cperf::testbed::Testbed;
+use cperf::testbed::netns::Netns;
+use homa_stack::driver::{Host, HostConfig, OpenError, open_group};
+use homa_stack::metrics::DropReason;
+use homa_stack::wire::Kind;
+use homa_stack::{Event, Nanos, Payload};
+use veth::{bytes_of, call_of, message, on};
+
+const PORT: u16 = 4000;
+const LENGTHS: [usize; 6] = [8, 1424, 40_001, 100, 65_536, 500_000];
+/// Calls of each worker.
+const CALLS: u64 = 60;
+
+fn main() -> ExitCode {
+    veth::run(
+        2,
+        &[
+            ("each_rpc_stays_with_one_worker_on_both_sides", |net| both_ways(net, [2, 2])),
+            ("workers_hand_on_the_acknowledgements_of_a_client_of_one_thread", |net| both_ways(net, [1, 2])),
+            ("three_workers_serve_two", |net| both_ways(net, [3, 2])),
+            ("a_group_of_no_workers_or_too_many_is_refused", sizes),
+        ],
+    )
+}
+
+/// What a worker has seen.
+#[derive(Debug, Default)]
+struct Seen {
+    /// How often each call ran here.
+    runs: HashMap<u64, u32>,
+    /// Packets and acknowledgements handed on; CUTOFFS received.
+    packets: u64,
+    acks: u64,
+    cutoffs: u64,
+    lost: u64,
+}
+
+/// Both hosts, of so many workers, are client and server of each other.
+fn both_ways(net: &Netns, workers: [usize; 2]) -> Result<(), String> {
+    let total = workers[0] + workers[1];
+    let (ready, busy) = (Barrier::new(total), AtomicUsize::new(total));
+    let mut seen: [Vec<Seen>; 2] = Default::default();
+    std::thread::scope(|scope| {
+        let mut threads = Vec::new();
+        for (node, count) in workers.into_iter().enumerate() {
+            let group = on(net, node, || open_group(&HostConfig::default(), count).map_err(|e| e.to_string()))?;
+            let peer = net.address(1 - node);
+            for (index, host) in group.into_iter().enumerate() {
+                let (ready, busy) = (&ready, &busy);
+                let first = ((node * 8 + index) as u64) << 32;
+                threads.push((
+                    node,
+                    scope.spawn(move || {
+                        sys::enter(net.namespace(node)).map_err(|e| format!("entering node {node}: {e}"))?;
+                        work(host, peer, first, ready, busy)
+                    }),
+                ));
+            }
+        }
+        for (node, thread) in threads {
+            seen[node].push(thread.join().map_err(|_| "a worker panicked".to_owned())??);
+        }
+        Ok::<_, String>(())
+    })?;
+    println!(
+        "    RPCs run by the workers of each host: {:?}",
+        [0, 1].map(|n| seen[n].iter().map(|s| s.runs.len()).collect::<Vec<_>>())
+    );
+    for (node, seen) in seen.iter().enumerate() {
+        check(node, seen, CALLS * workers[1 - node] as u64, workers)?;
+    }
+    Ok(())
+}
+
+/// What must have been seen by the workers of `node`, which were to run `calls` calls.
+fn check(node: usize, seen: &[Seen], calls: u64, workers: [usize; 2]) -> Result<(), String> {
+    let mut runs = HashMap::new();
+    for (call, times) in seen.iter().flat_map(|s| &s.runs) {
+        *runs.entry(*call).or_insert(0) += times;
+    }
+    if runs.len() as u64 != calls || runs.values().any(|times| *times != 1) {
+        return Err(format!("node {node} ran {} of {calls} calls, some more than once: {runs:?}", runs.len()));
+    }
+    let sum = |count: fn(&Seen) -> u64| seen.iter().map(count).sum::<u64>();
+    let share = calls / seen.len() as u64;
+    if let Some(idle) = seen.iter().find(|s| (s.runs.len() as u64) < share - 1) {
+        return Err(format!("node {node}: a worker ran {} calls of {calls}", idle.runs.len()));
+    }
+    // Nothing but what is for all is handed on: the kernel steers as the endpoints expect.
+    if sum(|s| s.packets) > sum(|s| s.cutoffs) || sum(|s| s.lost) > 0 {
+        return Err(format!("node {node} handed on packets that the kernel steered wrongly: {seen:?}"));
+    }
+    let split_alike = workers[0] == workers[1];
+    let acks = sum(|s| s.acks);
+    if seen.len() > 1 && (acks == 0) != split_alike {
+        return Err(format!("node {node}: {acks} acknowledgements handed on, workers {workers:?}"));
+    }
+    Ok(())
+}
+
+/// Calls the other host and answers its calls, until all workers have their answers.
+fn work(mut host: Host, peer: IpAddr, first: u64, ready: &Barrier, busy: &AtomicUsize) -> Result<Seen, String> {
+    let text = |e: &dyn std::fmt::Display| e.to_string();
+    host.core().bind(PORT).map_err(|e| text(&e))?;
+    let resolved = host.resolve(peer, Duration::from_secs(2)).map_err(|e| text(&e));
+    ready.wait();
+    resolved?;
+    let port = host.core().client_port().map_err(|e| text(&e))?;
+    let mut open = HashMap::new();
+    for call in first..first + CALLS {
+        let len = LENGTHS[call as usize % LENGTHS.len()];
+        let (now, to) = (host.now(), SocketAddr::new(peer, PORT));
+        host.core().call(now, port, to, Payload::from(message(call, len)), call).map_err(|e| text(&e))?;
+        open.insert(call, len);
+    }
+    let mut seen = Seen::default();
+    let deadline = Instant::now() + Duration::from_secs(60);
+    let mut is_busy = true;
+    // A worker that is done goes on answering until all are.
+    while busy.load(Ordering::Acquire) > 0 {
+        host.turn().map_err(|e| text(&e))?;
+        while let Some(event) = host.core().poll_event() {
+            match event {
+                Event::Request { rpc, msg, .. } => {
+                    let bytes = bytes_of(&mut host, msg);
+                    let call = call_of(&bytes);
+                    if bytes != message(call, bytes.len()) {
+                        return Err(format!("request {call} of {} bytes is damaged", bytes.len()));
+                    }
+                    *seen.runs.entry(call).or_default() += 1;
+                    let now = host.now();
+                    host.core().reply(now, rpc, Payload::from(bytes)).map_err(|e| text(&e))?;
+                }
+                Event::Response { cookie, msg, .. } => {
+                    let bytes = bytes_of(&mut host, msg);
+                    if open.remove(&cookie) != Some(bytes.len()) || bytes != message(cookie, bytes.len()) {
+                        return Err(format!("response {cookie} of {} bytes is damaged or too much", bytes.len()));
+                    }
+                }
+                Event::Failed { cookie, peer, error, .. } => return Err(format!("call {cookie} to {peer}: {error}")),
+                Event::Room(_) => {}
+            }
+        }
+        if is_busy && open.is_empty() {
+            is_busy = false;
+            busy.fetch_sub(1, Ordering::Release);
+        }
+        if Instant::now() > deadline {
+            return Err(format!("{} calls unanswered after 60 s", open.len()));
+        }
+        let soon = host.now() + Nanos::from_millis(1);
+        host.wait(Some(soon)).map_err(|e| text(&e))?;
+    }
+    let metrics = &host.core().metrics;
+    if metrics.drops(DropReason::Malformed) + metrics.drops(DropReason::BadIp) > 0 {
+        return Err(format!("malformed packets: {:?}", metrics.drops));
+    }
+    seen.packets = metrics.shard_packets_forwarded;
+    seen.acks = metrics.shard_acks_forwarded;
+    seen.lost = metrics.shard_forwards_lost;
+    seen.cutoffs = metrics.packets_rcvd[Kind::Cutoffs.index()];
+    Ok(seen)
+}
+
+fn sizes(net: &Netns) -> Result<(), String> {
+    on(net, 0, || {
+        for count in [0, 257] {
+            match open_group(&HostConfig::default(), count) {
+                Err(error @ OpenError::Workers { .. }) if error.to_string().contains("1 to 256") => {}
+                other => return Err(format!("{count} workers: {:?}", other.map(|hosts| hosts.len()))),
+            }
+        }
+        Ok(())
+    })
+}
