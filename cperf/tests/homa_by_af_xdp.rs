@@ -88,7 +88,7 @@ fn on<T: Send>(net: &Netns, node: usize, host: impl FnOnce() -> Result<T, String
 }
 
 fn open((device, mode): Use) -> Result<Host, String> {
-    let xdp = XdpConfig { mode, ..XdpConfig::default() };
+    let xdp = XdpConfig { mode, stamps: true, ..XdpConfig::default() };
     Host::open(HostConfig { device, xdp, ..HostConfig::default() }).map_err(|e| e.to_string())
 }
 

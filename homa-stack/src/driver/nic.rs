@@ -88,11 +88,7 @@ impl Nic {
             DeviceKind::AfXdp if config.framing == Framing::Hijack => {
                 return Err(OpenError::Unsupported("hijacked packets by AF_XDP: choose native framing or AF_PACKET"));
             }
-            DeviceKind::AfXdp => {
-                // Only traces show how long packets have waited.
-                let is_stamped = config.trace_entries > 0;
-                Self::Xdp(XdpDevice::open(interface, addrs, mtu, packets, config.xdp, is_stamped)?)
-            }
+            DeviceKind::AfXdp => Self::Xdp(XdpDevice::open(interface, addrs, mtu, packets, config.xdp)?),
         })
     }
 
