@@ -13,7 +13,7 @@ use super::{OpenError, capability};
 use crate::wire::{CHECKSUM_AT, DATA_HEADER_LEN, advance_sequence};
 
 /// Data of fewer bytes are cheaper to copy than to describe.
-pub(super) const MOST_COPIED: usize = 600;
+pub(super) const MOST_COPIED: usize = 2000;
 
 /// Largest IP packet that the kernel cuts.
 pub(super) const SUPER_FRAME: usize = 65_535;
