@@ -1,14 +1,18 @@
 //! How fast one host sends large requests to another, of which only a word comes back:
 //! `stream server [native|hijack]` and `stream client SERVER_ADDRESS [native|hijack [LENGTH [OUTSTANDING [SECONDS]]]]`.
 //!
-//! Prints the rate of request bytes in 10^9 bit/s. `HOMA_INTERFACE` names the interface; `HOMA_METRICS=1` has the
-//! counters printed to standard error at the end.
+//! `stream raw-server` and `stream raw-client SERVER_ADDRESS [LENGTH [SECONDS]]` do so with bare frames of LENGTH bytes
+//! (1500) and without any protocol, one copy out of the ring: the ceiling for native framing.
+//!
+//! Prints the rate of request bytes, or of received frames without their Ethernet headers, in 10^9 bit/s.
+//! `HOMA_INTERFACE` names the interface; `HOMA_RING` is the number of packets that the receive ring holds;
+//! `HOMA_METRICS=1` has the counters printed to standard error at the end.
 
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use bytes::Bytes;
-use homa_stack::driver::{Framing, Host, HostConfig};
+use homa_stack::driver::{DeviceKind, Framing, Host, HostConfig, RawPing};
 use homa_stack::{Config, Event, Nanos, Payload};
 
 const PORT: u16 = 4000;
@@ -27,8 +31,45 @@ fn main() -> Result<(), Failure> {
             let seconds = args.next().map_or(Ok(2), |n| n.parse())?;
             stream(host, server, length, outstanding, Nanos::from_secs(seconds))
         }
-        _ => Err("expected `server` or `client`".into()),
+        Some("raw-server") => receive_frames(),
+        Some("raw-client") => {
+            let server = args.next().ok_or("expected the server's address")?.parse()?;
+            let length = args.next().map_or(Ok(1500), |n| n.parse())?;
+            let seconds = args.next().map_or(Ok(2), |n| n.parse())?;
+            send_frames(server, length, Duration::from_secs(seconds))
+        }
+        _ => Err("expected `server`, `client`, `raw-server` or `raw-client`".into()),
     }
+}
+
+fn raw() -> Result<RawPing, Failure> {
+    Ok(RawPing::open(std::env::var("HOMA_INTERFACE").ok().as_deref(), DeviceKind::AfPacket)?)
+}
+
+/// Takes frames until none has come for half a second.
+fn receive_frames() -> Result<(), Failure> {
+    let (mut raw, mut out) = (raw()?, vec![0; 65_536]);
+    let (mut bytes, mut first, mut last) = (0, None, std::time::Instant::now());
+    while first.is_none() || last.elapsed() < Duration::from_millis(500) {
+        while let Some((_, n)) = raw.recv(&mut out) {
+            last = std::time::Instant::now();
+            first.get_or_insert(last);
+            bytes += n;
+        }
+    }
+    let seconds = last.duration_since(first.unwrap_or(last)).as_secs_f64();
+    println!("{:.2} Gbps of frames", bytes as f64 * 8e-9 / seconds);
+    Ok(())
+}
+
+fn send_frames(server: IpAddr, length: usize, span: Duration) -> Result<(), Failure> {
+    let mut raw = raw()?;
+    let to = raw.mac_of(server, Duration::from_secs(1))?;
+    let (payload, start) = (vec![7; length], std::time::Instant::now());
+    while start.elapsed() < span {
+        (0..16).try_for_each(|_| raw.send(to, &payload))?;
+    }
+    Ok(())
 }
 
 fn open(framing: Option<String>) -> Result<HostConfig, Failure> {
@@ -40,7 +81,11 @@ fn open(framing: Option<String>) -> Result<HostConfig, Failure> {
     let interface = std::env::var("HOMA_INTERFACE").ok();
     // Enough on its way for a message to go on while grants for it are under way.
     let homa = Config { max_incoming: 1_000_000, ..Config::default() };
-    Ok(HostConfig { interface, framing, homa, ..HostConfig::default() })
+    let mut config = HostConfig { interface, framing, homa, ..HostConfig::default() };
+    if let Ok(packets) = std::env::var("HOMA_RING") {
+        config.ring_packets = packets.parse()?;
+    }
+    Ok(config)
 }
 
 fn serve(config: &HostConfig) -> Result<(), Failure> {

@@ -17,7 +17,6 @@ use crate::units::Instant;
 
 /// An EtherType for local experiments (IEEE 802, 88B5).
 const ETHERTYPE_LOCAL: u16 = 0x88b5;
-const PACKET_LEN: usize = 1514;
 const RING_PACKETS: usize = 256;
 
 /// Sends and receives plain Ethernet frames the way the Homa driver does by the same kind of device.
@@ -49,15 +48,16 @@ impl RawPing {
         let (interface, _) = choose(interface)?;
         let system = |what: &'static str| move |source: io::Error| OpenError::System { what, source };
         let mac = interface.mac.ok_or_else(|| OpenError::NotEthernet(interface.name.clone()))?;
+        let probe = sys::socket(libc::AF_INET, libc::SOCK_DGRAM, 0).map_err(system("a socket"))?;
+        let mtu = sys::mtu(&probe, &interface.name).map_err(system("the interface's MTU"))?;
         let device = match device {
             DeviceKind::AfPacket => {
-                let (fd, ring) = packet_socket(RING_PACKETS, PACKET_LEN)?;
+                let (fd, ring) = packet_socket(RING_PACKETS, ETHERNET_LEN + mtu)?;
                 sys::bind_packet(&fd, interface.index, ETHERTYPE_LOCAL).map_err(system("binding to the interface"))?;
-                Raw::Packet { fd, ring, frame: vec![0; PACKET_LEN] }
+                Raw::Packet { fd, ring, frame: vec![0; ETHERNET_LEN + mtu] }
             }
             DeviceKind::AfXdp => {
-                let (mtu, program) =
-                    (PACKET_LEN - ETHERNET_LEN, |map: &OwnedFd| ethertype_program(ETHERTYPE_LOCAL, map));
+                let program = |map: &OwnedFd| ethertype_program(ETHERTYPE_LOCAL, map);
                 Raw::Xdp(Sockets::open(&interface, mtu, RING_PACKETS, XdpConfig::default(), program)?)
             }
         };
@@ -78,7 +78,7 @@ impl RawPing {
     ///
     /// # Errors
     ///
-    /// Those of `send`; `InvalidInput` for more than 1500 bytes; `WouldBlock` if there is no room.
+    /// Those of `send`; `InvalidInput` for more bytes than the interface's MTU; `WouldBlock` if there is no room.
     pub fn send(&mut self, to: [u8; 6], payload: &[u8]) -> io::Result<()> {
         let end = ETHERNET_LEN + payload.len();
         let slot = match &mut self.device {
