@@ -103,7 +103,7 @@ impl Links {
     fn give(&self, index: u32, forward: Forward, core: &mut Endpoint) {
         let Some((sender, waker)) = self.ways.get(index as usize) else { return };
         // An RPC that waits for its acknowledgement has timers: its worker does not sleep long.
-        let wake = matches!(forward.news, News::Packet { .. });
+        let wake = !matches!(forward.news, News::Acked { .. });
         match sender.try_send(forward) {
             Ok(()) if wake => waker.wake(),
             Ok(()) => {}

@@ -106,19 +106,36 @@ impl Endpoint {
     /// have sent are counted and have no effect.
     pub fn handle_icmp(&mut self, now: Instant, from: IpAddr, to: IpAddr, bytes: &[u8]) {
         self.latest = self.latest.max(now);
-        let believed = match IcmpError::parse(from, to, bytes) {
+        match IcmpError::parse(from, to, bytes) {
+            Ok(error) if self.forward_icmp(error) => {}
             Ok(error) => self.icmp_error(now, error),
-            Err(WireError::NotAboutHoma) => Err(DropReason::OtherIcmp),
-            Err(WireError::Short { .. }) => Err(DropReason::Short),
-            Err(_) => Err(DropReason::Malformed),
-        };
-        match believed {
-            Ok(()) => self.metrics.icmp_errors += 1,
+            Err(WireError::NotAboutHoma) => self.metrics.dropped(DropReason::OtherIcmp),
+            Err(WireError::Short { .. }) => self.metrics.dropped(DropReason::Short),
+            Err(_) => self.metrics.dropped(DropReason::Malformed),
+        }
+    }
+
+    /// Takes an error about a packet of one of our RPCs, if it is one.
+    pub(super) fn icmp_error(&mut self, now: Instant, error: IcmpError) {
+        match self.believe(now, error) {
+            Ok(()) => {
+                self.metrics.icmp_errors += 1;
+                self.spread_icmp(error);
+            }
             Err(reason) => self.metrics.dropped(reason),
         }
     }
 
-    fn icmp_error(&mut self, now: Instant, error: IcmpError) -> Result<(), DropReason> {
+    /// Takes what another endpoint behind the same address has found to be true.
+    pub(super) fn icmp_error_elsewhere(&mut self, now: Instant, error: IcmpError) {
+        let Some(peer) = self.peers.find(error.to) else { return };
+        match error.cause {
+            Cause::TooBig { mtu } => drop(self.lower_path_mtu(now, peer, mtu)),
+            cause => self.end_unreachable(peer, error.ends.dport, cause),
+        }
+    }
+
+    fn believe(&mut self, now: Instant, error: IcmpError) -> Result<(), DropReason> {
         let IcmpError { cause, to, ends, kind, sequence } = error;
         let peer = self.peers.find(to).ok_or(DropReason::ForgedIcmp)?;
         let id = RpcId::local(ends.sender_id);
@@ -130,14 +147,21 @@ impl Endpoint {
         if !ours || !may_have_sent(rpc, kind, sequence as usize) {
             return Err(DropReason::ForgedIcmp);
         }
-        let port = ends.dport;
+        match cause {
+            Cause::TooBig { mtu } => return self.too_big(now, key, kind, sequence as usize, mtu),
+            cause => self.end_unreachable(peer, ends.dport, cause),
+        }
+        Ok(())
+    }
+
+    /// Ends what a peer, or its port `port`, can't be reached for.
+    fn end_unreachable(&mut self, peer: PeerKey, port: u16, cause: Cause) {
         match cause {
             Cause::PortUnreachable => self.end_all(peer, Some(port), RpcError::PortUnreachable, ENOTCONN),
             Cause::ProtocolUnreachable => self.end_all(peer, None, RpcError::ProtocolUnreachable, EPROTONOSUPPORT),
             Cause::HostUnreachable => self.end_all(peer, None, RpcError::PeerUnreachable, EHOSTUNREACH),
-            Cause::TooBig { mtu } => return self.too_big(now, key, kind, sequence as usize, mtu),
+            Cause::TooBig { .. } => {}
         }
-        Ok(())
     }
 
     /// Ends all RPCs with a peer, or with one of its ports.
@@ -164,23 +188,11 @@ impl Endpoint {
     /// A packet of an RPC did not fit its way: from now on they are smaller, and this one is sent again so.
     fn too_big(&mut self, now: Instant, key: RpcKey, kind: Kind, offset: usize, mtu: u32) -> Result<(), DropReason> {
         let peer = self.rpcs[key].peer;
-        let least = if self.peers[peer].addr.is_ipv4() { MIN_MTU_V4 } else { MIN_MTU_V6 };
-        let known = self.peers[peer].mtu(now).unwrap_or(usize::MAX).min(self.config.mtu);
-        let mtu = (mtu as usize).max(least);
-        // Only DATA can be too big, and only for something smaller than what we send.
-        if kind != Kind::Data || mtu > known || mtu >= self.config.mtu {
+        // Only DATA can be too big.
+        if kind != Kind::Data {
             return Err(DropReason::ForgedIcmp);
         }
-        if mtu < known {
-            self.metrics.path_mtu_updates += 1;
-            self.peers[peer].path_mtu = Some((mtu, now + PATH_MTU_TIME));
-            let (segment, batch) = self.segments(now, peer);
-            for (_, rpc) in self.rpcs.iter_mut().filter(|(_, rpc)| rpc.peer == peer) {
-                if let Some(tx) = &mut rpc.tx {
-                    tx.cut_smaller(segment, batch);
-                }
-            }
-        }
+        self.lower_path_mtu(now, peer, mtu)?;
         let rpc = &mut self.rpcs[key];
         if rpc.state == State::Outgoing
             && let Some(tx) = &mut rpc.tx
@@ -193,6 +205,34 @@ impl Endpoint {
             }
         }
         Ok(())
+    }
+}
+
+impl Endpoint {
+    /// Has packets to `peer` fit `mtu`, which must be less than what we send.
+    fn lower_path_mtu(&mut self, now: Instant, peer: PeerKey, mtu: u32) -> Result<(), DropReason> {
+        let least = if self.peers[peer].addr.is_ipv4() { MIN_MTU_V4 } else { MIN_MTU_V6 };
+        let known = self.peers[peer].mtu(now).unwrap_or(usize::MAX).min(self.config.mtu);
+        let mtu = (mtu as usize).max(least);
+        if mtu > known || mtu >= self.config.mtu {
+            return Err(DropReason::ForgedIcmp);
+        }
+        if mtu < known {
+            self.metrics.path_mtu_updates += 1;
+            self.peers[peer].path_mtu = Some((mtu, now + PATH_MTU_TIME));
+            self.cut_smaller(now, peer);
+        }
+        Ok(())
+    }
+
+    /// Has the messages to `peer` that are under way go on in packets of the size that it now takes.
+    pub(super) fn cut_smaller(&mut self, now: Instant, peer: PeerKey) {
+        let (segment, batch) = self.segments(now, peer);
+        for (_, rpc) in self.rpcs.iter_mut().filter(|(_, rpc)| rpc.peer == peer) {
+            if let Some(tx) = &mut rpc.tx {
+                tx.cut_smaller(segment, batch);
+            }
+        }
     }
 }
 

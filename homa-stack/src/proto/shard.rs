@@ -14,6 +14,7 @@ use std::net::IpAddr;
 use super::endpoint::Endpoint;
 use super::planted::Planted;
 use crate::units::{Instant, RpcId};
+use crate::wire::icmp::IcmpError;
 use crate::wire::{Kind, Packet};
 
 /// Where the type of a packet lies, and the low half of the id.
@@ -59,6 +60,8 @@ pub enum News {
         /// The RPC as the client calls it.
         client_id: u64,
     },
+    /// An ICMP error about a packet of ours: for one, to be looked at; for all, found to be true.
+    Icmp(IcmpError),
     /// A packet.
     Packet {
         /// Source address.
@@ -147,6 +150,8 @@ impl Endpoint {
                     self.forget_acked(peer, RpcId::from_peer(*client_id));
                 }
             }
+            (News::Icmp(error), Target::One(_)) => self.icmp_error(now, *error),
+            (News::Icmp(error), Target::All) => self.icmp_error_elsewhere(now, *error),
             (News::Packet { from, bytes }, Target::One(_)) => self.handle_own(now, *from, bytes),
             // Counted where it came.
             (News::Packet { from, bytes }, Target::All) => match Packet::parse(bytes) {
@@ -185,6 +190,24 @@ impl Endpoint {
         self.metrics.shard_acks_forwarded += 1;
         self.hand_on(Forward { to: Target::One(owner), news: News::Acked { client, client_id } });
         true
+    }
+
+    /// Hands on an error about another endpoint's packet; false if it is about one of this.
+    pub(super) fn forward_icmp(&mut self, error: IcmpError) -> bool {
+        let shard = self.config.shard;
+        let owner = shard.of_rpc(error.ends.sender_id);
+        if owner != shard.index {
+            self.metrics.shard_packets_forwarded += 1;
+            self.hand_on(Forward { to: Target::One(owner), news: News::Icmp(error) });
+        }
+        owner != shard.index
+    }
+
+    /// Tells the others of an error that was found to be true: they may have RPCs with the same peer.
+    pub(super) fn spread_icmp(&mut self, error: IcmpError) {
+        if self.config.shard.is_part() {
+            self.hand_on(Forward { to: Target::All, news: News::Icmp(error) });
+        }
     }
 
     fn hand_on(&mut self, forward: Forward) {
