@@ -36,6 +36,7 @@ pub mod units;
 pub mod wire;
 
 pub use proto::{
-    Body, BodyReader, Config, Endpoint, Event, Limit, Message, Payload, RpcError, SendError, ServerRpc, Transmit,
+    Arriving, Body, BodyReader, Config, Endpoint, Event, Limit, Message, Payload, Progress, RpcError, SendError,
+    ServerRpc, Transmit,
 };
 pub use units::{Instant, Nanos, Priority, RpcId};

@@ -84,6 +84,7 @@ impl Endpoint {
         self.grants.check(&self.config)?;
         self.tombstones.check()?;
         self.peers.check()?;
+        self.check_streams()?;
         let receiving = self.rpcs.iter().filter_map(|(_, rpc)| rpc.rx.as_ref()?.lease.as_ref());
         let news = self.events.iter().filter_map(|event| match event {
             Event::Request { msg, .. } | Event::Response { msg, .. } => Some(&msg.lease),

@@ -26,6 +26,7 @@ use super::room::Room;
 use super::rpc::{Rpc, State};
 use super::rx_message::RxMessage;
 use super::shard::Forward;
+use super::streams::Streams;
 use super::timers::Due;
 use super::tombstones::Tombstones;
 use super::tx_message::TxMessage;
@@ -105,6 +106,8 @@ pub struct Endpoint {
     pub(super) private: FxHashMap<u64, Private>,
     /// What is for other endpoints behind this address.
     pub(super) forwards: VecDeque<Forward>,
+    /// Messages that are read while they arrive.
+    pub(super) streams: Streams,
     pub(super) ports: Ports,
     /// Bytes of outgoing messages, and who waits for there to be fewer.
     pub(super) room: Room,
@@ -150,6 +153,7 @@ impl Endpoint {
             events: VecDeque::new(),
             private: FxHashMap::default(),
             forwards: VecDeque::new(),
+            streams: Streams::default(),
             ports: Ports::default(),
             room: Room::default(),
             next_id: config.shard.next_id((config.first_id & !1).max(2)),
@@ -353,15 +357,7 @@ impl Endpoint {
 
     /// Copies bytes of `msg` from `offset` on into `out`; returns how many there were to copy.
     pub fn copy_out(&self, msg: &Message, offset: usize, out: &mut [u8]) -> usize {
-        let (mut skip, mut filled) = (offset, 0);
-        for piece in self.pieces(msg) {
-            let part = &piece[skip.min(piece.len())..];
-            skip = skip.saturating_sub(piece.len());
-            let n = part.len().min(out.len() - filled);
-            out[filled..filled + n].copy_from_slice(&part[..n]);
-            filled += n;
-        }
-        filled
+        self.pool.copy(&msg.lease, msg.len, offset, out)
     }
 
     /// RPCs in the table, as client and as server.
@@ -443,6 +439,7 @@ impl Endpoint {
     /// Removes an RPC and all that hangs on it.
     pub(super) fn end(&mut self, key: RpcKey) {
         let rpc = self.rpcs.remove(key);
+        self.streams.cut(key, &rpc);
         if rpc.is_client() {
             self.clients.remove(&rpc.id.get());
             self.ports.end(rpc.port);

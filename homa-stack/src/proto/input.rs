@@ -206,7 +206,8 @@ impl Endpoint {
     }
 
     fn begin_message(&mut self, now: Instant, key: RpcKey, data: &Data<'_>) {
-        let rx = RxMessage::new(data.message_len as usize, data.incoming as usize, now, self.spare.take());
+        let mut rx = RxMessage::new(data.message_len as usize, data.incoming as usize, now, self.spare.take());
+        rx.watched = self.streams.watches(self.rpcs[key].port);
         let (id, bytes) = (self.rpcs[key].id.low(), rx.granted as u32);
         self.trace.record(trace::Event::Unscheduled { id, bytes });
         self.rpcs[key].rx = Some(rx);
@@ -257,6 +258,7 @@ impl Endpoint {
         let id = rpc.id.low();
         let rx = rpc.rx.as_mut().expect("an RPC that is receiving has a message");
         let (start, end) = (data.offset as usize, data.offset as usize + data.bytes.len());
+        let prefix = rx.watched.then(|| rx.prefix());
         let mut added = rx.add(start, end);
         if self.config.lacks(Planted::DuplicateCheck) {
             rx.received += end - start - added.fresh;
@@ -289,6 +291,8 @@ impl Endpoint {
         self.metrics.resent_packets_used += u64::from(data.retransmit);
         if complete {
             self.deliver(key);
+        } else if let Some(before) = prefix {
+            self.note_progress(key, before);
         }
         Ok(())
     }

@@ -140,6 +140,20 @@ impl Pool {
         })
     }
 
+    /// Copies bytes from `offset` on of the message of `len` bytes in `lease` into `out`; returns how many there were to
+    /// copy.
+    pub(crate) fn copy(&self, lease: &Lease, len: usize, offset: usize, out: &mut [u8]) -> usize {
+        let (mut skip, mut filled) = (offset, 0);
+        for piece in self.pieces(lease, len) {
+            let part = &piece[skip.min(piece.len())..];
+            skip = skip.saturating_sub(piece.len());
+            let n = part.len().min(out.len() - filled);
+            out[filled..filled + n].copy_from_slice(&part[..n]);
+            filled += n;
+        }
+        filled
+    }
+
     /// Which page of `lease` holds byte `offset` of the message, and where in that page.
     fn place(lease: &Lease, offset: usize) -> (usize, usize) {
         let (index, within) = (offset / PAGE_LEN, offset % PAGE_LEN);

@@ -28,6 +28,10 @@ pub(crate) struct RxMessage {
     pub(crate) managed: bool,
     /// Room in the pool, once there is some.
     pub(crate) lease: Option<Lease>,
+    /// True if it is read while it arrives.
+    pub(crate) watched: bool,
+    /// True while there are news of it to be told.
+    pub(crate) noted: bool,
     /// Bytes granted without regard to the sum: by the sender to itself, and by age.
     #[cfg(feature = "check")]
     pub(crate) unasked: usize,
@@ -59,6 +63,8 @@ impl RxMessage {
             birth,
             managed: false,
             lease: None,
+            watched: false,
+            noted: false,
             #[cfg(feature = "check")]
             unasked: granted,
         }
@@ -136,6 +142,11 @@ impl RxMessage {
     /// The memory of the gaps, which are no longer of interest.
     pub(crate) fn into_ranges(self) -> Ranges {
         self.gaps
+    }
+
+    /// Bytes that have come without a gap, from the first on.
+    pub(crate) fn prefix(&self) -> usize {
+        self.gaps.first().map_or(self.recv_end, |gap| gap.0)
     }
 
     /// Bytes still to come.

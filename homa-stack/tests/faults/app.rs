@@ -6,7 +6,7 @@ use std::sync::OnceLock;
 use bytes::Bytes;
 use homa_stack::proto::MAX_HEAD;
 use homa_stack::wire::MAX_MESSAGE_LEN;
-use homa_stack::{Event, Message, Nanos, Payload, RpcId, SendError, ServerRpc};
+use homa_stack::{Event, Message, Nanos, Payload, Progress, RpcId, SendError, ServerRpc};
 
 use crate::net::{PORT, Rng, addr};
 use crate::world::{Outcome, STRANGER, STRANGERS, Sent, What, World, hold, say};
@@ -131,6 +131,26 @@ impl World {
                 }
                 Err(error) => return Err(format!("host {host}: {error}")),
             }
+        }
+        Ok(())
+    }
+
+    /// A message is looked at while it arrives: what can be read is what was sent.
+    pub fn progress(&mut self, host: usize, progress: Progress) -> Result<(), String> {
+        let Progress::More { message, peer, len, ready, .. } = progress else {
+            self.tally.cut += 1;
+            return Ok(());
+        };
+        hold!(0 < ready && ready < len, "{ready} bytes of {len} can be read early");
+        let mut bytes = vec![0; len];
+        let n = self.hosts[host].core.copy_arrived(message, 0, &mut bytes);
+        hold!(n == ready, "{n} bytes can be read, {ready} were promised");
+        let response = message.id().is_client();
+        let id = if response { message.id().get() } else { message.id().get() ^ 1 };
+        if let Some(&call) = self.by_id.get(&id).filter(|_| !is_stranger(peer.ip())) {
+            let at = start(call, response);
+            hold!(bytes[..n] == pattern()[at..at + n], "call {call}: its first {n} bytes are damaged");
+            self.tally.early += 1;
         }
         Ok(())
     }

@@ -53,6 +53,11 @@ pub struct Plan {
 }
 
 impl Plan {
+    /// True if applications look at messages while they arrive.
+    pub fn reads_early(&self) -> bool {
+        self.seed % 2 == 0
+    }
+
     pub fn new(seed: u64, planted: Option<Planted>) -> Self {
         let mut rng = Rng::new(seed);
         let rng = &mut rng;

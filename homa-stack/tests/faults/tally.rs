@@ -31,6 +31,8 @@ tally! {
     aborted: "calls given up",
     gone: "calls whose host began anew",
     refused: "calls that had to wait for room",
+    early: "looks at messages while they arrived",
+    cut: "such messages cut off",
     forged: "forged packets",
     foreign_requests: "requests of strangers",
     duplicates: "packets that brought nothing new",

@@ -133,7 +133,7 @@ impl World {
     fn new(plan: Plan, verbose: bool) -> Self {
         let start = Instant::from_nanos(1_000_000);
         let workers = (0..plan.configs.len() * plan.workers).map(|host| plan.config(host));
-        let hosts = workers.map(|config| Host::new(config, 0)).collect();
+        let hosts = workers.map(|config| Host::new(config, 0, plan.reads_early())).collect();
         let mut world = Self {
             rng: Rng::new(plan.seed ^ 0x5eed_0000_0000),
             now: start,
@@ -263,7 +263,8 @@ impl World {
             for call in std::mem::take(&mut self.hosts[host].refused) {
                 self.after(Nanos::ZERO, What::Call(call));
             }
-            self.hosts[host] = Host::new(Config { first_id: first_id(node, life), ..self.plan.config(host) }, life);
+            let config = Config { first_id: first_id(node, life), ..self.plan.config(host) };
+            self.hosts[host] = Host::new(config, life, self.plan.reads_early());
         }
         for (sent, plan) in self.calls.iter_mut().zip(&self.plan.calls) {
             if plan.from == node && sent.id.is_some() && sent.outcome == Outcome::Pending {
@@ -279,6 +280,9 @@ impl World {
         }
         if self.hosts[host].core.next_deadline().is_some_and(|at| at <= self.now) {
             self.hosts[host].core.handle_timeout(self.now);
+        }
+        while let Some(progress) = self.hosts[host].core.poll_progress() {
+            self.progress(host, progress)?;
         }
         while let Some(event) = self.hosts[host].core.poll_event() {
             self.event(host, event)?;
@@ -340,10 +344,12 @@ impl World {
 }
 
 impl Host {
-    fn new(config: Config, life: usize) -> Self {
+    fn new(config: Config, life: usize, early: bool) -> Self {
         let mut core = Endpoint::new(config);
         core.bind(PORT).expect("a free port");
         let port = core.client_port().expect("a free port");
+        core.read_early(PORT, early);
+        core.read_early(port, early);
         Self {
             core,
             life,
