@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::future::Future;
-use std::io;
+use std::io::{self, Read};
 use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -15,7 +15,7 @@ use homa_stack::api::{
     BindError, CallError, Engine, Handle, Runner, RunnerConfig, Server, Stopped, Wake as WakeEngine, WakePolicy,
 };
 use homa_stack::device::memory::{self, MemoryHost};
-use homa_stack::{Body, Config, Endpoint, Payload, RpcError, SendError};
+use homa_stack::{Body, Config, Endpoint, Event, Payload, RpcError, SendError};
 
 const PORT: u16 = 7;
 
@@ -491,6 +491,95 @@ fn a_body_outlives_the_thread_that_received_it() {
     here.shutdown().unwrap();
     there.shutdown().unwrap();
     assert!(body == bytes(1, 100_000));
+}
+
+/// A client that a test drives by hand, and a server in a thread of its own.
+fn by_hand(homa: &Config, len: usize) -> (MemoryHost, Handle, Vec<u8>) {
+    let (mut client, there) = memory::pair_with(homa);
+    let there = Runner::spawn(there, RunnerConfig::default()).unwrap();
+    let port = client.core().client_port().unwrap();
+    let (now, message) = (client.now(), bytes(1, len));
+    client.core().call(now, port, to(), Payload::from(message.clone()), 0).unwrap();
+    (client, there, message)
+}
+
+#[test]
+fn a_request_is_read_while_it_arrives_and_answered_when_it_is_whole() {
+    for read_all in [false, true] {
+        let (mut client, there, message) = by_hand(&patient(), 700_000);
+        let server = there.bind_early(PORT).unwrap();
+        client.turn(); // the first packets, no more
+        let mut incoming = server.recv().unwrap();
+        assert_eq!((incoming.len(), incoming.peer().ip(), incoming.port()), (700_000, memory::ADDRS[0], PORT));
+        let mut header = [0; 10_000];
+        incoming.read_exact(&mut header).unwrap();
+        assert!(header == message[..10_000]);
+        let driving = thread::spawn(move || {
+            loop {
+                client.turn();
+                match client.core().poll_event() {
+                    Some(Event::Response { msg, .. }) => {
+                        let len = msg.len();
+                        client.core().release(msg);
+                        return len;
+                    }
+                    Some(other) => panic!("{other:?}"),
+                    None => client.wait(None),
+                }
+            }
+        });
+        if read_all {
+            let mut rest = Vec::new();
+            let mut piece = [0; 3001];
+            loop {
+                match incoming.read(&mut piece).unwrap() {
+                    0 => break,
+                    n => rest.extend_from_slice(&piece[..n]),
+                }
+            }
+            assert!(rest == message[10_000..]);
+        }
+        let request = incoming.finish().unwrap();
+        assert!(request.body == message, "the body has all of it, whatever was read");
+        drop(request.body);
+        request.reply.send("thanks").unwrap();
+        assert_eq!(driving.join().unwrap(), 6);
+    }
+}
+
+#[test]
+fn a_request_that_is_cut_off_gives_what_came_and_then_an_error() {
+    let (mut client, there, message) = by_hand(&Config::default(), 700_000);
+    let server = there.bind_early(PORT).unwrap();
+    client.turn();
+    let mut incoming = server.recv().unwrap();
+    drop(client);
+    let mut read = Vec::new();
+    let error = incoming.read_to_end(&mut read).unwrap_err();
+    assert_eq!(error.kind(), io::ErrorKind::UnexpectedEof);
+    assert!(!read.is_empty() && read == message[..read.len()]);
+    assert_eq!(incoming.finish().unwrap_err(), homa_stack::api::Cut);
+    eventually("state or pages stay", || is_quiet(&there));
+}
+
+#[test]
+fn early_requests_that_nobody_wants_leave_nothing() {
+    let (here, there) = pair();
+    let server = there.bind_early(PORT).unwrap();
+    let client = here.client().unwrap();
+    let calls: Vec<_> = (0..20).map(|i| client.start(to(), bytes(i, 1 + i * 20_000)).unwrap()).collect();
+    for i in 0..10 {
+        let mut incoming = server.recv().unwrap();
+        match i % 3 {
+            0 => drop(incoming),
+            1 => incoming.read_exact(&mut [0]).unwrap(),
+            _ => drop(incoming.finish().unwrap()),
+        }
+    }
+    eventually("all have come", || there.with(|core| core.metrics.requests_received).unwrap() == 20);
+    drop(server);
+    eventually("state or pages stay", || is_quiet(&there));
+    drop(calls);
 }
 
 #[cfg(feature = "driver")]

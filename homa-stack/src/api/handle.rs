@@ -8,7 +8,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use super::client::Client;
 use super::error::{BindError, Stopped};
 use super::server::{PortQueue, Server, WakePolicy};
-use super::shared::{Answer, Op, Shared};
+use super::shared::{Answer, Op, Port, Shared};
+use super::stream::EarlyServer;
 use crate::proto::Endpoint;
 
 /// Uses a Homa endpoint that another thread runs: from [`Runner::spawn`](super::Runner::spawn). Cheap to clone, and
@@ -84,10 +85,26 @@ impl Handle {
     ///
     /// As [`Self::bind`].
     pub fn bind_with(&self, port: u16, policy: WakePolicy) -> Result<Server, BindError> {
-        let (queue, answer) = (Arc::new(PortQueue::new(policy)), Answer::new());
-        self.shared.push(Op::Bind(port, Arc::clone(&queue), Arc::clone(&answer)))?;
-        answer.take()??;
+        let queue = Arc::new(PortQueue::new(policy));
+        self.take_port(port, Port::Whole(Arc::clone(&queue)))?;
         Ok(Server::new(queue, port, self.clone()))
+    }
+
+    /// Serves `port`, 1 to 32767, taking each request as it begins to arrive.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::bind`].
+    pub fn bind_early(&self, port: u16) -> Result<EarlyServer, BindError> {
+        let queue = Arc::new(PortQueue::new(WakePolicy::default()));
+        self.take_port(port, Port::Early(Arc::clone(&queue)))?;
+        Ok(EarlyServer::new(queue, port, self.clone()))
+    }
+
+    fn take_port(&self, number: u16, port: Port) -> Result<(), BindError> {
+        let answer = Answer::new();
+        self.shared.push(Op::Bind(number, port, Arc::clone(&answer)))?;
+        Ok(answer.take()??)
     }
 
     /// Runs `ask` on the endpoint, in its thread, and returns what it returns: for metrics, traces and parameters.

@@ -8,6 +8,7 @@
 //! | [`Client::start`] | calls that are waited for later, or as futures on any executor | [`Call::wait`], `.await` |
 //! | [`Client::batch`] | many calls, whose ends are taken as they come | memory to look at, blocking, tasks, a file descriptor |
 //! | [`Handle::bind`] | a port's requests, each with a [`Reply`] that is used up by answering | the same |
+//! | [`Handle::bind_early`] | requests that are read while they arrive, the header first | blocking |
 //!
 //! Messages come as a [`Body`](crate::Body), which returns its pages to the receive pool when it is dropped. Dropping
 //! anything else undoes it: a call is given up, a request without a reply too, a port is freed.
@@ -55,6 +56,7 @@ mod handle;
 mod runner;
 mod server;
 mod shared;
+mod stream;
 mod wait;
 
 pub use batch::{Batch, CallId, Completion};
@@ -64,3 +66,4 @@ pub use error::{BindError, CallError, ReplyError, Stopped};
 pub use handle::{Handle, Stats};
 pub use runner::{Engine, Runner, RunnerConfig, Wake};
 pub use server::{Recv, Reply, Request, Server, WakePolicy};
+pub use stream::{Cut, EarlyServer, Incoming};

@@ -12,10 +12,11 @@ use rustc_hash::FxHashMap;
 
 use super::error::{CallError, Stopped};
 use super::handle::Handle;
-use super::server::{Arrival, PortQueue};
-use super::shared::{CallResult, Counters, Op, Shared, Target};
+use super::server::Arrival;
+use super::shared::{CallResult, Counters, Op, Port, Shared, Target};
+use super::stream::{Cut, Opened, Stream};
 use crate::device::memory::MemoryHost;
-use crate::proto::{Endpoint, Event, Payload, RpcError, SendError};
+use crate::proto::{Arriving, Endpoint, Event, Payload, Progress, RpcError, SendError};
 use crate::units::{Instant, Nanos, RpcId};
 
 /// Most operations of handles done before packets are looked for again.
@@ -161,7 +162,9 @@ pub struct Runner<E> {
     shared: Arc<Shared>,
     /// By number.
     calls: FxHashMap<u64, Pending>,
-    ports: FxHashMap<u16, Arc<PortQueue>>,
+    ports: FxHashMap<u16, Port>,
+    /// Requests that are read while they arrive.
+    streams: FxHashMap<Arriving, Arc<Stream>>,
     /// Calls that had no room among what is being sent.
     waiting: VecDeque<Unsent>,
     /// No deadline is earlier.
@@ -185,8 +188,8 @@ impl<E: Engine> Runner<E> {
     pub fn new(engine: E, config: RunnerConfig) -> (Self, Handle) {
         let shared = Arc::new(Shared::new(config, engine.waker()));
         let handle = Handle::new(Arc::clone(&shared));
-        let (calls, ports) = (FxHashMap::default(), FxHashMap::default());
-        (Self { engine, shared, calls, ports, waiting: VecDeque::new(), earliest: None }, handle)
+        let (calls, ports, streams) = (FxHashMap::default(), FxHashMap::default(), FxHashMap::default());
+        (Self { engine, shared, calls, ports, streams, waiting: VecDeque::new(), earliest: None }, handle)
     }
 
     /// Runs the endpoint until all handles are gone or one of them [shuts it down](Handle::shutdown).
@@ -229,8 +232,11 @@ impl<E: Engine> Runner<E> {
     /// Nothing more is begun: calls fail, ports are closed.
     fn refuse_all(&mut self) {
         self.shared.stop();
-        for (_, queue) in self.ports.drain() {
-            queue.close();
+        for (_, port) in self.ports.drain() {
+            port.close();
+        }
+        for (_, stream) in self.streams.drain() {
+            stream.finish(Err(Cut));
         }
         for (serial, call) in self.calls.drain() {
             call.abort(serial, self.engine.core(), &mut self.waiting);
@@ -240,18 +246,39 @@ impl<E: Engine> Runner<E> {
     }
 
     fn take_events(&mut self) {
+        while let Some(progress) = self.engine.core().poll_progress() {
+            self.progress(progress);
+        }
         while let Some(event) = self.engine.core().poll_event() {
             match event {
                 Event::Request { rpc, port, peer, msg } => {
                     let core = self.engine.core();
-                    let Some(queue) = self.ports.get(&port) else {
-                        core.release(msg);
-                        core.discard(rpc);
-                        Counters::count(&self.shared.counters.requests_unserved);
+                    let message = rpc.arriving();
+                    let stream = self.streams.remove(&message);
+                    let Some(to) = self.ports.get(&port).filter(|_| stream.is_none()) else {
+                        if let Some(stream) = stream {
+                            let body = core.detach(msg);
+                            if let Some(unwanted) = stream.finish(Ok(Arrival { peer, port, body, rpc })) {
+                                core.discard(unwanted.rpc);
+                                Counters::count(&self.shared.counters.replies_dropped);
+                            }
+                        } else {
+                            core.release(msg);
+                            core.discard(rpc);
+                            Counters::count(&self.shared.counters.requests_unserved);
+                        }
                         continue;
                     };
-                    let body = core.detach(msg);
-                    queue.push(Arrival { peer, port, body, rpc });
+                    let (len, body) = (msg.len(), core.detach(msg));
+                    let arrival = Arrival { peer, port, body, rpc };
+                    match to {
+                        Port::Whole(queue) => queue.push(arrival),
+                        Port::Early(queue) => {
+                            let stream = Arc::new(Stream::new(message));
+                            stream.finish(Ok(arrival));
+                            queue.push(Opened { stream, peer, port, len });
+                        }
+                    }
                 }
                 Event::Response { cookie, msg, .. } => {
                     let body = self.engine.core().detach(msg);
@@ -262,6 +289,35 @@ impl<E: Engine> Runner<E> {
                 }
                 Event::Room { .. } => self.retry(),
             }
+        }
+    }
+
+    /// A request that is read while it arrives has grown, begun or been cut off.
+    fn progress(&mut self, progress: Progress) {
+        match progress {
+            Progress::More { message, port, peer, len, .. } => {
+                if !self.streams.contains_key(&message) {
+                    // A port that was given up meanwhile: it is turned away when it is whole.
+                    let Some(Port::Early(queue)) = self.ports.get(&port) else { return };
+                    let stream = Arc::new(Stream::new(message));
+                    queue.push(Opened { stream: Arc::clone(&stream), peer, port, len });
+                    self.streams.insert(message, stream);
+                }
+                self.pump(message);
+            }
+            Progress::Cut(message) => {
+                if let Some(stream) = self.streams.remove(&message) {
+                    stream.finish(Err(Cut));
+                }
+            }
+        }
+    }
+
+    /// Copies what has come of a message to who reads it, as far as there is room.
+    fn pump(&mut self, message: Arriving) {
+        if let Some(stream) = self.streams.get(&message) {
+            let core = self.engine.core();
+            stream.fill(core.arrived(message), |offset, out| core.copy_arrived(message, offset, out));
         }
     }
 
@@ -293,22 +349,32 @@ impl<E: Engine> Runner<E> {
                 // Its length was looked at when it was accepted.
                 Op::Reply(rpc, payload) => drop(core.reply(now, rpc, payload)),
                 Op::Discard(rpc) => core.discard(rpc),
-                Op::Bind(port, queue, answer) => {
+                Op::Bind(port, to, answer) => {
                     let bound = core.bind(port);
                     if bound.is_ok() {
-                        self.ports.insert(port, queue);
+                        core.read_early(port, matches!(to, Port::Early(_)));
+                        self.ports.insert(port, to);
                     }
                     answer.give(Some(bound));
                 }
                 Op::Unbind(port) => core.unbind(port),
                 Op::Close(port) => {
                     core.stop_serving(port);
-                    let left = self.ports.remove(&port).map(|queue| queue.take_all());
-                    for arrival in left.into_iter().flatten() {
+                    core.read_early(port, false);
+                    // Opened ones that were not taken are turned away when they are whole.
+                    let untaken = match self.ports.remove(&port) {
+                        Some(Port::Whole(queue)) => queue.take_all(),
+                        Some(Port::Early(queue)) => {
+                            queue.take_all().into_iter().filter_map(|opened| opened.stream.abandon()).collect()
+                        }
+                        None => VecDeque::new(),
+                    };
+                    for arrival in untaken {
                         core.discard(arrival.rpc);
                         Counters::count(&self.shared.counters.requests_unserved);
                     }
                 }
+                Op::Pump(message) => self.pump(message),
                 Op::Do(ask) => ask(core),
             }
         }
@@ -383,8 +449,11 @@ impl<E> Drop for Runner<E> {
     /// However the thread ends, nobody waits for it in vain.
     fn drop(&mut self) {
         self.shared.stop();
-        for (_, queue) in self.ports.drain() {
-            queue.close();
+        for (_, port) in self.ports.drain() {
+            port.close();
+        }
+        for (_, stream) in self.streams.drain() {
+            stream.finish(Err(Cut));
         }
         for (_, call) in self.calls.drain() {
             self.shared.end_call();

@@ -99,10 +99,17 @@ pub(super) struct Arrival {
     pub(super) rpc: ServerRpc,
 }
 
+impl Arrival {
+    pub(super) fn into_request(self, handle: &Handle) -> Request {
+        let Self { peer, port, body, rpc } = self;
+        Request { peer, port, body, reply: Reply { rpc: Some(rpc), peer, handle: handle.clone() } }
+    }
+}
+
 /// The requests to a port that were not taken, and who waits for them.
 #[derive(Debug)]
-pub(super) struct PortQueue {
-    state: Mutex<State>,
+pub(super) struct PortQueue<T> {
+    state: Mutex<State<T>>,
     /// Requests in the queue: seen without the lock.
     len: AtomicUsize,
     policy: WakePolicy,
@@ -110,21 +117,27 @@ pub(super) struct PortQueue {
     readiness: std::sync::OnceLock<Readiness>,
 }
 
-#[derive(Debug, Default)]
-struct State {
-    queue: VecDeque<Arrival>,
+#[derive(Debug)]
+struct State<T> {
+    queue: VecDeque<T>,
     /// Who waits, the last at the end; each with a number of its own.
     waiters: Vec<(u64, Waiter)>,
     /// Requests that were handed to waiters which have not run yet.
-    handed: Vec<(u64, Arrival)>,
+    handed: Vec<(u64, T)>,
     next_waiter: u64,
     closed: bool,
 }
 
-impl PortQueue {
+impl<T> PortQueue<T> {
     pub(super) fn new(policy: WakePolicy) -> Self {
         Self {
-            state: Mutex::default(),
+            state: Mutex::new(State {
+                queue: VecDeque::new(),
+                waiters: Vec::new(),
+                handed: Vec::new(),
+                next_waiter: 0,
+                closed: false,
+            }),
             len: AtomicUsize::new(0),
             policy,
             #[cfg(feature = "driver")]
@@ -132,7 +145,7 @@ impl PortQueue {
         }
     }
 
-    pub(super) fn push(&self, arrival: Arrival) {
+    pub(super) fn push(&self, arrival: T) {
         let mut state = self.lock();
         let waiter = match (self.policy, state.waiters.pop()) {
             (WakePolicy::HandOff, Some((number, waiter))) => {
@@ -161,7 +174,7 @@ impl PortQueue {
     }
 
     /// Empties the queue.
-    pub(super) fn take_all(&self) -> VecDeque<Arrival> {
+    pub(super) fn take_all(&self) -> VecDeque<T> {
         let mut state = self.lock();
         let all = std::mem::take(&mut state.queue);
         self.publish(&state);
@@ -170,7 +183,7 @@ impl PortQueue {
 
     /// Takes the next request, or the one handed to waiter `number`; else `Err(true)` if none will come, or
     /// `Err(false)` if `waiter` is told when one does.
-    fn take(&self, number: &mut Option<u64>, waiter: Option<Waiter>) -> Result<Arrival, bool> {
+    fn take(&self, number: &mut Option<u64>, waiter: Option<Waiter>) -> Result<T, bool> {
         let mut state = self.lock();
         if let Some(number) = number.take() {
             state.waiters.retain(|(other, _)| *other != number);
@@ -192,6 +205,23 @@ impl PortQueue {
             *number = Some(own);
         }
         Err(false)
+    }
+
+    /// The next request, waited for until `end`: spins for `poll`, then sleeps.
+    pub(super) fn take_until(&self, poll: Duration, end: Option<Instant>) -> Result<Option<T>, Stopped> {
+        let poll = end.map_or(poll, |end| poll.min(end.saturating_duration_since(Instant::now())));
+        wait::spin(poll, || !self.is_empty());
+        let mut number = None;
+        let mut waits = true;
+        loop {
+            match self.take(&mut number, waits.then(Waiter::this_thread)) {
+                Ok(arrival) => return Ok(Some(arrival)),
+                Err(true) => return Err(Stopped),
+                Err(false) if !waits => return Ok(None),
+                // What was handed over as the time ended is taken, not lost: a last look without waiting.
+                Err(false) => waits = wait::sleep(end),
+            }
+        }
     }
 
     /// Waiter `number` goes without having taken anything: what it was handed or woken for is for others.
@@ -222,7 +252,7 @@ impl PortQueue {
     }
 
     /// Tells those who look without the lock how much there is.
-    fn publish(&self, state: &State) {
+    fn publish(&self, state: &State<T>) {
         // A closed queue is looked at, by all.
         let len = if state.closed { state.queue.len().max(1) } else { state.queue.len() };
         self.len.store(len, Ordering::Release);
@@ -236,7 +266,7 @@ impl PortQueue {
         self.len.load(Ordering::Acquire) == 0
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
+    fn lock(&self) -> MutexGuard<'_, State<T>> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -251,7 +281,7 @@ pub struct Server {
 
 #[derive(Debug)]
 struct Bound {
-    queue: Arc<PortQueue>,
+    queue: Arc<PortQueue<Arrival>>,
     port: u16,
     handle: Handle,
 }
@@ -264,7 +294,7 @@ impl Drop for Bound {
 }
 
 impl Server {
-    pub(super) fn new(queue: Arc<PortQueue>, port: u16, handle: Handle) -> Self {
+    pub(super) fn new(queue: Arc<PortQueue<Arrival>>, port: u16, handle: Handle) -> Self {
         Self { inner: Arc::new(Bound { queue, port, handle }) }
     }
 
@@ -288,7 +318,9 @@ impl Server {
     ///
     /// If the protocol's thread has ended.
     pub fn recv(&self) -> Result<Request, Stopped> {
-        self.recv_until(None).map(|request| request.expect("without a time-out there is a request, or an end"))
+        let poll = self.inner.handle.shared.config.poll;
+        let arrival = self.inner.queue.take_until(poll, None)?;
+        Ok(self.request(arrival.expect("without a time-out there is a request, or an end")))
     }
 
     /// The next request, waited for at most for `timeout`; none then.
@@ -297,31 +329,9 @@ impl Server {
     ///
     /// If the protocol's thread has ended.
     pub fn recv_timeout(&self, timeout: Duration) -> Result<Option<Request>, Stopped> {
-        self.recv_until(wait::end_of(timeout))
-    }
-
-    fn recv_until(&self, end: Option<Instant>) -> Result<Option<Request>, Stopped> {
-        let queue = &self.inner.queue;
         let poll = self.inner.handle.shared.config.poll;
-        let poll = end.map_or(poll, |end| poll.min(end.saturating_duration_since(Instant::now())));
-        wait::spin(poll, || !queue.is_empty());
-        let mut number = None;
-        loop {
-            match queue.take(&mut number, Some(Waiter::this_thread())) {
-                Ok(arrival) => return Ok(Some(self.request(arrival))),
-                Err(true) => return Err(Stopped),
-                Err(false) => {}
-            }
-            if !wait::sleep(end) {
-                // What was handed over just now is taken, not lost: a last look without waiting.
-                let last = queue.take(&mut number, None);
-                return match last {
-                    Ok(arrival) => Ok(Some(self.request(arrival))),
-                    Err(true) => Err(Stopped),
-                    Err(false) => Ok(None),
-                };
-            }
-        }
+        let arrival = self.inner.queue.take_until(poll, wait::end_of(timeout))?;
+        Ok(arrival.map(|arrival| self.request(arrival)))
     }
 
     /// Moves up to `most` requests that are there to `requests`; returns how many.
@@ -349,9 +359,8 @@ impl Server {
         Readiness::get_or_open(&queue.readiness, || !state.queue.is_empty())
     }
 
-    fn request(&self, Arrival { peer, port, body, rpc }: Arrival) -> Request {
-        let reply = Reply { rpc: Some(rpc), peer, handle: self.inner.handle.clone() };
-        Request { peer, port, body, reply }
+    fn request(&self, arrival: Arrival) -> Request {
+        arrival.into_request(&self.inner.handle)
     }
 }
 

@@ -13,8 +13,9 @@ use super::batch::Ring;
 use super::call::Slot;
 use super::error::{CallError, Stopped};
 use super::runner::{RunnerConfig, Wake};
-use super::server::PortQueue;
-use crate::proto::{Body, Endpoint, Payload, SendError, ServerRpc};
+use super::server::{Arrival, PortQueue};
+use super::stream::Opened;
+use crate::proto::{Arriving, Body, Endpoint, Payload, SendError, ServerRpc};
 
 /// The end of a call.
 pub(super) type CallResult = Result<Body, CallError>;
@@ -32,13 +33,33 @@ pub(super) enum Op {
     /// Gives a request up.
     Discard(ServerRpc),
     /// Gives requests to `port` to the queue from now on.
-    Bind(u16, Arc<PortQueue>, Arc<Answer<Result<(), SendError>>>),
+    Bind(u16, Port, Arc<Answer<Result<(), SendError>>>),
+    /// Copies more of a message that arrives to who reads it, or gives it up if nobody does.
+    Pump(Arriving),
     /// Gives a client's port up.
     Unbind(u16),
     /// Ends the service of a port. Requests that are in service go on.
     Close(u16),
     /// Anything else, on the endpoint.
     Do(Box<dyn FnOnce(&mut Endpoint) + Send>),
+}
+
+/// Where requests to a port go.
+pub(super) enum Port {
+    /// Each when it is whole.
+    Whole(Arc<PortQueue<Arrival>>),
+    /// Each when it begins.
+    Early(Arc<PortQueue<Opened>>),
+}
+
+impl Port {
+    /// No requests will come any more.
+    pub(super) fn close(&self) {
+        match self {
+            Self::Whole(queue) => queue.close(),
+            Self::Early(queue) => queue.close(),
+        }
+    }
 }
 
 /// Who is told of the end of a call.
@@ -204,11 +225,18 @@ impl Shared {
 fn refuse(op: Op) {
     match op {
         Op::Call { to, target, .. } => target.finish(to, Err(Stopped.into())),
-        Op::Bind(_, queue, answer) => {
-            queue.close();
+        Op::Bind(_, port, answer) => {
+            port.close();
             answer.give(None);
         }
-        Op::Cancel(_) | Op::Abandon(_) | Op::Reply(..) | Op::Discard(_) | Op::Unbind(_) | Op::Close(_) | Op::Do(_) => {}
+        Op::Cancel(_)
+        | Op::Abandon(_)
+        | Op::Reply(..)
+        | Op::Discard(_)
+        | Op::Unbind(_)
+        | Op::Close(_)
+        | Op::Pump(_)
+        | Op::Do(_) => {}
     }
 }
 

@@ -13,7 +13,9 @@ use super::check::hold;
 use super::endpoint::Endpoint;
 use super::event::ServerRpc;
 use super::grants::RpcKey;
+use super::pool::Lease;
 use super::rpc::Rpc;
+use super::rx_message::RxMessage;
 use crate::units::RpcId;
 
 /// Names a message that arrives.
@@ -114,14 +116,22 @@ impl Endpoint {
         }
     }
 
+    /// Bytes of a message that arrives which can be copied, from the first on; none once it is whole.
+    pub fn arrived(&self, message: Arriving) -> usize {
+        self.rx_of(message).map_or(0, |(rx, _)| rx.prefix())
+    }
+
     /// Copies bytes of a message that arrives, from `offset` on, into `out`; returns how many there were to copy.
     /// None once it is whole: then it is the event's.
     pub fn copy_arrived(&self, message: Arriving, offset: usize, out: &mut [u8]) -> usize {
-        let rx = self.rpcs.get(message.key).filter(|rpc| rpc.id == message.id).and_then(|rpc| rpc.rx.as_ref());
-        let Some((rx, lease)) = rx.and_then(|rx| Some((rx, rx.lease.as_ref()?))) else { return 0 };
+        let Some((rx, lease)) = self.rx_of(message) else { return 0 };
         let n = rx.prefix().saturating_sub(offset).min(out.len());
-        self.pool.copy(lease, rx.len, offset, &mut out[..n]);
-        n
+        self.pool.copy(lease, rx.len, offset, &mut out[..n])
+    }
+
+    fn rx_of(&self, message: Arriving) -> Option<(&RxMessage, &Lease)> {
+        let rx = self.rpcs.get(message.key).filter(|rpc| rpc.id == message.id)?.rx.as_ref()?;
+        Some((rx, rx.lease.as_ref()?))
     }
 
     /// Notes that an incoming message may have grown at its front.

@@ -55,7 +55,7 @@ pub struct Plan {
 impl Plan {
     /// True if applications look at messages while they arrive.
     pub fn reads_early(&self) -> bool {
-        self.seed % 2 == 0
+        self.seed.is_multiple_of(2)
     }
 
     pub fn new(seed: u64, planted: Option<Planted>) -> Self {
