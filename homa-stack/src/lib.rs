@@ -20,10 +20,6 @@
 //!
 //! [`Endpoint`] has a runnable example without a network; `examples/` has an echo server and client on a real one.
 //!
-//! # Not supported yet
-//!
-//! Segmentation offload and TCP hijacking, ICMP errors in either
-//! direction, path-MTU changes, private RPCs, automatic choice of cutoffs, pacing to a link's rate.
 
 pub mod api;
 pub mod device;

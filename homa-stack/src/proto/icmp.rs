@@ -245,7 +245,7 @@ fn may_have_sent(rpc: &Rpc, kind: Kind, offset: usize) -> bool {
         Kind::Data => offset < sent || offset == 0 && rpc.tx.is_some(),
         Kind::Grant => receives,
         Kind::Resend => client || receives,
-        Kind::NeedAck => !client && rpc.tx.as_ref().is_some_and(|tx| tx.left() == 0),
+        Kind::NeedAck => !client && rpc.tx.is_some(),
         Kind::Busy | Kind::Cutoffs => true,
         Kind::Ack | Kind::RpcUnknown | Kind::Freeze => false,
     }
