@@ -11,8 +11,9 @@
 
 use super::config::Config;
 use super::endpoint::Endpoint;
+use super::shard::{Forward, News, Target};
 use crate::units::{Instant, Priority};
-use crate::wire::MAX_MESSAGE_LEN;
+use crate::wire::{Cutoffs, MAX_MESSAGE_LEN};
 
 /// Length classes per doubling: cutoffs are exact to 2 %.
 const PER_OCTAVE: usize = 64;
@@ -44,9 +45,11 @@ struct Choice {
 }
 
 impl Lengths {
-    /// Lengths to be observed, if `config` wants so and there are levels to choose from.
+    /// Lengths to be observed, if `config` wants so and there are levels to choose from. Of several endpoints behind one
+    /// address the first observes and chooses for all: each gets its part of the RPCs without regard to their lengths.
     pub(crate) fn new(config: &Config) -> Option<Self> {
-        (config.auto_cutoffs && config.control_priority() > 0).then(|| Self {
+        let is_first = config.shard.index() == 0;
+        (config.auto_cutoffs && is_first && config.control_priority() > 0).then(|| Self {
             unscheduled: Box::new([0; CLASSES]),
             bytes: 0,
             messages: 0,
@@ -135,16 +138,28 @@ impl Endpoint {
             return;
         }
         if let Some(choice) = lengths.better(config) {
-            (config.cutoffs, config.max_sched_priority) = (choice.cutoffs, choice.max_sched_priority);
             // 0 means "none yet".
-            config.cutoff_version = config.cutoff_version.wrapping_add(1).max(1);
+            let version = config.cutoff_version.wrapping_add(1).max(1);
+            config.set_cutoffs(Cutoffs { table: choice.cutoffs, version }, choice.max_sched_priority);
             self.metrics.cutoff_changes += 1;
         }
         lengths.clear(now);
+        if config.shard.is_part() && self.metrics.cutoff_changes > 0 {
+            // Each time: what is handed on can be lost.
+            let cutoffs = Cutoffs { table: config.cutoffs, version: config.cutoff_version };
+            let news = News::Cutoffs { cutoffs, max_sched_priority: config.max_sched_priority };
+            self.hand_on(Forward { to: Target::All, news });
+        }
     }
 }
 
 impl Config {
+    /// Takes a table that was chosen.
+    pub(crate) fn set_cutoffs(&mut self, cutoffs: Cutoffs, max_sched_priority: u8) {
+        (self.cutoffs, self.cutoff_version) = (cutoffs.table, cutoffs.version);
+        self.max_sched_priority = max_sched_priority;
+    }
+
     /// Brings the table into the form that the protocol asks for: all lengths have a level, and levels that are not in
     /// use none.
     pub(crate) fn normalise_cutoffs(&mut self) {
@@ -176,6 +191,7 @@ const fn class_limit(class: usize) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::proto::Shard;
 
     fn config() -> Config {
         Config { auto_cutoffs: true, ..Config::default() }
@@ -251,6 +267,27 @@ mod tests {
             assert_eq!(mix(more).better(&config), None, "{more} more short messages change nothing");
         }
         assert!(mix(800_000).better(&config).is_some());
+    }
+
+    /// Else peers would be told one table and the other in turn.
+    #[test]
+    fn of_several_endpoints_of_a_host_the_first_chooses_for_all() {
+        let part = |index| Config { shard: Shard::new(index, 3).unwrap(), cutoff_min_messages: 1, ..config() };
+        assert!(Lengths::new(&part(1)).is_none() && Lengths::new(&part(2)).is_none());
+        let mut first = Endpoint::new(part(0));
+        first.lengths.as_mut().unwrap().add(100, 100);
+        let now = Instant::from_nanos(2_000_000_000);
+        first.review_cutoffs(now);
+        let forward = first.poll_forward().expect("the choice is handed on");
+        assert_eq!(forward.to, Target::All);
+        let mut second = Endpoint::new(part(1));
+        second.handle_forward(now, &forward);
+        let table = |core: &Endpoint| {
+            let config = core.config();
+            (config.cutoffs, config.cutoff_version, config.max_sched_priority)
+        };
+        assert_eq!(table(&second), table(&first));
+        assert_eq!(table(&second).1, 2);
     }
 
     #[test]

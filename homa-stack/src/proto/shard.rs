@@ -15,7 +15,7 @@ use super::endpoint::Endpoint;
 use super::planted::Planted;
 use crate::units::{Instant, RpcId};
 use crate::wire::icmp::IcmpError;
-use crate::wire::{Kind, Packet};
+use crate::wire::{Cutoffs, Kind, Packet};
 
 /// Where the type of a packet lies, and the low half of the id.
 const KIND_AT: usize = 11;
@@ -68,6 +68,13 @@ pub enum News {
         from: IpAddr,
         /// IP payload.
         bytes: Box<[u8]>,
+    },
+    /// The unscheduled priorities that the first endpoint has chosen for all: a host tells its peers one table.
+    Cutoffs {
+        /// The table, as peers are told.
+        cutoffs: Cutoffs,
+        /// Highest level for scheduled packets.
+        max_sched_priority: u8,
     },
 }
 
@@ -152,6 +159,9 @@ impl Endpoint {
             }
             (News::Icmp(error), Target::One(_)) => self.icmp_error(now, *error),
             (News::Icmp(error), Target::All) => self.icmp_error_elsewhere(now, *error),
+            (News::Cutoffs { cutoffs, max_sched_priority }, _) => {
+                self.config.set_cutoffs(*cutoffs, *max_sched_priority);
+            }
             (News::Packet { from, bytes }, Target::One(_)) => self.handle_own(now, *from, bytes),
             // Counted where it came.
             (News::Packet { from, bytes }, Target::All) => match Packet::parse(bytes) {
@@ -210,7 +220,7 @@ impl Endpoint {
         }
     }
 
-    fn hand_on(&mut self, forward: Forward) {
+    pub(super) fn hand_on(&mut self, forward: Forward) {
         if self.forwards.len() < MOST_WAITING {
             self.forwards.push_back(forward);
         } else {
