@@ -18,18 +18,23 @@ pub(super) fn rtt_bytes(shape: &Shape, mtu: u32) -> u64 {
 }
 
 /// `NAME=VALUE` of each parameter that depends on the link, in the proportions that the defaults have on theirs (25
-/// Gbps, 40,000 bytes a round trip), then what `given` says.
+/// Gbps, 40,000 bytes a round trip), then what `given` says. Senders are paced to the link: what they send at once, as
+/// they were late, is bounded by [`SOFTWARE_US`].
 pub(super) fn parameters(shape: &Shape, mtu: u32, given: &[String]) -> Vec<String> {
     let rtt = rtt_bytes(shape, mtu);
     let max_incoming = 10 * rtt;
-    // Silence must not look like loss while all that may be under way waits in one port, a few times over.
-    let drain_ms = max_incoming as f64 * 8.0 / (shape.link_gbps * 1e6);
+    // Silence must not look like loss while a port sends what its buffer holds of more urgent levels, a few times over:
+    // with a quarter of this, 1.5 % of the data packets of w4 at 80 % load were sent again though none was lost.
+    let most_waiting = max_incoming.max(shape.switch_buffer_bytes.into());
+    let drain_ms = most_waiting as f64 * 8.0 / (shape.link_gbps * 1e6);
     let resend = (4.0 * drain_ms).ceil().max(5.0) as u64;
     let scaled = [
         ("unsched_bytes", rtt),
         ("max_incoming", max_incoming),
         ("fifo_grant_increment", rtt * 5 / 4),
         ("link_mbps", (shape.link_gbps * 1e3).round().max(1.0) as u64),
+        ("pacing", 1),
+        ("max_nic_backlog_us", SOFTWARE_US as u64),
         ("resend_ticks", resend),
         ("resend_interval", resend),
         ("timeout_ticks", 20 * resend),
@@ -57,7 +62,7 @@ mod tests {
     fn what_is_given_goes_before_what_is_scaled() {
         let all = parameters(&SHAPE, 1500, &["window=9000".to_owned(), "unsched_bytes=1".to_owned()]);
         assert!(all.contains(&"max_incoming=57760".to_owned()), "{all:?}");
-        assert!(all.contains(&"link_mbps=200".to_owned()) && all.contains(&"resend_ticks=10".to_owned()), "{all:?}");
+        assert!(all.contains(&"link_mbps=200".to_owned()) && all.contains(&"resend_ticks=32".to_owned()), "{all:?}");
         assert_eq!(all.iter().filter(|pair| pair.starts_with("unsched_bytes=")).count(), 1);
         assert_eq!(all[all.len() - 2..], ["window=9000", "unsched_bytes=1"]);
     }

@@ -20,7 +20,7 @@ const TICKS: u64 = 86_400_000;
 const BYTES: u64 = 1 << 40;
 
 /// The parameters; units are in the names, otherwise bytes or a number.
-const ALL: [Entry; 15] = [
+const ALL: [Entry; 20] = [
     ("unsched_bytes", 0, BYTES, |c, v| c.unsched_bytes = v as usize),
     ("max_incoming", 1, BYTES, |c, v| c.max_incoming = v as usize),
     ("max_overcommit", 1, 8, |c, v| c.max_overcommit = v as usize),
@@ -28,6 +28,11 @@ const ALL: [Entry; 15] = [
     ("fifo_grant_increment", 0, BYTES, |c, v| c.fifo_grant_increment = v as usize),
     ("grant_fifo_fraction", 0, 500, |c, v| c.grant_fifo_fraction = v as u32),
     ("link_mbps", 1, 1_000_000, |c, v| c.link_mbps = v),
+    ("pacing", 0, 1, |c, v| c.pacing = v == 1),
+    ("max_link_usage", 1, 100, |c, v| c.max_link_usage = v as u32),
+    ("max_nic_backlog_us", 0, 1_000_000, |c, v| c.max_nic_backlog = Nanos::from_micros(v)),
+    ("defer_min_bytes", 0, BYTES, |c, v| c.defer_min_bytes = v as usize),
+    ("pacer_fifo_fraction", 0, 1000, |c, v| c.pacer_fifo_fraction = v as u32),
     ("num_priorities", 1, 8, |c, v| c.num_priorities = v as u8),
     ("max_sched_priority", 0, 7, |c, v| c.max_sched_priority = v as u8),
     ("tick_us", 10, 1_000_000, |c, v| c.tick = Nanos::from_micros(v)),
