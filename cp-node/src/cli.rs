@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use clap::{Parser, Subcommand, ValueEnum};
 
 pub(crate) use self::options::{ClientOptions, Common, NodeAddr, Protocol, ServerOptions, TcpWait};
-pub(crate) use self::probe::{ProbeClient, ProbeEnd, ProbeServer, ProbeTransport};
+pub(crate) use self::probe::{Flow, FlowServer, ProbeClient, ProbeEnd, ProbeServer, ProbeTransport};
 use crate::workload::{MIN_MTU, Workload};
 
 const AFTER_HELP: &str = "\

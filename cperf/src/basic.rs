@@ -1,9 +1,13 @@
-//! `cperf run basic`: what this machine can do. Round-trip times of every transport between two nodes on one link,
-//! without load: from a raw packet ring, which is the floor, to blocking TCP.
+//! `cperf run basic`: what this machine can do, between two nodes on one link. Round-trip times of every transport
+//! without load, from a raw packet ring, which is the floor, to blocking TCP; throughput of one stream, and rate of short
+//! RPCs, between raw frames, which are the ceiling, and TCP; IPv6 against IPv4.
 //!
-//! Transports take turns in rounds, so that frequency scaling and noisy neighbours hit all of them alike; each figure
+//! All cases take turns in rounds, so that frequency scaling and noisy neighbours hit all of them alike; each figure
 //! is the median over rounds.
 
+mod cases;
+mod flows;
+mod links;
 mod probe;
 mod summary;
 
@@ -18,12 +22,9 @@ use crate::manifest::{self, Manifest};
 use crate::rates;
 use crate::run::{make_out, status};
 use crate::signals::Interrupt;
-use crate::testbed::netns::{Netns, Topology};
 
-pub(crate) use probe::Probe;
-
-/// What is measured, in the order of a round.
-pub(crate) const TRANSPORTS: [&str; 5] = ["raw-ring", "homa", "udp-spin", "tcp-spin", "tcp-block"];
+pub use cases::Section;
+use links::Links;
 
 /// Runs the calibration.
 ///
@@ -32,14 +33,24 @@ pub(crate) const TRANSPORTS: [&str; 5] = ["raw-ring", "homa", "udp-spin", "tcp-s
 pub(crate) fn run(args: &RunArgs) -> anyhow::Result<()> {
     let mut options = args.clone();
     options.nodes = 2;
-    if args.count == 0 || args.rounds == 0 || !(1..=60_000).contains(&args.length) {
-        let text = "basic: --count and --rounds are at least 1, --length is 1 to 60000 bytes";
+    if args.count == 0 || args.rounds == 0 || !(12..=1400).contains(&args.length) {
+        let text = "basic: --count and --rounds are at least 1, --length is 12 to 1400 bytes";
         return Err(Stop::Usage(text.to_owned()).into());
     }
+    if args.sections.is_empty() {
+        return Err(Stop::Usage("--sections: name at least one".to_owned()).into());
+    }
+    if args.link_gbps.is_some() || args.loss > 0.0 {
+        return Err(Stop::Usage("basic measures links as they are: leave out --link-gbps and --loss".to_owned()).into());
+    }
+    let mut sections = args.sections.clone();
+    sections.dedup();
+    let cases = cases::cases(&sections, options.mtu(), options.length);
+    let ipv6 = cases.iter().any(|case| case.ipv6);
     let out = make_out(&mut options, &[])?;
     let interrupt = Interrupt::install()?;
-    let mut testbed = match Netns::build(2, Topology::Pair, options.mtu()) {
-        Ok(testbed) => testbed,
+    let mut links = match Links::build(cases.iter().map(|case| case.mtu), ipv6) {
+        Ok(links) => links,
         Err(err) => {
             out.abandon();
             return Err(err);
@@ -50,20 +61,25 @@ pub(crate) fn run(args: &RunArgs) -> anyhow::Result<()> {
     let settings = json!({
         "workload": "basic", "testbed": options.testbed, "count": options.count, "rounds": options.rounds,
         "length": options.length, "mtu": options.mtu(), "out": options.out, "format": options.format,
-        "client_core": cores[0], "server_core": cores[1],
+        "client_core": cores[0], "server_core": cores[1], "sections": sections,
     });
-    let mut manifest = Manifest::new(std::env::args().collect(), settings, None, &testbed);
+    let testbed = links.with_mtu(cases[0].mtu);
+    let mut manifest = Manifest::new(std::env::args().collect(), settings, None, testbed);
     out.write("manifest.json", &manifest.text())?;
     let mut journal = Journal::create(&out.path().join("cperf.log"))?;
     let (rounds, count, length) = (options.rounds, options.count, options.length);
-    journal.say(&format!("basic: {rounds} rounds of {count} round trips of {length} bytes per transport"));
+    let text = format!("basic: {rounds} rounds of {} cases; {count} round trips of {length} bytes", cases.len());
+    journal.say(&text);
     if cores[0] == cores[1] {
         journal.say("only one core may be used: both ends share it, so no figure is that of two machines");
     }
     let mut found = Vec::new();
-    let outcome = probe::rounds(&options, &mut testbed, &out, &interrupt, cores, &mut journal, &mut found);
-    drop(testbed);
-    let results = summary::summarize(&found);
+    let setting = probe::Setting { options: &options, out: &out, interrupt: &interrupt, cores };
+    let outcome = probe::rounds(&setting, &cases, &mut links, &mut journal, &mut found);
+    drop(links);
+    let latency = found.iter().filter(|one| one.case.section == Section::Latency);
+    let latency: Vec<_> = latency.filter_map(|one| one.rtt.clone()).collect();
+    let (results, flows) = (summary::summarize(&latency), flows::summarize(&found));
     let ended = status(&outcome);
     let json = json!({
         "version": manifest::VERSION,
@@ -72,6 +88,8 @@ pub(crate) fn run(args: &RunArgs) -> anyhow::Result<()> {
         "reason": outcome.as_ref().err().map(|err| format!("{err:#}")),
         "options": manifest.options,
         "results": results,
+        "flows": flows,
+        "method": flows::METHOD,
         "rounds": found,
         "manifest": &manifest,
     });
@@ -82,8 +100,8 @@ pub(crate) fn run(args: &RunArgs) -> anyhow::Result<()> {
     out.write("manifest.json", &manifest.text())?;
     let shown = match options.format {
         Format::Json => String::from_utf8_lossy(&text).into_owned(),
-        Format::Table if results.is_empty() => String::new(),
-        Format::Table => summary::table(&results, &options, cores),
+        Format::Table if results.is_empty() => flows::table(&flows),
+        Format::Table => summary::table(&results, &options, cores) + &flows::table(&flows),
     };
     let printed = std::io::stdout().lock().write_all(shown.as_bytes());
     outcome?;

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use crate::basic::Section;
 use crate::rates;
 use crate::report::slowdown::Definition;
 use crate::testbed::links::{Links, Shape};
@@ -36,7 +37,7 @@ Examples:
   cperf run 100 --nodes 2 --gbps 0.01      messages of 100 bytes
   cperf run w4 --link-gbps 0.2 --load 0.8  on links of 0.2 Gbps, which carry 80 % of that
   cperf run w4 --loss 0.01                 with one packet in a hundred lost
-  cperf run basic                          round-trip times of each transport without load
+  cperf run basic                          what this machine can do, without load
 
 Workloads: w1 (Facebook key-value store), w2 (Google search), w3 (Google, all RPCs), w4 (Facebook Hadoop), \
 w5 (web search), starve (100 KB to 1 MB), or a message length in bytes. Responses are as long as their requests.
@@ -52,7 +53,7 @@ privilege is missing; 130 interrupted (what was measured is kept; a second Ctrl-
 /// Options of `cperf run`.
 #[derive(Clone, Debug, Args, serde::Serialize)]
 pub struct RunArgs {
-    /// w1, w2, w3, w4, w5, starve, a message length in bytes, or basic (round-trip times without load)
+    /// w1, w2, w3, w4, w5, starve, a message length in bytes, or basic (round trips, throughput and rate without load)
     pub workload: String,
     /// Where the nodes are: netns are network namespaces of this machine, without root
     #[arg(long, value_enum, default_value_t = TestbedKind::Netns)]
@@ -158,6 +159,15 @@ pub struct RunArgs {
     /// basic: rounds; transports take turns, results are medians over rounds
     #[arg(long, default_value_t = 5, value_name = "N")]
     pub rounds: u32,
+    /// basic: what is measured
+    #[arg(
+        long,
+        value_enum,
+        value_delimiter = ',',
+        default_value = "latency,throughput,rate,ipv6",
+        value_name = "LIST"
+    )]
+    pub sections: Vec<Section>,
     /// basic: message length, bytes
     #[arg(long, default_value_t = 100, value_name = "BYTES")]
     pub length: u32,

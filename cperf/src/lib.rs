@@ -13,7 +13,7 @@
 //!
 //! Not here: load generation and transports (`cp-node`), analysis of traces (`tthoma`, of which a run prints one).
 
-mod basic;
+pub mod basic;
 pub mod cli;
 pub mod error;
 pub mod journal;

@@ -14,7 +14,7 @@ use cperf::sys;
 use cperf::testbed::Testbed;
 use cperf::testbed::links::{Links, PortCounts, Shape};
 use cperf::testbed::netns::{Layout, Netns, Topology};
-use homa_stack::driver::{Host, HostConfig, RawPing};
+use homa_stack::driver::{DeviceKind, Host, HostConfig, RawPing};
 use homa_stack::{Event, Payload};
 
 type Check = fn() -> Result<(), String>;
@@ -94,7 +94,7 @@ fn told<E: std::fmt::Display>(what: &'static str) -> impl Fn(E) -> String {
 fn burst(net: &Netns, from: usize, to: usize, count: u32) -> Result<(), String> {
     let peer = net.address(to);
     on(net, from, || {
-        let mut raw = RawPing::open(None).map_err(told("opening a ring"))?;
+        let mut raw = RawPing::open(None, DeviceKind::AfPacket).map_err(told("opening a ring"))?;
         let mac = raw.mac_of(peer, Duration::from_secs(3)).map_err(told("resolving"))?;
         (0..count).try_for_each(|_| raw.send(mac, &[0; 1500]).map_err(told("sending")))
     })

@@ -14,6 +14,55 @@ pub(crate) enum ProbeEnd {
     Server(ProbeServer),
     /// Measure round trips one at a time and print one line of JSON
     Client(ProbeClient),
+    /// Print `ready`, then answer flows of messages until standard input ends
+    FlowServer(FlowServer),
+    /// Send messages with several outstanding, and print bytes and messages a second as one line of JSON
+    Flow(Flow),
+}
+
+/// Options of `probe flow-server`.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct FlowServer {
+    /// How packets travel: raw-ring, homa or tcp-spin
+    #[arg(long)]
+    pub(crate) transport: ProbeTransport,
+    /// Port to listen on (not for raw-ring)
+    #[arg(long, default_value_t = 4500)]
+    pub(crate) port: u16,
+    /// Network interface for homa and raw-ring [default: the only one that is up]
+    #[arg(long, value_name = "IF")]
+    pub(crate) interface: Option<String>,
+    /// What carries Homa's packets: af-packet or af-xdp
+    #[arg(long, default_value_t, value_name = "HOW")]
+    pub(crate) device: DeviceKind,
+    /// Length of requests in bytes
+    #[arg(long, default_value_t = 1_000_000, value_name = "BYTES", value_parser = clap::value_parser!(u32).range(12..=1_000_000))]
+    pub(crate) length: u32,
+    /// Length of responses in bytes
+    #[arg(long, default_value_t = 12, value_name = "BYTES", value_parser = clap::value_parser!(u32).range(12..=1_000_000))]
+    pub(crate) response: u32,
+    /// Payload of a raw frame in bytes
+    #[arg(long, default_value_t = 1500, value_name = "BYTES", value_parser = clap::value_parser!(u32).range(64..=65_000))]
+    pub(crate) frame: u32,
+}
+
+/// Options of `probe flow`: those of its server, and
+#[derive(Clone, Debug, Args)]
+pub(crate) struct Flow {
+    #[command(flatten)]
+    pub(crate) common: FlowServer,
+    /// Address of the server
+    #[arg(long)]
+    pub(crate) peer: IpAddr,
+    /// Requests outstanding at once; TCP has a connection for each, or one for all with --one-connection
+    #[arg(long, default_value_t = 4, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1000))]
+    pub(crate) outstanding: u32,
+    /// TCP sends all requests by one connection
+    #[arg(long)]
+    pub(crate) one_connection: bool,
+    /// Time to measure in ms, after a tenth of it to warm up
+    #[arg(long, default_value_t = 500, value_name = "MS", value_parser = positive())]
+    pub(crate) millis: u32,
 }
 
 /// Options of `probe server`.

@@ -92,7 +92,7 @@ impl RoundTrip for Client {
     }
 }
 
-fn open(interface: Option<&str>, device: DeviceKind) -> Result<Host> {
+pub(super) fn open(interface: Option<&str>, device: DeviceKind) -> Result<Host> {
     // Without a trace, as the other transports have none either.
     let interface = interface.map(str::to_owned);
     let config = HostConfig { interface, device, trace_entries: 0, ..HostConfig::default() };

@@ -1,7 +1,8 @@
-//! Latency probes: round trips one at a time between two idle nodes, to calibrate a machine.
+//! Probes between two idle nodes, to calibrate a machine: round trips one at a time, and flows of messages ([`flow`]).
 //!
 //! All transports are measured by the same loop; what differs is how a request gets to the server and back.
 
+mod flow;
 mod homa;
 mod ring;
 mod sockets;
@@ -54,6 +55,8 @@ pub(crate) fn run(end: ProbeEnd) -> ExitCode {
     let result = match end {
         ProbeEnd::Server(options) => serve(&options),
         ProbeEnd::Client(options) => measure(&options),
+        ProbeEnd::FlowServer(options) => end_with_stdin().and_then(|()| flow::serve(&options)),
+        ProbeEnd::Flow(options) => flow::measure(&options),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

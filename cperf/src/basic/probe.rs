@@ -9,7 +9,8 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, bail};
 use serde::{Deserialize, Serialize};
 
-use super::TRANSPORTS;
+use super::cases::Case;
+use super::links::Links;
 use crate::cli::RunArgs;
 use crate::error::Stop;
 use crate::journal::Journal;
@@ -21,6 +22,8 @@ use crate::testbed::{ProcessHandle, Testbed};
 const PORT: u16 = 4100;
 /// Time for a server to be ready.
 const READY: Duration = Duration::from_secs(10);
+/// Length of a flow, ms, after a tenth of it to warm up.
+const FLOW_MILLIS: u32 = 300;
 /// Time for a client, plus a millisecond a round trip.
 const CLIENT: Duration = Duration::from_secs(20);
 
@@ -43,64 +46,119 @@ pub(crate) struct Probe {
     pub(crate) errors: u64,
 }
 
+/// What a flow's client printed.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) struct FlowProbe {
+    /// Messages answered.
+    pub(crate) messages: u64,
+    /// Time that took.
+    pub(crate) elapsed_s: f64,
+    /// Their rate.
+    pub(crate) messages_per_s: f64,
+    /// Request bytes.
+    pub(crate) request_gbps: f64,
+    /// Messages that failed.
+    pub(crate) errors: u64,
+}
+
+/// One case in one round.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub(crate) struct Found {
+    #[serde(flatten)]
+    pub(crate) case: Case,
+    /// Round trips.
+    pub(crate) rtt: Option<Probe>,
+    /// Or a flow.
+    pub(crate) flow: Option<FlowProbe>,
+}
+
+impl Found {
+    /// The figure that is compared.
+    pub(crate) fn figure(&self) -> Option<f64> {
+        match (&self.rtt, &self.flow, self.case.flow) {
+            (Some(rtt), ..) => Some(rtt.rtt_p50_ns),
+            (None, Some(found), Some(flow)) if flow.length > flow.response => Some(found.request_gbps),
+            (None, Some(found), _) => Some(found.messages_per_s),
+            (None, None, _) => None,
+        }
+    }
+}
+
+/// What all cases have in common.
+pub(super) struct Setting<'a> {
+    pub(super) options: &'a RunArgs,
+    pub(super) out: &'a OutDir,
+    pub(super) interrupt: &'a Interrupt,
+    /// Cores of client and server.
+    pub(super) cores: [usize; 2],
+}
+
 /// All rounds; what was measured is in `found` even if a later measurement fails.
 pub(super) fn rounds(
-    options: &RunArgs,
-    testbed: &mut dyn Testbed,
-    out: &OutDir,
-    interrupt: &Interrupt,
-    cores: [usize; 2],
+    setting: &Setting<'_>,
+    cases: &[Case],
+    links: &mut Links,
     journal: &mut Journal,
-    found: &mut Vec<Probe>,
+    found: &mut Vec<Found>,
 ) -> anyhow::Result<()> {
-    for round in 1..=options.rounds {
-        for turn in 0..TRANSPORTS.len() {
-            // Each round starts with another transport: a machine that warms up favours none.
-            let transport = TRANSPORTS[(turn + round as usize - 1) % TRANSPORTS.len()];
-            let probe = one(options, testbed, out.path(), interrupt, cores, transport);
-            let probe = probe.with_context(|| format!("{transport}, round {round}"))?;
-            journal.note(&format!(
-                "round {round}: {transport} P50 {:.0} ns, P99 {:.0} ns",
-                probe.rtt_p50_ns, probe.rtt_p99_ns
-            ));
-            found.push(probe);
+    for round in 1..=setting.options.rounds {
+        for turn in 0..cases.len() {
+            // Each round starts with another case: a machine that warms up favours none.
+            let case = cases[(turn + round as usize - 1) % cases.len()];
+            let one = one(setting, links, case).with_context(|| format!("{case:?}, round {round}"))?;
+            journal.note(&format!("round {round}: {case:?} {:.2}", one.figure().unwrap_or(f64::NAN)));
+            found.push(one);
         }
     }
     Ok(())
 }
 
-/// One transport, once.
-fn one(
-    options: &RunArgs,
-    testbed: &mut dyn Testbed,
-    dir: &Path,
-    interrupt: &Interrupt,
-    cores: [usize; 2],
-    transport: &str,
-) -> anyhow::Result<Probe> {
-    let address = testbed.address(1);
-    let count = if transport == "tcp-block" { (options.count / 4).max(1) } else { options.count };
-    let words = |text: String| text.split(' ').map(OsString::from).collect::<Vec<_>>();
+/// One case, once.
+fn one(setting: &Setting<'_>, links: &mut Links, case: Case) -> anyhow::Result<Found> {
+    let Setting { options, interrupt, cores, .. } = *setting;
+    let dir = setting.out.path();
+    let testbed = links.with_mtu(case.mtu);
+    let address = if case.ipv6 { testbed.address(1) } else { testbed.address_v4(1) };
     let interface = testbed.interface(1).to_owned();
-    let server = words(format!("probe server --transport {transport} --port {PORT} --interface {interface}"));
-    let mut server = Running::start(testbed, 1, &server, dir, cores[1])?;
+    let transport = case.transport;
+    let common = format!("--transport {transport} --port {PORT} --interface {interface}");
+    let count = if transport == "tcp-block" { (options.count / 4).max(1) } else { options.count };
+    let (server, client, limit) = match case.flow {
+        None => {
+            let (length, warmup) = (options.length, (count / 10).min(1000));
+            let client =
+                format!("probe client {common} --peer {address} --count {count} --length {length} --warmup {warmup}");
+            (format!("probe server {common}"), client, Duration::from_millis(count.into()))
+        }
+        Some(flow) => {
+            let common = format!("{common} --length {} --response {} --frame {}", flow.length, flow.response, case.mtu);
+            let single = if flow.length > flow.response { " --one-connection" } else { "" };
+            let client = format!(
+                "probe flow {common} --peer {address} --outstanding {} --millis {FLOW_MILLIS}{single}",
+                flow.outstanding
+            );
+            (format!("probe flow-server {common}"), client, Duration::from_millis(FLOW_MILLIS.into()))
+        }
+    };
+    let words = |text: String| text.split(' ').map(OsString::from).collect::<Vec<_>>();
+    let mut server = Running::start(testbed, 1, &words(server), dir, cores[1])?;
     let ready = server.line(READY, interrupt)?;
     if ready.trim() != "ready" {
         bail!("the server said `{}` instead of `ready`", ready.trim());
     }
-    let interface = testbed.interface(0).to_owned();
-    let (length, warmup) = (options.length, (count / 10).min(1000));
-    let client = words(format!(
-        "probe client --transport {transport} --peer {address} --port {PORT} --count {count} --length {length} \
-         --warmup {warmup} --interface {interface}"
-    ));
-    let mut client = Running::start(testbed, 0, &client, dir, cores[0])?;
-    let line = client.line(CLIENT + Duration::from_millis(count.into()), interrupt)?;
-    let probe: Probe = serde_json::from_str(&line).with_context(|| format!("the client said `{}`", line.trim()))?;
-    if probe.errors > 0 {
-        bail!("{} of {count} round trips failed", probe.errors);
+    let mut client = Running::start(testbed, 0, &words(client), dir, cores[0])?;
+    let line = client.line(CLIENT + limit, interrupt)?;
+    let said = || format!("the client said `{}`", line.trim());
+    let (mut rtt, mut flow) = (None, None);
+    let errors = if case.flow.is_none() {
+        rtt.insert(serde_json::from_str::<Probe>(&line).with_context(said)?).errors
+    } else {
+        flow.insert(serde_json::from_str::<FlowProbe>(&line).with_context(said)?).errors
+    };
+    if errors > 0 {
+        bail!("{errors} messages failed");
     }
-    Ok(probe)
+    Ok(Found { case, rtt, flow })
 }
 
 /// A process whose lines are read; killed when forgotten.

@@ -4,7 +4,8 @@ use std::fmt::Write as _;
 
 use serde::Serialize;
 
-use super::{Probe, TRANSPORTS};
+use super::cases::TRANSPORTS;
+use super::probe::Probe;
 use crate::cli::RunArgs;
 
 /// Figures of one transport: medians over rounds.

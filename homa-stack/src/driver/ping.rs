@@ -45,6 +45,15 @@ impl RawPing {
     ///
     /// As [`Host::open`](super::Host::open).
     pub fn open(interface: Option<&str>, device: DeviceKind) -> Result<Self, OpenError> {
+        Self::open_with_ring(interface, device, RING_PACKETS)
+    }
+
+    /// As [`Self::open`]; `packets` (a power of two) may wait in the receive ring.
+    ///
+    /// # Errors
+    ///
+    /// As [`Host::open`](super::Host::open).
+    pub fn open_with_ring(interface: Option<&str>, device: DeviceKind, packets: usize) -> Result<Self, OpenError> {
         let (interface, _) = choose(interface)?;
         let system = |what: &'static str| move |source: io::Error| OpenError::System { what, source };
         let mac = interface.mac.ok_or_else(|| OpenError::NotEthernet(interface.name.clone()))?;
@@ -52,13 +61,13 @@ impl RawPing {
         let mtu = sys::mtu(&probe, &interface.name).map_err(system("the interface's MTU"))?;
         let device = match device {
             DeviceKind::AfPacket => {
-                let (fd, ring) = packet_socket(RING_PACKETS, ETHERNET_LEN + mtu)?;
+                let (fd, ring) = packet_socket(packets, ETHERNET_LEN + mtu)?;
                 sys::bind_packet(&fd, interface.index, ETHERTYPE_LOCAL).map_err(system("binding to the interface"))?;
                 Raw::Packet { fd, ring, frame: vec![0; ETHERNET_LEN + mtu] }
             }
             DeviceKind::AfXdp => {
                 let program = |map: &OwnedFd| ethertype_program(ETHERTYPE_LOCAL, map);
-                Raw::Xdp(Sockets::open(&interface, mtu, RING_PACKETS, XdpConfig::default(), program)?)
+                Raw::Xdp(Sockets::open(&interface, mtu, packets, XdpConfig::default(), program)?)
             }
         };
         let neighbours = Neighbours::new(interface.index, &interface.name).map_err(system("a netlink socket"))?;
