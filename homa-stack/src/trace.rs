@@ -233,9 +233,15 @@ impl Recorder {
             Clock::Counter(read) => read(),
             Clock::Manual => self.now,
         };
-        let at = self.made & (self.ring.len() - 1);
-        self.ring[at] = Record { ticks, event };
-        self.made += 1;
+        self.push(ticks, event);
+    }
+
+    /// Records `event` at the time last told by [`Self::set_now`]: for what was found when that was read.
+    #[inline]
+    pub fn record_told(&mut self, event: Event) {
+        if !self.frozen {
+            self.push(self.now, event);
+        }
     }
 
     /// Records `event` at the time of the event before it: for steps that follow at once, to spare a clock reading.
@@ -244,9 +250,14 @@ impl Recorder {
         if self.frozen {
             return;
         }
-        let mask = self.ring.len() - 1;
-        let ticks = self.ring[self.made.wrapping_sub(1) & mask].ticks;
-        self.ring[self.made & mask] = Record { ticks, event };
+        let ticks = self.ring[self.made.wrapping_sub(1) & (self.ring.len() - 1)].ticks;
+        self.push(ticks, event);
+    }
+
+    #[inline]
+    fn push(&mut self, ticks: u64, event: Event) {
+        let at = self.made & (self.ring.len() - 1);
+        self.ring[at] = Record { ticks, event };
         self.made += 1;
     }
 
@@ -255,7 +266,7 @@ impl Recorder {
         self.device = word;
     }
 
-    /// Sets the time of a [`Clock::Manual`] recorder.
+    /// Tells the time: that of all events of a [`Clock::Manual`] recorder, and of [`Self::record_told`].
     pub fn set_now(&mut self, ticks: u64) {
         self.now = ticks;
     }

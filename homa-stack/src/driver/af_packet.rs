@@ -19,7 +19,7 @@ use crate::device::{Device, Rx};
 use crate::metrics::{DropReason, Metrics};
 use crate::proto::{Refusal, Transmit};
 use crate::trace::{Event, Recorder};
-use crate::units::Nanos;
+use crate::units::{Instant, Nanos};
 use crate::wire::icmp::write_port_unreachable;
 use crate::wire::{IPPROTO_HOMA, Kind, fill_checksum, prepare_checksum};
 
@@ -44,8 +44,8 @@ pub(super) struct PacketDevice {
     pub(super) clock: Clock,
     /// Real-time clock less monotonic clock, ns.
     real_offset: u64,
-    /// Real time at the last fetch, ns.
-    fetched_at: u64,
+    /// The time that the host has told.
+    now: Instant,
     addrs: Addrs,
     mac: Mac,
     framing: Framing,
@@ -87,7 +87,7 @@ impl PacketDevice {
             neighbours,
             clock: Clock::start(),
             real_offset: real_offset(),
-            fetched_at: 0,
+            now: Instant::default(),
             addrs,
             mac,
             framing,
@@ -101,6 +101,12 @@ impl PacketDevice {
     /// The socket that packets come by.
     pub(super) fn socket(&self) -> &OwnedFd {
         &self.fd
+    }
+
+    /// Tells the device the time: for waits of packets and ages of answers.
+    #[inline]
+    pub(super) fn set_now(&mut self, now: Instant) {
+        self.now = now;
     }
 
     /// Readable when a packet has come.
@@ -133,21 +139,18 @@ impl PacketDevice {
 impl Device for PacketDevice {
     fn fetch(&mut self, most: usize) -> usize {
         let mut held = self.ring.fetch(most);
-        if held > 0 {
-            self.fetched_at = self.clock.now().as_nanos().wrapping_add(self.real_offset);
-            if let Some(i) = (0..held).find(|i| self.ring.frame(*i).has_copy) {
-                let len = sys::recv_now(&self.fd, &mut self.large).unwrap_or(0);
-                self.large_at = Some((i, len));
-                held = i + 1;
-                self.ring.hold(held);
-            }
+        if let Some(i) = (0..held).find(|i| self.ring.frame(*i).has_copy) {
+            let len = sys::recv_now(&self.fd, &mut self.large).unwrap_or(0);
+            self.large_at = Some((i, len));
+            held = i + 1;
+            self.ring.hold(held);
         }
         held
     }
 
     fn packet(&self, i: usize) -> Result<Rx<'_>, DropReason> {
         let frame = self.ring.frame(i);
-        let wait = self.fetched_at.saturating_sub(frame.stamp);
+        let wait = self.now.as_nanos().wrapping_add(self.real_offset).saturating_sub(frame.stamp);
         let wait = (wait < LONGEST_WAIT).then_some(Nanos::from_nanos(wait));
         let bytes = match self.large_at {
             Some((at, len)) if at == i => &self.large[..len],
@@ -192,7 +195,7 @@ impl Device for PacketDevice {
     }
 
     fn refuse(&mut self, refusal: &Refusal, metrics: &mut Metrics) {
-        let mac = self.neighbours.lookup(self.clock.now(), refusal.to);
+        let mac = self.neighbours.lookup(self.now, refusal.to);
         let (Some(mac), Some(from)) = (mac, self.addrs.source_for(refusal.to)) else {
             metrics.peer_route_errors += 1;
             return;
@@ -209,7 +212,7 @@ impl PacketDevice {
     /// Writes what goes before the Homa header in the slot; returns where the frame begins, and the source address.
     fn write_headers(&mut self, transmit: &Transmit, metrics: &mut Metrics) -> Option<(usize, IpAddr)> {
         let &Transmit { to, priority, len, .. } = transmit;
-        let mac = self.neighbours.lookup(self.clock.now(), to);
+        let mac = self.neighbours.lookup(self.now, to);
         let (Some(mac), Some(from)) = (mac, self.addrs.source_for(to)) else {
             metrics.peer_route_errors += 1;
             return None;

@@ -18,7 +18,7 @@ use crate::device::{BATCH, Device, Rx};
 use crate::metrics::{DropReason, Metrics};
 use crate::proto::{Refusal, Transmit};
 use crate::trace::{Event, Recorder};
-use crate::units::Nanos;
+use crate::units::{Instant, Nanos};
 use crate::wire::icmp::write_port_unreachable;
 use crate::wire::{Kind, fill_checksum};
 
@@ -94,8 +94,8 @@ pub(super) struct XdpDevice {
     is_busy_polling: bool,
     /// True if the program runs in the interface's driver.
     is_native: bool,
-    /// Monotonic time of the last fetch, ns.
-    fetched_at: u64,
+    /// The time that the host has told.
+    now: Instant,
     /// Packets in the transmit ring that the kernel has not been told of.
     burst: Vec<Transmit>,
     drops: u64,
@@ -132,10 +132,16 @@ impl XdpDevice {
             is_stamped: config.stamps,
             is_native,
             is_busy_polling: config.busy_poll.is_some(),
-            fetched_at: 0,
+            now: Instant::default(),
             burst: Vec::with_capacity(TX_PACKETS),
             drops: 0,
         })
+    }
+
+    /// Tells the device the time: for waits of packets and ages of answers.
+    #[inline]
+    pub(super) fn set_now(&mut self, now: Instant) {
+        self.now = now;
     }
 
     /// Readable when a packet has come.
@@ -287,16 +293,13 @@ impl Device for XdpDevice {
                 held += queue.fetch(most.saturating_sub(held));
             }
         }
-        if held > 0 && self.is_stamped {
-            self.fetched_at = self.clock.now().as_nanos();
-        }
         held
     }
 
     fn packet(&self, i: usize) -> Result<Rx<'_>, DropReason> {
         let (queue, i) = self.place(i);
         let packet = frame::parse(queue.frame(i), &self.addrs)?;
-        let waited = || self.fetched_at.saturating_sub(queue.metadata(i));
+        let waited = || self.now.as_nanos().saturating_sub(queue.metadata(i));
         let wait = self.is_stamped.then(waited).filter(|wait| *wait < LONGEST_WAIT).map(Nanos::from_nanos);
         Ok(Rx { wait, ..packet })
     }
@@ -311,7 +314,7 @@ impl Device for XdpDevice {
 
     fn commit(&mut self, transmit: &Transmit, _: &mut Recorder, metrics: &mut Metrics) {
         let Transmit { to, priority, len, .. } = *transmit;
-        let mac = self.neighbours.lookup(self.clock.now(), to);
+        let mac = self.neighbours.lookup(self.now, to);
         let queue = &mut self.queues[0];
         let (Some(mac), Some(from), Some(slot)) = (mac, self.addrs.source_for(to), queue.slot()) else {
             metrics.peer_route_errors += 1;
@@ -325,7 +328,7 @@ impl Device for XdpDevice {
 
     fn refuse(&mut self, refusal: &Refusal, metrics: &mut Metrics) {
         let to = refusal.to;
-        let mac = self.neighbours.lookup(self.clock.now(), to);
+        let mac = self.neighbours.lookup(self.now, to);
         let queue = &mut self.queues[0];
         let (Some(mac), Some(from), Some(slot)) = (mac, self.addrs.source_for(to), queue.slot()) else {
             metrics.peer_route_errors += 1;

@@ -38,7 +38,19 @@ impl Clock {
     /// Now, on the scale of the system's monotonic clock.
     #[inline]
     pub(super) fn now(&self) -> Instant {
-        let ticks = (self.read)().saturating_sub(self.base_ticks);
+        self.at(self.ticks())
+    }
+
+    /// The counter's reading.
+    #[inline]
+    pub(super) fn ticks(&self) -> u64 {
+        (self.read)()
+    }
+
+    /// When the counter read `ticks`.
+    #[inline]
+    pub(super) fn at(&self, ticks: u64) -> Instant {
+        let ticks = ticks.saturating_sub(self.base_ticks);
         Instant::from_nanos(self.base_nanos + ((u128::from(ticks) * u128::from(self.scale)) >> 32) as u64)
     }
 

@@ -247,7 +247,7 @@ impl Host {
     /// None today; what fails to be sent is counted in the metrics.
     #[inline]
     pub fn turn(&mut self) -> io::Result<bool> {
-        let now = self.now();
+        let now = self.tell_time();
         if self.window.until_full && self.core.trace.room() < TURN_EVENTS {
             self.freeze_trace();
         }
@@ -267,7 +267,7 @@ impl Host {
     ///
     /// Those of `ppoll`.
     pub fn wait(&mut self, until: Option<Instant>) -> io::Result<()> {
-        let start = self.now();
+        let start = self.tell_time();
         if self.device.transmit(&mut self.core, start) {
             return Ok(());
         }
@@ -284,7 +284,7 @@ impl Host {
         let mut now = start;
         while now < spin_end {
             let called = self.wake.was_called();
-            if called || self.device.has_packet() || until.is_some_and(|at| at <= now) {
+            if called || self.look_for_packet() || until.is_some_and(|at| at <= now) {
                 if called {
                     self.wake.reset();
                 }
@@ -294,7 +294,6 @@ impl Host {
             if self.links.as_ref().is_some_and(|links| links.receive(now, &mut self.core)) {
                 return Ok(());
             }
-            std::hint::spin_loop();
             now = self.now();
         }
         self.core.metrics.poll_cycles += now.since(start).as_nanos();
@@ -318,6 +317,29 @@ impl Host {
 
     pub(super) fn set_links(&mut self, links: Links) {
         self.links = Some(links);
+    }
+
+    /// Reads the clock once for device and time trace.
+    #[inline]
+    fn tell_time(&mut self) -> Instant {
+        let ticks = self.device.clock().ticks();
+        let now = self.device.clock().at(ticks);
+        self.device.set_now(now);
+        self.core.trace.set_now(ticks);
+        now
+    }
+
+    /// Looks at the ring some times, which together take little longer than one reading of the clock.
+    #[inline]
+    fn look_for_packet(&mut self) -> bool {
+        const LOOKS: usize = 4;
+        (0..LOOKS).any(|_| {
+            let found = self.device.has_packet();
+            if !found {
+                std::hint::spin_loop();
+            }
+            found
+        })
     }
 
     /// For other threads to end a [`Self::wait`].

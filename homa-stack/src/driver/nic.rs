@@ -132,6 +132,13 @@ impl Nic {
     pub(super) fn clock(&self) -> &Clock {
         with!(self, device => &device.clock)
     }
+
+    /// Tells the device the time.
+    #[inline]
+    pub(super) fn set_now(&mut self, now: Instant) {
+        with!(self, device => device.set_now(now));
+    }
+
     /// True if a packet has come.
     #[inline]
     pub(super) fn has_packet(&mut self) -> bool {

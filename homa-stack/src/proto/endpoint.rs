@@ -461,7 +461,7 @@ impl Endpoint {
         {
             self.pool.free(&lease);
         }
-        self.trace.record(trace::Event::RpcEnd { id: rpc.id.low(), port: rpc.port });
+        self.trace.record_also(trace::Event::RpcEnd { id: rpc.id.low(), port: rpc.port });
         self.tell_of_room();
     }
 
@@ -489,9 +489,9 @@ impl Endpoint {
         self.metrics.received(len);
         if self.events.is_empty() {
             self.metrics.handoffs_thread_waiting += 1;
-            self.trace.record(trace::Event::Handoff { id: id.low(), port });
+            self.trace.record_also(trace::Event::Handoff { id: id.low(), port });
         } else {
-            self.trace.record(trace::Event::HandoffQueued { id: id.low(), port });
+            self.trace.record_also(trace::Event::HandoffQueued { id: id.low(), port });
         }
         if id.is_client() {
             self.metrics.responses_received += 1;

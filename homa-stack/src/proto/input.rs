@@ -12,7 +12,7 @@ use super::rx_message::RxMessage;
 use crate::metrics::DropReason;
 use crate::trace;
 use crate::units::{Instant, Nanos, RpcId};
-use crate::wire::{Ack, Cutoffs, Data, Ends, Grant, Kind, Packet, RESEND_ALL, Resend, WireError, ends};
+use crate::wire::{Ack, Cutoffs, Data, Ends, Glance, Grant, Kind, Packet, RESEND_ALL, Resend, WireError, ends};
 
 impl Endpoint {
     /// Notes in the time trace that the driver has found a packet: IP payload `bytes` from `from` at `priority`,
@@ -25,30 +25,23 @@ impl Endpoint {
         if self.trace.is_frozen() {
             return;
         }
-        let Ok((ends, packet)) = Packet::parse(bytes) else { return };
-        let (peer, id) = (address_tag(from), RpcId::from_peer(ends.sender_id).low());
-        let mut at = 0;
-        self.trace.record(match &packet {
-            Packet::Data(data) => {
-                at = data.offset;
-                trace::Event::GroData { peer, id, offset: at, priority }
-            }
-            Packet::Grant(grant) => {
-                at = grant.offset;
-                trace::Event::GroGrant { peer, id, offset: at, priority }
-            }
-            other => trace::Event::GroControl { peer, id, kind: other.kind().code(), priority },
+        let Some(Glance { kind, sender_id, offset }) = Glance::at(bytes) else { return };
+        let (peer, id) = (address_tag(from), RpcId::from_peer(sender_id).low());
+        self.trace.record_told(match kind {
+            Kind::Data => trace::Event::GroData { peer, id, offset, priority },
+            Kind::Grant => trace::Event::GroGrant { peer, id, offset, priority },
+            other => trace::Event::GroControl { peer, id, kind: other.code(), priority },
         });
         if let Some(wait) = wait {
             let nanos = u32::try_from(wait.as_nanos()).unwrap_or(u32::MAX);
-            self.trace.record_also(trace::Event::RingWait { nanos, id, offset: at });
+            self.trace.record_told(trace::Event::RingWait { nanos, id, offset });
         }
     }
 
     /// Notes the start of a batch of packets in time trace and metrics.
     pub fn note_batch(&mut self) {
         self.metrics.softirq_calls += 1;
-        self.trace.record(trace::Event::SoftirqStart);
+        self.trace.record_told(trace::Event::SoftirqStart);
     }
 
     /// Takes a packet: IP payload `bytes`, Ethernet padding trimmed, from `from`. Packets that are of no use are
@@ -83,7 +76,7 @@ impl Endpoint {
             self.peers[peer].heard = self.ticks;
         }
         let used = match packet {
-            Packet::Data(data) => self.data(now, from, ends, &data),
+            Packet::Data(data) => self.data(now, from, peer, ends, &data),
             Packet::Freeze => {
                 let (port, peer_port) = (ends.dport, ends.sport);
                 let id = RpcId::from_peer(ends.sender_id).low();
@@ -126,8 +119,14 @@ impl Endpoint {
         }
     }
 
-    fn data(&mut self, now: Instant, from: IpAddr, ends: Ends, data: &Data<'_>) -> Result<(), DropReason> {
-        let known = self.peers.find(from);
+    fn data(
+        &mut self,
+        now: Instant,
+        from: IpAddr,
+        known: Option<PeerKey>,
+        ends: Ends,
+        data: &Data<'_>,
+    ) -> Result<(), DropReason> {
         if let Some(ack) = data.ack {
             self.acked(from, known, ack.client_id);
         }
@@ -155,7 +154,7 @@ impl Endpoint {
             }
         }
         let (offset, length) = (data.offset, data.message_len);
-        self.trace.record(trace::Event::SoftirqData { id, peer: self.peers[peer].tag, offset, length });
+        self.trace.record_also(trace::Event::SoftirqData { id, peer: self.peers[peer].tag, offset, length });
         self.make_room(key, data)?;
         self.add_data(key, data)
     }
@@ -209,7 +208,7 @@ impl Endpoint {
         let mut rx = RxMessage::new(data.message_len as usize, data.incoming as usize, now, self.spare.take());
         rx.watched = self.streams.watches(self.rpcs[key].port);
         let (id, bytes) = (self.rpcs[key].id.low(), rx.granted as u32);
-        self.trace.record(trace::Event::Unscheduled { id, bytes });
+        self.trace.record_also(trace::Event::Unscheduled { id, bytes });
         self.rpcs[key].rx = Some(rx);
     }
 

@@ -190,7 +190,12 @@ impl Endpoint {
         }
         let (message_len, to, peer_tag) = (tx.len as u32, peer.addr, peer.tag);
         self.metrics.resent_packets += u64::from(again);
-        self.trace.record(trace::Event::DataQueued { id: id.low(), offset, length: (end - start) as u32, queue: 0 });
+        self.trace.record_also(trace::Event::DataQueued {
+            id: id.low(),
+            offset,
+            length: (end - start) as u32,
+            queue: 0,
+        });
         self.count_sent(Kind::Data, level, len);
         let priority = self.config.mapped(level);
         Transmit { to, priority, len, gathered, segment, kind: Kind::Data, id, offset, message_len, peer_tag, key }

@@ -1,5 +1,6 @@
 //! What is known of each peer host.
 
+use std::cell::Cell;
 use std::net::IpAddr;
 
 use rustc_hash::FxHashMap;
@@ -40,15 +41,17 @@ pub(crate) struct Peer {
 pub(crate) struct Peers {
     by_addr: FxHashMap<IpAddr, PeerKey>,
     all: Vec<Peer>,
+    /// The latest address asked for: most packets and calls come in runs from and to the same host.
+    latest: Cell<Option<(IpAddr, PeerKey)>>,
 }
 
 impl Peers {
     /// The peer at `addr`; `true` if it was not known.
     pub(crate) fn intern(&mut self, addr: IpAddr) -> (PeerKey, bool) {
-        let addr = addr.to_canonical();
-        if let Some(&key) = self.by_addr.get(&addr) {
+        if let Some(key) = self.find(addr) {
             return (key, false);
         }
+        let addr = addr.to_canonical();
         let key = self.all.len() as PeerKey;
         self.by_addr.insert(addr, key);
         self.all.push(Peer::new(addr));
@@ -71,8 +74,16 @@ impl Peers {
     }
 
     /// The peer at `addr`, if it is known.
+    #[inline]
     pub(crate) fn find(&self, addr: IpAddr) -> Option<PeerKey> {
-        self.by_addr.get(&addr.to_canonical()).copied()
+        if let Some((known, key)) = self.latest.get()
+            && known == addr
+        {
+            return Some(key);
+        }
+        let key = *self.by_addr.get(&addr.to_canonical())?;
+        self.latest.set(Some((addr, key)));
+        Some(key)
     }
 }
 

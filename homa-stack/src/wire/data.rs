@@ -22,6 +22,16 @@ pub struct DataHdr {
 }
 const _: () = assert!(size_of::<DataHdr>() == DATA_HEADER_LEN);
 
+impl DataHdr {
+    /// The offset of the data of a DATA packet, unless its header is cut off.
+    #[inline]
+    pub(crate) fn glance(packet: &[u8]) -> Option<u32> {
+        let (hdr, _) = prefix::<Self>("DATA", packet).ok()?;
+        let segment = hdr.seg_offset.get();
+        Some(if segment == USE_SEQUENCE { hdr.common.sequence.get() } else { segment })
+    }
+}
+
 /// Bytes of a DATA packet before its data.
 pub const DATA_HEADER_LEN: usize = 56;
 

@@ -7,6 +7,7 @@ mod ack;
 mod common;
 mod cutoffs;
 mod data;
+mod glance;
 mod grant;
 pub mod icmp;
 mod resend;
@@ -18,6 +19,7 @@ pub use common::{
 };
 pub use cutoffs::Cutoffs;
 pub use data::{DATA_HEADER_LEN, Data, DataHdr, OffsetForm};
+pub use glance::Glance;
 pub use grant::Grant;
 pub use resend::{RESEND_ALL, Resend};
 

@@ -10,6 +10,11 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use super::{check, set_option};
 
+const CACHE_LINE: usize = 64;
+
+/// Lines of a frame that a packet of 100 bytes of data reaches into; the processor itself looks ahead in longer ones.
+const PREFETCH_LINES: usize = 5;
+
 /// A received frame.
 #[derive(Clone, Copy, Debug)]
 pub(in crate::driver) struct Frame<'a> {
@@ -71,9 +76,23 @@ impl RxRing {
     pub(in crate::driver) fn fetch(&mut self, most: usize) -> usize {
         let most = most.min(self.frames);
         while self.fetched < most && self.is_ours(self.head + self.fetched) {
+            self.prefetch(self.head + self.fetched);
             self.fetched += 1;
         }
         self.fetched
+    }
+
+    /// Asks for the first lines of a frame, which the core that sent it has written: coming one after the other as
+    /// they are read, they would take some tenths of a microsecond.
+    #[inline]
+    fn prefetch(&self, index: usize) {
+        #[cfg(target_arch = "x86_64")]
+        for line in 1..PREFETCH_LINES {
+            use core::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+            let at = self.at(index).as_ptr().wrapping_add(line * CACHE_LINE);
+            // SAFETY: a prefetch reads nothing, whatever the address.
+            unsafe { _mm_prefetch::<_MM_HINT_T0>(at.cast()) };
+        }
     }
 
     /// The `i`th frame held.
