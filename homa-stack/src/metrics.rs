@@ -148,6 +148,10 @@ counters! {
     buffer_alloc_failures: "messages for which no receive buffer was free",
     dropped_data_no_bufs: "bytes dropped for want of a receive buffer",
     // Beyond the kernel's.
+    gap_resends: "RESENDs for gaps, by their age",
+    tail_resends: "RESENDs for the end of what was granted, by its age",
+    early_resends: "RESENDs for responses that took longer than usual",
+    held_back_bytes: "bytes asked for again that had been sent just before",
     resend_restarts: "requests sent again from the start after RPC_UNKNOWN",
     announcements: "messages announced with an empty DATA packet",
     cutoff_changes: "times that other unscheduled cutoffs were chosen",
@@ -374,6 +378,7 @@ const LAYOUT: &[&str] = &[
     "shard_packets_forwarded", "shard_acks_forwarded", "shard_forwards_lost",
     "ring_wait_nanos", "ring_wait_packets", "ring_drops", "calls_refused", "announcements", "cutoff_changes",
     "icmp_errors", "path_mtu_updates", "refusals_sent", "refusals_withheld", "tx_stalls",
+    "gap_resends", "tail_resends", "early_resends", "held_back_bytes",
 ];
 
 #[cfg(test)]
@@ -412,7 +417,7 @@ mod tests {
         assert_eq!((value("msg_bytes_128"), value("large_msg_count"), value("large_msg_bytes")), (100, 1, 200_000));
         assert_eq!((value("drop_short"), value("short_packets")), (1, 1));
         // The kernel module's text of July 2026 has 353 lines for one core; ours has those and its own.
-        assert_eq!(names.len(), 353 + 19 + DropReason::ALL.len());
+        assert_eq!(names.len(), 353 + 23 + DropReason::ALL.len());
     }
 
     #[test]

@@ -131,7 +131,7 @@ fn the_steady_state_allocates_nothing() {
             pair.echo(long, 500_000);
         };
         // Tables grow, pages are made, memories of requests come of age.
-        (0..4).for_each(|_| run(10_000, 40));
+        (0..12).for_each(|_| run(10_000, 40));
         let before = ALLOCATIONS.load(Ordering::Relaxed);
         run(10_000, 20);
         let allocated = ALLOCATIONS.load(Ordering::Relaxed) - before;

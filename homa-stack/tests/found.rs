@@ -122,7 +122,7 @@ fn a_response_waits_for_grants_however_long_the_client_was_silent_before() {
 #[test]
 fn a_message_is_listed_once_however_often_it_is_asked_for() {
     let now = Instant::from_nanos(1);
-    let mut host = Endpoint::new(Config::default());
+    let mut host = Endpoint::new(Config { resend_hold_off: Nanos::ZERO, ..Config::default() });
     let port = host.client_port().unwrap();
     let id = host.call(now, port, SocketAddr::new(net::addr(1), 99), Payload::from(vec![0; 5_000]), 0).unwrap();
     let mut packet = [0; 1500];

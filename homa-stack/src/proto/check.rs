@@ -23,6 +23,8 @@ pub struct Sizes {
     pub resending: usize,
     /// Messages that wait for room in the pool.
     pub starved: usize,
+    /// Fine timers that are set.
+    pub watched: usize,
     /// Groups of ids of requests that have run.
     pub tombstones: usize,
     /// Peers ever met.
@@ -83,6 +85,7 @@ impl Endpoint {
         self.check_private()?;
         self.grants.check(&self.config)?;
         self.tombstones.check()?;
+        self.wheel.check()?;
         self.peers.check()?;
         self.check_streams()?;
         let receiving = self.rpcs.iter().filter_map(|(_, rpc)| rpc.rx.as_ref()?.lease.as_ref());
@@ -101,6 +104,7 @@ impl Endpoint {
             control: self.control.len(),
             resending: self.resending.len(),
             starved: self.starved.len(),
+            watched: self.wheel.len(),
             tombstones: self.tombstones.len(),
             peers: self.peers.len(),
             private: self.private.len(),
@@ -118,6 +122,10 @@ impl Endpoint {
             (State::InService, client) => (client, client),
         };
         hold!(parts == right, "has a message out, in: {parts:?}, should be {right:?}");
+        let watched = rpc.rx.as_ref().is_some_and(|rx| rx.timed);
+        let set = self.wheel.is_set(key);
+        let waits = rpc.is_client() && rpc.state == State::Outgoing;
+        hold!(set == watched || set && waits, "its fine timer is set: {set}, that of its message: {watched}");
         if let Some(tx) = &rpc.tx {
             tx.check()?;
             let queued = self.ready.get_priority(&key);

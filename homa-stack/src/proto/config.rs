@@ -67,6 +67,21 @@ pub struct Config {
     pub request_ack_ticks: u32,
     /// Most ticks between NEED_ACKs, which double from `request_ack_ticks`.
     pub need_ack_max_ticks: u32,
+    /// Age at which a gap in a message counts as a loss and is asked for, to begin with: it grows with the reordering
+    /// observed of the peer. Also the least time before a server is asked for a response early. 0: losses are
+    /// repaired by ticks alone.
+    pub reorder_window: Nanos,
+    /// Most that the window grows to.
+    pub reorder_window_max: Nanos,
+    /// Ask a server for a response that takes longer than its responses usually do, before the first tick that
+    /// would: what such requests cost is bounded by the messages that the peer delivers.
+    pub early_resend: bool,
+    /// Time for which bytes just sent are not sent again, at least: about a round trip. It becomes the shortest one
+    /// measured, if that is longer. 0: they are sent whenever they are asked for.
+    pub resend_hold_off: Nanos,
+    /// Servers ask for what is missing of requests by themselves. If not, they do so when their client asks for the
+    /// response.
+    pub server_timers: bool,
     /// Pages of 64 KiB in the receive pool.
     pub pool_pages: usize,
     /// How long a request is remembered after its RPC so that it runs once: at least the time after which clients
@@ -130,6 +145,11 @@ impl Default for Config {
             stall_ticks: 10_000,
             request_ack_ticks: 2,
             need_ack_max_ticks: 64,
+            reorder_window: Nanos::from_micros(200),
+            reorder_window_max: Nanos::from_millis(2),
+            early_resend: true,
+            resend_hold_off: Nanos::from_micros(200),
+            server_timers: true,
             pool_pages: 1000,
             tombstone_time: Nanos::from_secs(5),
             tombstone_chunks: 4096,
@@ -193,6 +213,11 @@ impl Config {
     pub(crate) fn grant_window(&self, active: usize) -> usize {
         let window = if self.window > 0 { self.window } else { self.max_incoming / (active + 1) };
         window.min(self.max_incoming).max(1)
+    }
+
+    /// When a tick asks for what is missing, after the last sign of it.
+    pub(crate) fn first_resend(&self) -> Nanos {
+        Nanos::from_nanos(self.tick.as_nanos().saturating_mul(self.resend_ticks.into()))
     }
 
     /// Time between two grants by age.

@@ -21,7 +21,7 @@ use super::peers::{PeerKey, Peers};
 use super::pool::{Body, Lease, Pool};
 use super::ports::Ports;
 use super::private::Private;
-use super::ranges::SpareRanges;
+use super::ranges::{Gap, Spare};
 use super::room::Room;
 use super::rpc::{Rpc, State};
 use super::rx_message::RxMessage;
@@ -30,6 +30,7 @@ use super::streams::Streams;
 use super::timers::Due;
 use super::tombstones::Tombstones;
 use super::tx_message::TxMessage;
+use super::wheel::Wheel;
 use crate::metrics::Metrics;
 use crate::trace::{self, Recorder, Via};
 use crate::units::{Instant, RpcId};
@@ -119,11 +120,14 @@ pub struct Endpoint {
     pub(super) ticks: u64,
     pub(super) next_tick: Option<Instant>,
     pub(super) next_fifo: Option<Instant>,
+    /// Fine timers, for losses.
+    pub(super) wheel: Wheel,
     pub(super) grants_counted: Instant,
     /// Latest time that we were told.
     pub(super) latest: Instant,
-    /// Memory of gaps and of ranges to send again, kept to spare allocations, as is the next.
-    pub(super) spare: SpareRanges,
+    /// Memory of ranges to send again and of gaps, kept to spare allocations, as is the last.
+    pub(super) spare: Spare<(usize, usize)>,
+    pub(super) spare_gaps: Spare<Gap>,
     /// What a tick found to do.
     pub(super) due: Vec<(RpcKey, Due)>,
 }
@@ -163,9 +167,11 @@ impl Endpoint {
             ticks: 0,
             next_tick: None,
             next_fifo: None,
+            wheel: Wheel::default(),
             grants_counted: Instant::default(),
             latest: Instant::default(),
-            spare: SpareRanges::default(),
+            spare: Spare::default(),
+            spare_gaps: Spare::default(),
             due: Vec::new(),
             config,
         }
@@ -430,6 +436,8 @@ impl Endpoint {
             rx: None,
             silent: 0,
             busy: 0,
+            early: 0,
+            restarted: false,
             done: 0,
             next_need_ack: self.config.request_ack_ticks.max(1),
             serial: self.next_serial,
@@ -440,6 +448,7 @@ impl Endpoint {
     pub(super) fn end(&mut self, key: RpcKey) {
         let rpc = self.rpcs.remove(key);
         self.streams.cut(key, &rpc);
+        self.wheel.clear(key);
         if rpc.is_client() {
             self.clients.remove(&rpc.id.get());
             self.ports.end(rpc.port);
@@ -484,6 +493,7 @@ impl Endpoint {
         if let Some(lengths) = &mut self.lengths {
             lengths.add(len, rx.unscheduled);
         }
+        self.peers[rpc.peer].timing.delivered();
         let lease = self.stop_receiving(key, id, rx).expect("a complete message has its bytes");
         let msg = Message { lease, len };
         self.metrics.received(len);
@@ -510,6 +520,9 @@ impl Endpoint {
     fn stop_receiving(&mut self, key: RpcKey, id: RpcId, mut rx: RxMessage) -> Option<Lease> {
         self.forget_starved(key, id);
         self.grants.total_incoming -= rx.incoming;
+        if rx.timed {
+            self.wheel.clear(key);
+        }
         if rx.managed {
             self.grants.remove(key);
             self.grants_due = true;
@@ -517,7 +530,7 @@ impl Endpoint {
         // Even if it needed no grants itself, others have waited for the room that it leaves.
         self.grants_due |= !self.grants.is_empty();
         let lease = rx.lease.take();
-        self.spare.put(rx.into_ranges());
+        self.spare_gaps.put(rx.into_gaps());
         lease
     }
 

@@ -9,6 +9,7 @@ use super::peers::{PeerKey, address_tag};
 use super::planted::Planted;
 use super::rpc::State;
 use super::rx_message::RxMessage;
+use super::tx_message::TxMessage;
 use crate::metrics::DropReason;
 use crate::trace;
 use crate::units::{Instant, Nanos, RpcId};
@@ -156,7 +157,7 @@ impl Endpoint {
         let (offset, length) = (data.offset, data.message_len);
         self.trace.record_also(trace::Event::SoftirqData { id, peer: self.peers[peer].tag, offset, length });
         self.make_room(key, data)?;
-        self.add_data(key, data)
+        self.add_data(now, key, data)
     }
 
     /// Makes a server RPC for a request that was not heard of before.
@@ -197,7 +198,13 @@ impl Endpoint {
     /// Notes that a call's response has begun. The server answers only what it has whole, so nothing of the request
     /// need be sent any more.
     fn begin_response(&mut self, now: Instant, key: RpcKey, data: &Data<'_>) {
-        self.rpcs[key].state = State::Incoming;
+        let rpc = &mut self.rpcs[key];
+        rpc.state = State::Incoming;
+        let whole = rpc.tx.as_ref().filter(|tx| tx.left() == 0 && !rpc.restarted && !data.retransmit);
+        if let Some(tx) = whole {
+            self.peers[rpc.peer].timing.answered(&self.config, now.since(tx.sent_at));
+        }
+        self.wheel.clear(key);
         self.ready.remove(&key);
         self.metrics.client_responses_started += 1;
         self.metrics.client_response_bytes_started += u64::from(data.message_len);
@@ -205,7 +212,7 @@ impl Endpoint {
     }
 
     fn begin_message(&mut self, now: Instant, key: RpcKey, data: &Data<'_>) {
-        let mut rx = RxMessage::new(data.message_len as usize, data.incoming as usize, now, self.spare.take());
+        let mut rx = RxMessage::new(data.message_len as usize, data.incoming as usize, now, self.spare_gaps.take());
         rx.watched = self.streams.watches(self.rpcs[key].port);
         let (id, bytes) = (self.rpcs[key].id.low(), rx.granted as u32);
         self.trace.record_also(trace::Event::Unscheduled { id, bytes });
@@ -252,22 +259,39 @@ impl Endpoint {
     }
 
     /// Stores what is new of a packet; delivers the message if that makes it whole.
-    fn add_data(&mut self, key: RpcKey, data: &Data<'_>) -> Result<(), DropReason> {
+    fn add_data(&mut self, now: Instant, key: RpcKey, data: &Data<'_>) -> Result<(), DropReason> {
         let rpc = &mut self.rpcs[key];
         let id = rpc.id.low();
         let rx = rpc.rx.as_mut().expect("an RPC that is receiving has a message");
         let (start, end) = (data.offset as usize, data.offset as usize + data.bytes.len());
         let prefix = rx.watched.then(|| rx.prefix());
-        let mut added = rx.add(start, end);
+        let timing = &mut self.peers[rpc.peer].timing;
+        let mut added = rx.add(now, start, end, || timing.reorder_window(now, &self.config));
+        let before = std::mem::replace(&mut rx.last, now);
         if self.config.lacks(Planted::DuplicateCheck) {
             rx.received += end - start - added.fresh;
             added.fresh = end - start;
         }
         if let Some((start, end)) = added.gap {
             self.metrics.gaps_created += 1;
+            rx.timed = false;
             self.trace.record(trace::Event::GapCreated { id, start: start as u32, end: end as u32 });
         }
+        if !data.retransmit {
+            if let Some(since) = added.since {
+                timing.overtaken(now, &self.config, now.since(since));
+            }
+            if rx.tail_asked.take().is_some() && added.fresh > 0 {
+                timing.paused(now, &self.config, now.since(before));
+            }
+            if let Some((_, granted_at)) = rx.probe.take_if(|(limit, _)| start >= *limit) {
+                timing.granted_data(&self.config, now.since(granted_at));
+            }
+        }
         if added.fresh == 0 && start != end {
+            if rx.asked && !data.retransmit {
+                timing.asked_too_early(now, &self.config);
+            }
             let (offset, length) = (data.offset, data.bytes.len() as u32);
             self.trace.record(trace::Event::RejectData { id, offset, length, retransmit: data.retransmit });
             self.count_duplicate(data.retransmit);
@@ -277,7 +301,7 @@ impl Endpoint {
         self.trace.record_also(trace::Event::CopyOutStart { id });
         self.pool.write(lease, start, data.bytes);
         self.trace.record(trace::Event::CopyOutDone { start: start as u32, end: end as u32, id });
-        let complete = rx.is_complete();
+        let (complete, timed) = (rx.is_complete(), rx.timed);
         self.count_incoming(key);
         self.grants_due |= !self.grants.is_empty();
         let rpc = &mut self.rpcs[key];
@@ -290,7 +314,12 @@ impl Endpoint {
         self.metrics.resent_packets_used += u64::from(data.retransmit);
         if complete {
             self.deliver(key);
-        } else if let Some(before) = prefix {
+            return Ok(());
+        }
+        if !timed {
+            self.watch_message(now, key);
+        }
+        if let Some(before) = prefix {
             self.note_progress(key, before);
         }
         Ok(())
@@ -334,8 +363,9 @@ impl Endpoint {
 
     fn busy(&mut self, key: RpcKey) {
         let rpc = &mut self.rpcs[key];
+        // What was asked for early says nothing about how often ticks should ask.
+        rpc.busy = rpc.busy.saturating_add(u32::from(rpc.silent >= self.config.resend_ticks));
         rpc.silent = 0;
-        rpc.busy = rpc.busy.saturating_add(1);
         self.trace.record(trace::Event::BusyRx { id: rpc.id.low(), peer: self.peers[rpc.peer].tag });
     }
 
@@ -353,15 +383,20 @@ impl Endpoint {
         let tx = rpc.tx.as_mut().expect("an outgoing RPC has a message");
         tx.resend_priority = self.peers[rpc.peer].unscheduled_priority(tx.len, self.config.num_priorities);
         let listed = tx.has_resend();
-        if tx.ask_again(0, tx.next) {
+        let hold_off = self.peers[rpc.peer].timing.hold_off(&self.config);
+        let held = tx.ask_older_again(self.latest, 0, tx.next, hold_off);
+        self.metrics.held_back_bytes += held as u64;
+        if held < tx.next {
+            rpc.restarted = true;
             self.trace.record(trace::Event::Restart { id, peer, port, lost: tx.next as u32 });
             self.metrics.resend_restarts += 1;
-            if !listed {
-                self.resending.push_back(key);
-            }
-        } else if self.announce_again(key) {
+        } else if held == 0 && self.announce_again(key) {
             self.metrics.resend_restarts += 1;
         }
+        if !listed && self.rpcs[key].tx.as_ref().is_some_and(TxMessage::has_resend) {
+            self.resending.push_back(key);
+        }
+        self.watch_answer(self.latest, key);
     }
 
     fn resend(&mut self, from: IpAddr, ends: Ends, resend: Resend) -> Result<(), DropReason> {
@@ -392,6 +427,9 @@ impl Endpoint {
         let Some(tx) = rpc.tx.as_mut().filter(|_| sending) else {
             self.trace.record_also(trace::Event::BusyState { id: low, state: state.code() });
             self.control.push_back(reply);
+            if state == State::Incoming && !self.config.server_timers {
+                self.ask_for_missing(key, self.config.control_priority());
+            }
             return Ok(());
         };
         if resend.length != RESEND_ALL {
@@ -408,10 +446,23 @@ impl Endpoint {
             self.control.push_back(reply);
         } else {
             let end = usize::try_from(resend.end()).unwrap_or(usize::MAX).min(tx.next);
-            tx.resend_priority = resend.priority.min(self.config.control_priority());
-            self.trace.record_also(trace::Event::Retransmit { offset, length: (end - start) as u32, id: low });
+            let control = self.config.control_priority();
+            tx.resend_priority = resend.priority.min(control);
+            // A receiver that had no room asks at a lower level, and needs even what it was just sent.
+            let had_no_room = resend.priority < control;
+            let timing = &self.peers[peer].timing;
+            let hold_off = if had_no_room { Nanos::ZERO } else { timing.hold_off(&self.config) };
             let listed = tx.has_resend();
-            if tx.ask_again(start, end) && !listed {
+            let held = tx.ask_older_again(self.latest, start, end, hold_off);
+            self.metrics.held_back_bytes += held as u64;
+            if held == end - start {
+                let tx_end = tx.next as u32;
+                self.trace.record_also(trace::Event::BusyOffset { id: low, offset, tx_end });
+                self.control.push_back(reply);
+            } else {
+                self.trace.record_also(trace::Event::Retransmit { offset, length: (end - start) as u32, id: low });
+            }
+            if tx.has_resend() && !listed {
                 self.resending.push_back(key);
             }
         }

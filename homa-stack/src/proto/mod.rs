@@ -25,14 +25,18 @@ mod pool;
 mod ports;
 mod private;
 mod ranges;
+mod recovery;
 mod room;
 mod rpc;
 mod rx_message;
+mod send_log;
 mod shard;
 mod streams;
 mod timers;
+mod timing;
 mod tombstones;
 mod tx_message;
+mod wheel;
 
 pub use abort::Calls;
 pub use announce::Announce;

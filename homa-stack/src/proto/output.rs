@@ -93,6 +93,7 @@ impl Endpoint {
     }
 
     fn next_packet(&mut self, now: Instant, out: &mut [u8], most: usize) -> Option<Transmit> {
+        self.latest = self.latest.max(now);
         let open = self.nic_has_room(now);
         if self.grants_due {
             self.send_grants(now);
@@ -123,6 +124,7 @@ impl Endpoint {
         let tx = rpc.tx.as_mut().expect("only outgoing messages are scheduled");
         let (start, end) = tx.take_new().expect("only messages that can send are scheduled");
         let (left, stays, granted) = (tx.left(), tx.can_send(), tx.granted as u32);
+        tx.sent_at = now;
         let (is_client, id, serial) = (rpc.is_client(), rpc.id.low(), rpc.serial);
         if stays {
             self.ready.change_priority(&key, Reverse((left, serial)));
@@ -137,6 +139,9 @@ impl Endpoint {
         };
         *done_bytes += bytes;
         *done += u64::from(left == 0);
+        if left == 0 && is_client {
+            self.watch_answer(now, key);
+        }
         let transmit = self.write_data(key, start..end, false, out, most);
         if !stays && left > 0 {
             self.trace.record_also(trace::Event::XmitStopped { id, offset: end as u32, granted });
@@ -157,9 +162,11 @@ impl Endpoint {
     /// bytes only the header.
     fn write_data(&mut self, key: RpcKey, bytes: Range<usize>, again: bool, out: &mut [u8], most: usize) -> Transmit {
         let Range { start, end } = bytes;
-        let rpc = &self.rpcs[key];
+        let now = self.latest;
+        let rpc = &mut self.rpcs[key];
         let peer = &mut self.peers[rpc.peer];
-        let tx = rpc.tx.as_ref().expect("the caller took a packet of it");
+        let tx = rpc.tx.as_mut().expect("the caller took a packet of it");
+        tx.log.note(now, start, end, self.config.resend_hold_off);
         let level = match (again, start < tx.unscheduled) {
             (true, _) => tx.resend_priority,
             (false, true) => peer.unscheduled_priority(tx.len, self.config.num_priorities),
@@ -241,7 +248,7 @@ impl Endpoint {
         self.metrics.grant_check_calls += 1;
         while let Some(decision) = self.grants.decide(&self.config, Self::view(&self.rpcs)) {
             self.metrics.needy_grants += u64::from(decision.was_needy);
-            self.apply_grant(decision);
+            self.apply_grant(now, decision);
         }
         self.arm_fifo(now);
     }
@@ -255,16 +262,24 @@ impl Endpoint {
         }
     }
 
-    pub(super) fn apply_grant(&mut self, decision: Decision) {
+    pub(super) fn apply_grant(&mut self, now: Instant, decision: Decision) {
         let rpc = &mut self.rpcs[decision.rpc];
         debug_assert!(rpc.state == State::Incoming, "only incoming messages are granted to");
         let rx = rpc.rx.as_mut().expect("only incoming messages are granted to");
         let increment = (decision.offset - rx.granted) as i32;
+        rx.probe.get_or_insert((rx.granted, now));
+        if rx.all_granted_came() {
+            rx.last = now;
+        }
+        let timed = rx.timed;
         rx.granted = decision.offset;
         let grant = Grant { offset: decision.offset as u32, priority: decision.priority };
         let header = ends(rpc.port, rpc.peer_port, rpc.id);
         self.control.push_back(Control::new(rpc.peer, header, Body::Grant { grant, increment }));
         self.count_incoming(decision.rpc);
+        if !timed {
+            self.watch_message(now, decision.rpc);
+        }
     }
 
     /// Adds up messages in need of grants over time.

@@ -8,6 +8,7 @@ use rustc_hash::FxHashMap;
 #[cfg(feature = "check")]
 use super::check::hold;
 use super::room::Held;
+use super::timing::Timing;
 use crate::units::{Instant, Priority};
 use crate::wire::{Ack, AckRecord, Cutoffs, MAX_ACKS};
 
@@ -34,6 +35,8 @@ pub(crate) struct Peer {
     pub(crate) held: Held,
     /// Largest IP packet on the way to the peer, and how long to believe so.
     pub(crate) path_mtu: Option<(usize, Instant)>,
+    /// How long things take with the peer.
+    pub(crate) timing: Timing,
 }
 
 /// All peers ever met.
@@ -116,6 +119,7 @@ impl Peer {
             heard: 0,
             held: Held::default(),
             path_mtu: None,
+            timing: Timing::default(),
         }
     }
 

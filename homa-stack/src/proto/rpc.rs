@@ -42,6 +42,10 @@ pub(crate) struct Rpc {
     pub(crate) silent: u32,
     /// BUSY packets since the last other sign: RESENDs become rarer.
     pub(crate) busy: u32,
+    /// Client: how often the server was asked for the response before a tick did.
+    pub(crate) early: u8,
+    /// Client: true if the request was sent anew because its server did not know it.
+    pub(crate) restarted: bool,
     /// Server: ticks since the whole response was sent.
     pub(crate) done: u32,
     /// Server: value of `done` at which the next NEED_ACK goes out.

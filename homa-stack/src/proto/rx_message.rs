@@ -3,8 +3,8 @@
 #[cfg(feature = "check")]
 use super::check::hold;
 use super::pool::Lease;
-use super::ranges::Ranges;
-use crate::units::Instant;
+use super::ranges::{Gap, Gaps};
+use crate::units::{Instant, Nanos};
 
 /// An incoming message. Source: homa-protocol.md 2.2.
 #[derive(Debug)]
@@ -15,7 +15,7 @@ pub(crate) struct RxMessage {
     /// One past the highest byte received.
     pub(crate) recv_end: usize,
     /// Missing ranges below `recv_end`, in order.
-    gaps: Ranges,
+    pub(crate) gaps: Gaps,
     /// The sender may send all bytes below this; never above `len`.
     pub(crate) granted: usize,
     /// Bytes that the sender sends unasked.
@@ -24,6 +24,17 @@ pub(crate) struct RxMessage {
     pub(crate) incoming: usize,
     /// When its first packet came.
     pub(crate) birth: Instant,
+    /// When its latest packet came.
+    pub(crate) last: Instant,
+    /// When the rest of what was granted was asked for by its age, and how often since the latest packet.
+    pub(crate) tail_asked: Option<Instant>,
+    pub(crate) tail_tries: u8,
+    /// True if gaps were asked for by their age.
+    pub(crate) asked: bool,
+    /// True while its RPC's fine timer is set.
+    pub(crate) timed: bool,
+    /// The limit before a GRANT, and when that was made: the first packet beyond shows how long grants take.
+    pub(crate) probe: Option<(usize, Instant)>,
     /// True while it stands in the table of messages in need of grants.
     pub(crate) managed: bool,
     /// Room in the pool, once there is some.
@@ -38,29 +49,37 @@ pub(crate) struct RxMessage {
 }
 
 /// What a packet brought.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Added {
     /// Bytes that had not come before.
     pub(crate) fresh: usize,
     /// The range that the packet skipped, if it opened a gap.
     pub(crate) gap: Option<(usize, usize)>,
+    /// Since when the oldest of its bytes had been missing, if it filled gaps.
+    pub(crate) since: Option<Instant>,
 }
 
 impl RxMessage {
     /// A message of `len` bytes whose sender sends `unscheduled` bytes unasked.
-    /// `ranges` is memory for the gaps.
-    pub(crate) fn new(len: usize, unscheduled: usize, birth: Instant, ranges: Ranges) -> Self {
-        debug_assert!(ranges.is_empty(), "ranges that were put back have no content");
+    /// `gaps` is memory for its gaps.
+    pub(crate) fn new(len: usize, unscheduled: usize, birth: Instant, gaps: Gaps) -> Self {
+        debug_assert!(gaps.is_empty(), "ranges that were put back have no content");
         let granted = unscheduled.min(len);
         Self {
             len,
             received: 0,
             recv_end: 0,
-            gaps: ranges,
+            gaps,
             granted,
             unscheduled: granted,
             incoming: 0,
             birth,
+            last: birth,
+            tail_asked: None,
+            tail_tries: 0,
+            asked: false,
+            timed: false,
+            probe: None,
             managed: false,
             lease: None,
             watched: false,
@@ -70,19 +89,22 @@ impl RxMessage {
         }
     }
 
-    /// Notes that bytes `start..end` (within the message) have come. An empty range brings nothing.
-    pub(crate) fn add(&mut self, start: usize, end: usize) -> Added {
+    /// Notes that bytes `start..end` (within the message) have come. An empty range brings nothing. A gap that this
+    /// opens is due to be asked for `window` later.
+    #[inline]
+    pub(crate) fn add(&mut self, now: Instant, start: usize, end: usize, window: impl FnOnce() -> Nanos) -> Added {
         debug_assert!(start <= end && end <= self.len, "ranges are checked when packets are parsed");
         if start == end {
-            return Added { fresh: 0, gap: None };
+            return Added::default();
         }
-        let mut added = Added { fresh: 0, gap: None };
+        let mut added = Added::default();
         if start < self.recv_end && !self.gaps.is_empty() {
-            added.fresh = self.fill_gaps(start, end);
+            (added.fresh, added.since) = self.fill_gaps(start, end);
         }
         if end > self.recv_end {
             if start > self.recv_end {
-                self.gaps.push((self.recv_end, start));
+                let (from, to, due) = (self.recv_end as u32, start as u32, now + window());
+                self.gaps.push(Gap { start: from, end: to, since: now, due, tries: 0 });
                 added.gap = Some((self.recv_end, start));
             }
             added.fresh += end - start.max(self.recv_end);
@@ -92,34 +114,36 @@ impl RxMessage {
         added
     }
 
-    /// Takes `start..end` out of the gaps; returns how many bytes that were.
-    fn fill_gaps(&mut self, start: usize, end: usize) -> usize {
-        let mut filled = 0;
+    /// Takes `start..end` out of the gaps; returns how many bytes that were, and since when the first were missing.
+    fn fill_gaps(&mut self, start: usize, end: usize) -> (usize, Option<Instant>) {
+        let (start, end) = (start as u32, end as u32);
+        let (mut filled, mut since) = (0, None);
         // Not from the first: a sender may make as many gaps as it likes.
-        let mut i = self.gaps.partition_point(|&(_, b)| b <= start);
-        while let Some(&(a, b)) = self.gaps.get(i).filter(|&&(a, _)| a < end) {
-            let (from, to) = (a.max(start), b.min(end));
-            filled += to - from;
-            match (a < from, to < b) {
+        let mut i = self.gaps.partition_point(|gap| gap.end <= start);
+        while let Some(&gap) = self.gaps.get(i).filter(|gap| gap.start < end) {
+            let (from, to) = (gap.start.max(start), gap.end.min(end));
+            filled += (to - from) as usize;
+            since = since.or(Some(gap.since));
+            match (gap.start < from, to < gap.end) {
                 (false, false) => {
                     self.gaps.remove(i);
                 }
                 (true, false) => {
-                    self.gaps[i].1 = from;
+                    self.gaps[i].end = from;
                     i += 1;
                 }
                 (false, true) => {
-                    self.gaps[i].0 = to;
+                    self.gaps[i].start = to;
                     i += 1;
                 }
                 (true, true) => {
-                    self.gaps[i].1 = from;
-                    self.gaps.insert(i + 1, (to, b));
+                    self.gaps[i].end = from;
+                    self.gaps.insert(i + 1, Gap { start: to, ..gap });
                     i += 2;
                 }
             }
         }
-        filled
+        (filled, since)
     }
 
     /// Checks the ranges against the sums.
@@ -127,7 +151,11 @@ impl RxMessage {
     pub(crate) fn check(&self) -> Result<(), String> {
         let mut last = 0;
         let mut missing = 0;
-        for &(start, end) in &self.gaps {
+        let mut since = Instant::default();
+        for gap in &self.gaps {
+            let (start, end) = (gap.start as usize, gap.end as usize);
+            hold!(since <= gap.since, "gap {start}..{end} is older than one before it");
+            since = gap.since;
             hold!(start < end && (start > last || last == 0), "gap {start}..{end} after one that ends at {last}");
             missing += end - start;
             last = end;
@@ -140,13 +168,13 @@ impl RxMessage {
     }
 
     /// The memory of the gaps, which are no longer of interest.
-    pub(crate) fn into_ranges(self) -> Ranges {
+    pub(crate) fn into_gaps(self) -> Gaps {
         self.gaps
     }
 
     /// Bytes that have come without a gap, from the first on.
     pub(crate) fn prefix(&self) -> usize {
-        self.gaps.first().map_or(self.recv_end, |gap| gap.0)
+        self.gaps.first().map_or(self.recv_end, |gap| gap.start as usize)
     }
 
     /// Bytes still to come.
@@ -162,7 +190,7 @@ impl RxMessage {
     /// Ranges that were granted and have not come: the gaps, then the tail.
     pub(crate) fn missing(&self) -> impl Iterator<Item = (usize, usize)> + '_ {
         let tail = (self.recv_end < self.granted).then_some((self.recv_end, self.granted));
-        self.gaps.iter().copied().chain(tail)
+        self.gaps.iter().map(|gap| (gap.start as usize, gap.end as usize)).chain(tail)
     }
 
     /// True if the sender owes nothing: all that was granted has come.
@@ -177,21 +205,36 @@ mod tests {
     use proptest::prelude::*;
 
     fn message(len: usize) -> RxMessage {
-        RxMessage::new(len, len, Instant::default(), Ranges::new())
+        RxMessage::new(len, len, Instant::default(), Gaps::new())
+    }
+
+    fn add(m: &mut RxMessage, start: usize, end: usize) -> Added {
+        m.add(Instant::default(), start, end, || Nanos::ZERO)
     }
 
     #[test]
     fn packets_open_shrink_split_and_close_gaps() {
         let mut m = message(100);
-        assert_eq!(m.add(0, 10), Added { fresh: 10, gap: None });
-        assert_eq!(m.add(50, 60), Added { fresh: 10, gap: Some((10, 50)) });
-        assert_eq!(m.add(20, 30), Added { fresh: 10, gap: None });
+        assert_eq!(add(&mut m, 0, 10), Added { fresh: 10, ..Added::default() });
+        assert_eq!(add(&mut m, 50, 60), Added { fresh: 10, gap: Some((10, 50)), since: None });
+        assert_eq!(add(&mut m, 20, 30), Added { fresh: 10, gap: None, since: Some(Instant::default()) });
         assert_eq!(m.missing().collect::<Vec<_>>(), [(10, 20), (30, 50), (60, 100)]);
-        assert_eq!(m.add(5, 45).fresh, 25);
+        assert_eq!(add(&mut m, 5, 45).fresh, 25);
         assert_eq!(m.missing().collect::<Vec<_>>(), [(45, 50), (60, 100)]);
-        assert_eq!(m.add(0, 10).fresh, 0, "a duplicate brings nothing");
-        assert_eq!(m.add(40, 100).fresh, 45);
+        assert_eq!(add(&mut m, 0, 10).fresh, 0, "a duplicate brings nothing");
+        assert_eq!(add(&mut m, 40, 100).fresh, 45);
         assert!(m.is_complete() && m.missing().next().is_none());
+    }
+
+    #[test]
+    fn a_gap_keeps_its_age_when_it_is_split() {
+        let (mut m, at) = (message(100), |n| Instant::from_nanos(n));
+        m.add(at(5), 50, 60, || Nanos::from_nanos(7));
+        m.add(at(8), 90, 95, || Nanos::from_nanos(70));
+        assert_eq!(m.add(at(9), 20, 30, || Nanos::ZERO).since, Some(at(5)));
+        assert_eq!(m.add(at(9), 40, 70, || Nanos::ZERO).since, Some(at(5)), "the oldest of two");
+        let gaps: Vec<_> = m.gaps.iter().map(|gap| (gap.start, gap.end, gap.since, gap.due)).collect();
+        assert_eq!(gaps, [(0, 20, at(5), at(12)), (30, 40, at(5), at(12)), (70, 90, at(8), at(78))]);
     }
 
     proptest! {
@@ -204,7 +247,7 @@ mod tests {
                 let end = (start + n).min(200);
                 let fresh = model[start..end].iter().filter(|come| !**come).count();
                 model[start..end].fill(true);
-                prop_assert_eq!(m.add(start, end).fresh, fresh);
+                prop_assert_eq!(add(&mut m, start, end).fresh, fresh);
                 prop_assert_eq!(m.received, model.iter().filter(|come| **come).count());
                 let mut missing = [false; 200];
                 for (a, b) in m.missing() {

@@ -29,7 +29,7 @@ impl Endpoint {
     /// When [`Self::handle_timeout`] should be called next, if ever.
     pub fn next_deadline(&self) -> Option<Instant> {
         let nic = self.pacing.as_ref().and_then(|pacing| pacing.wake);
-        [self.next_tick, self.next_fifo, nic].into_iter().flatten().min()
+        [self.next_tick, self.next_fifo, self.wheel.next(), nic].into_iter().flatten().min()
     }
 
     /// Does what is due at `now`; without effect if that is nothing. A caller that comes late loses ticks: silence
@@ -40,6 +40,7 @@ impl Endpoint {
             // What waited goes with the next packets.
             pacing.wake = pacing.wake.filter(|at| *at > now);
         }
+        self.recover(now);
         if self.next_fifo.is_some_and(|at| at <= now) {
             self.next_fifo = None;
             self.grant_by_age(now);
@@ -130,7 +131,7 @@ impl Endpoint {
             let granted = self.rpcs[rpc].rx.as_ref().map_or(offset, |rx| rx.granted);
             self.metrics.fifo_grant_bytes += (offset - granted) as u64;
             let priority = self.config.second_priority();
-            self.apply_grant(Decision { rpc, offset, priority, was_needy: false });
+            self.apply_grant(now, Decision { rpc, offset, priority, was_needy: false });
             #[cfg(feature = "check")]
             if let Some(rx) = self.rpcs[rpc].rx.as_mut() {
                 rx.unasked += offset - granted;
@@ -165,6 +166,7 @@ impl super::config::Config {
         let factor = (1 << rpc.busy.min(MAX_BUSY_FACTOR.ilog2())).min(most);
         let late = rpc.silent.checked_sub(self.resend_ticks * factor);
         match late {
+            _ if !rpc.is_client() && !self.server_timers => Due::Nothing,
             Some(late) if late % (self.resend_interval.max(1) * factor) == 0 => Due::Resend,
             _ => Due::Nothing,
         }

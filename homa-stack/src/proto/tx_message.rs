@@ -4,6 +4,8 @@
 use super::check::hold;
 use super::payload::Payload;
 use super::ranges::Ranges;
+use super::send_log::SendLog;
+use crate::units::{Instant, Nanos};
 
 /// An outgoing message.
 #[derive(Debug)]
@@ -32,6 +34,10 @@ pub(crate) struct TxMessage {
     pub(crate) resend_priority: u8,
     /// Ticks that it has waited for grants, and what was sent by then.
     stalled: (u32, usize),
+    /// What was sent a moment ago.
+    pub(crate) log: SendLog,
+    /// When the latest packet with new data was sent.
+    pub(crate) sent_at: Instant,
 }
 
 impl TxMessage {
@@ -55,6 +61,8 @@ impl TxMessage {
             resend: ranges,
             resend_priority: 0,
             stalled: (0, 0),
+            log: SendLog::default(),
+            sent_at: Instant::default(),
         }
     }
 
@@ -155,6 +163,20 @@ impl TxMessage {
             self.resend.insert(at, (a, b));
         }
         !self.resend.is_empty()
+    }
+
+    /// As [`Self::ask_again`], but for what was sent within the last `hold_off`: the request and those packets have
+    /// met on their way. Returns how many bytes are left out.
+    pub(crate) fn ask_older_again(&mut self, now: Instant, start: usize, end: usize, hold_off: Nanos) -> usize {
+        let end = end.min(self.next);
+        let log = std::mem::take(&mut self.log);
+        let mut held = end.saturating_sub(start);
+        log.older(now, start, end, hold_off, |a, b| {
+            held -= b - a;
+            self.ask_again(a, b);
+        });
+        self.log = log;
+        held
     }
 
     /// The memory of the ranges, which are no longer of interest.

@@ -42,6 +42,10 @@ tally! {
     malformed: "packets that could not be read",
     restarts: "requests sent anew",
     resent: "packets sent again",
+    gap_resends: "gaps asked for by their age",
+    tail_resends: "ends of grants asked for by their age",
+    early_resends: "responses asked for early",
+    held_back: "bytes not sent again that had just been sent",
     need_ack_giveups: "responses never acknowledged",
     needy_grants: "grants that had waited for room",
     stalled: "messages that got no grants for too long",
@@ -66,6 +70,10 @@ impl Tally {
         self.malformed += drops(DropReason::Malformed) + drops(DropReason::Short) + drops(DropReason::UnknownType);
         self.restarts += m.resend_restarts;
         self.resent += m.resent_packets;
+        self.gap_resends += m.gap_resends;
+        self.tail_resends += m.tail_resends;
+        self.early_resends += m.early_resends;
+        self.held_back += m.held_back_bytes;
         self.need_ack_giveups += m.need_ack_giveups;
         self.needy_grants += m.needy_grants;
         self.stalled += m.tx_stalls;

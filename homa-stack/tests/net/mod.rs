@@ -45,6 +45,9 @@ pub struct Net {
     /// How often each call was answered, by request number.
     pub done: BTreeMap<u64, usize>,
     pub failed: BTreeMap<u64, RpcError>,
+    /// When each call was made, and when it was answered first.
+    pub called_at: BTreeMap<u64, Instant>,
+    pub done_at: BTreeMap<u64, Instant>,
     pub packets: BTreeMap<&'static str, usize>,
     /// (kind, from, time, offset of RESENDs) of all packets sent.
     pub log: Vec<(Kind, usize, Instant, u8)>,
@@ -94,6 +97,8 @@ impl Net {
             runs: BTreeMap::new(),
             done: BTreeMap::new(),
             failed: BTreeMap::new(),
+            called_at: BTreeMap::new(),
+            done_at: BTreeMap::new(),
             packets: BTreeMap::new(),
             log: Vec::new(),
             in_flight: BinaryHeap::new(),
@@ -116,6 +121,7 @@ impl Net {
     /// Sends a request, if it is not refused; returns its number.
     pub fn try_call(&mut self, from: usize, to: usize, len: usize) -> Result<u64, SendError> {
         self.next_request += 1;
+        self.called_at.insert(self.next_request, self.now);
         let payload = Payload::from(message(self.next_request, len));
         let to = SocketAddr::new(addr(to), PORT);
         self.hosts[from].call(self.now, self.ports[from], to, payload, self.next_request)?;
@@ -211,6 +217,7 @@ impl Net {
                 let bytes = self.hosts[host].pieces(&msg).collect::<Vec<_>>().concat();
                 assert!(bytes == message(cookie, bytes.len()), "response {cookie} is damaged");
                 *self.done.entry(cookie).or_default() += 1;
+                self.done_at.entry(cookie).or_insert(self.now);
                 self.keep_or_release(host, msg);
             }
             Event::Failed { cookie, error, .. } => {
@@ -232,6 +239,12 @@ impl Net {
         for (host, msg) in std::mem::take(&mut self.held) {
             self.hosts[host].release(msg);
         }
+    }
+
+    /// How long a call took that was answered.
+    pub fn took(&self, request: u64) -> Nanos {
+        let done = self.done_at.get(&request).unwrap_or_else(|| panic!("request {request} was not answered"));
+        done.since(self.called_at[&request])
     }
 
     pub fn count(&self, kind: Kind) -> usize {
@@ -259,6 +272,42 @@ fn request_number(bytes: &[u8]) -> u64 {
     let n = bytes.len().min(8);
     number[..n].copy_from_slice(&bytes[..n]);
     u64::from_le_bytes(number)
+}
+
+/// Links to the hosts, each with a queue in front of it, first come, first served.
+pub struct Links {
+    free_at: Vec<Instant>,
+    /// Bytes in a nanosecond.
+    rate: f64,
+    /// Bytes that a queue holds.
+    buffer: f64,
+    pub dropped: usize,
+    /// Longest queue met, bytes.
+    pub longest: usize,
+}
+
+impl Links {
+    pub fn new(hosts: usize, gbps: f64, buffer: usize) -> Self {
+        let free_at = vec![Instant::default(); hosts];
+        Self { free_at, rate: gbps / 8.0, buffer: buffer as f64, dropped: 0, longest: 0 }
+    }
+
+    /// How long a packet waits and takes for its receiver's link; nothing if the queue is full.
+    pub fn pass(&mut self, sent: &Sent<'_>) -> Option<Nanos> {
+        let bytes = match sent.packet {
+            Packet::Data(data) => data.bytes.len() as f64 + 118.0,
+            _ => 100.0,
+        };
+        let link = &mut self.free_at[sent.to];
+        let waiting = link.since(sent.at).as_nanos() as f64 * self.rate;
+        if waiting + bytes > self.buffer {
+            self.dropped += 1;
+            return None;
+        }
+        self.longest = self.longest.max((waiting + bytes) as usize);
+        *link = (*link).max(sent.at) + Nanos::from_nanos((bytes / self.rate) as u64);
+        Some(link.since(sent.at))
+    }
 }
 
 /// A small generator for fates (xorshift64*).

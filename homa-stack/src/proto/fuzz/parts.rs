@@ -2,11 +2,11 @@
 
 use super::super::payload::Payload;
 use super::super::pool::{Lease, PAGE_LEN, Pool};
-use super::super::ranges::Ranges;
+use super::super::ranges::{Gaps, Ranges};
 use super::super::rx_message::RxMessage;
 use super::super::tx_message::TxMessage;
 use super::Input;
-use crate::units::Instant;
+use crate::units::{Instant, Nanos};
 use crate::wire::MAX_MESSAGE_LEN;
 
 /// Leases, writes and releases: messages keep their bytes, and pages are found if there are any.
@@ -58,14 +58,14 @@ pub fn pool(bytes: &[u8]) {
 pub fn received(bytes: &[u8]) {
     let mut input = Input(bytes);
     let len = 1 + input.below(600);
-    let mut rx = RxMessage::new(len, input.below(600), Instant::default(), Ranges::new());
+    let mut rx = RxMessage::new(len, input.below(600), Instant::default(), Gaps::new());
     let mut model = vec![false; len];
     while !input.is_empty() {
         let start = input.below(len);
         let end = (start + input.below(100)).min(len);
         let fresh = model[start..end].iter().filter(|come| !**come).count();
         model[start..end].fill(true);
-        assert_eq!(rx.add(start, end).fresh, fresh);
+        assert_eq!(rx.add(Instant::default(), start, end, Nanos::default).fresh, fresh);
         rx.check().unwrap();
         let mut missing = vec![false; rx.granted.max(rx.recv_end)];
         rx.missing().for_each(|(start, end)| missing[start..end].fill(true));
