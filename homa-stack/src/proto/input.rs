@@ -7,6 +7,7 @@ use super::grants::RpcKey;
 use super::output::{Body, Control};
 use super::peers::{PeerKey, address_tag};
 use super::planted::Planted;
+use super::recovery::MOST_ASKS;
 use super::rpc::State;
 use super::rx_message::RxMessage;
 use super::tx_message::TxMessage;
@@ -538,7 +539,7 @@ impl Endpoint {
         }
     }
 
-    /// Asks for all that was granted and has not come, or for everything if nothing came.
+    /// Asks for what was granted and has not come, first things first, or for everything if nothing came.
     pub(super) fn ask_for_missing(&mut self, key: RpcKey, priority: u8) {
         let rpc = &self.rpcs[key];
         let (peer, id, tag) = (rpc.peer, rpc.id, self.peers[rpc.peer].tag);
@@ -550,7 +551,7 @@ impl Endpoint {
         // A message that was announced may have grants before it has bytes; asking for those repeats the grants.
         match rpc.rx.as_ref().filter(|rx| rx.received > 0 || rx.granted > rx.unscheduled) {
             None => ask(0, RESEND_ALL),
-            Some(rx) => rx.missing().for_each(|(start, end)| ask(start as u32, (end - start) as u32)),
+            Some(rx) => rx.missing().take(MOST_ASKS).for_each(|(start, end)| ask(start as u32, (end - start) as u32)),
         }
     }
 

@@ -13,8 +13,8 @@ use crate::trace;
 use crate::units::{Instant, Nanos};
 use crate::wire::{Resend, ends};
 
-/// Most gaps of a message that are asked for at a time: the rest follow in the wheel's next slot.
-const MOST_ASKS: usize = 16;
+/// Most gaps of a message that are asked for at a time: the rest follow when these have come, or soon.
+pub(super) const MOST_ASKS: usize = 16;
 
 /// Most early RESENDs for a response.
 const MOST_EARLY: u8 = 3;
