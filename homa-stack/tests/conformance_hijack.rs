@@ -158,5 +158,9 @@ fn a_super_frame_says_how_it_is_to_be_cut_and_fits_an_ip_packet() {
         assert!(out[DATA_HEADER_LEN..].iter().all(|byte| *byte == 0));
         let (parts, ..) = pair.cores[0].gathered(&sent);
         assert_eq!(parts.concat(), [&[9; 12][..], &[8; 30_000]].concat());
+        // Even if these are few: the device's slot need not be longer than a packet.
+        pair.cores[0].call(pair.now, port, to, Payload::from(message(3, 1_700)), 3).unwrap();
+        let sent = pair.cores[0].poll_gather(pair.now, &mut out[..1_500], 2_000).unwrap();
+        assert_eq!((sent.gathered, sent.segment), (1_700, 1_444 - header));
     }
 }

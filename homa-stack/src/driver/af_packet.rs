@@ -12,6 +12,7 @@ use super::clock::Clock;
 use super::filter::homa_filter;
 use super::frame::{self, Addrs, ETHERNET_LEN, Framing, HOMA_AT};
 use super::gather::{Gatherer, Headers, MOST_COPIED, SUPER_FRAME};
+use super::ingress::keep_from_kernel;
 use super::neighbours::Neighbours;
 use super::sys::{self, Interface, Mac, RxRing};
 use super::{OpenError, capability, packet_socket};
@@ -40,6 +41,8 @@ pub(super) struct PacketDevice {
     ring: RxRing,
     /// Hold IP protocol 146, so that the kernel answers no packet with "protocol unreachable".
     _holders: [Option<OwnedFd>; 2],
+    /// Drops packets that this socket has got before the kernel's network code looks at them, where that is allowed.
+    own: Option<OwnedFd>,
     pub(super) neighbours: Neighbours,
     pub(super) clock: Clock,
     /// Real-time clock less monotonic clock, ns.
@@ -84,6 +87,7 @@ impl PacketDevice {
             fd,
             ring,
             _holders: holders,
+            own: keep_from_kernel(interface, &addrs).ok(),
             neighbours,
             clock: Clock::start(),
             real_offset: real_offset(),
@@ -96,6 +100,11 @@ impl PacketDevice {
             large_at: None,
             slot: vec![0; HOMA_AT + mtu],
         })
+    }
+
+    /// What this device is, in words.
+    pub(super) fn describe(&self) -> &'static str {
+        if self.own.is_some() { "AF_PACKET, packets kept from the kernel" } else { "AF_PACKET" }
     }
 
     /// The socket that packets come by.

@@ -100,6 +100,15 @@ impl Program {
 /// Accepts frames for one of `addrs` with a Homa packet, native (IP protocol 146) or marked as such in the guise of
 /// TCP, and ICMP errors, which may be about packets of ours. Nothing else: genuine TCP is left to the kernel.
 pub(super) fn homa_filter(addrs: &Addrs) -> Vec<libc::sock_filter> {
+    filter(addrs, true)
+}
+
+/// As [`homa_filter`], without ICMP: the packets that are of no use to the kernel.
+pub(super) fn own_filter(addrs: &Addrs) -> Vec<libc::sock_filter> {
+    filter(addrs, false)
+}
+
+fn filter(addrs: &Addrs, with_icmp: bool) -> Vec<libc::sock_filter> {
     // An address that the host does not have is the unspecified one, which no packet is for.
     let v4 = addrs.v4.unwrap_or(Ipv4Addr::UNSPECIFIED).to_bits();
     let v6 = addrs.v6.unwrap_or(Ipv6Addr::UNSPECIFIED).to_bits();
@@ -108,25 +117,29 @@ pub(super) fn homa_filter(addrs: &Addrs) -> Vec<libc::sock_filter> {
     let drop = Label("drop");
     let mut p = Program::default();
     p.load(half, ETHERTYPE_AT).equal(ETHERTYPE_IPV4.into(), Next, Label("not ipv4"));
-    p.load(byte, IPV4_PROTOCOL_AT)
-        .equal(IPPROTO_HOMA.into(), Label("ipv4 to"), Next)
-        .equal(IPPROTO_TCP.into(), Label("ipv4 tcp"), Next)
-        .equal(IPPROTO_ICMP.into(), Next, drop);
-    p.load(half, IPV4_FRAGMENT_AT).any_bit(FRAGMENT_OFFSET, drop, Next).note_header_length();
-    p.load_after_header(byte, 0).equal(ICMP_UNREACHABLE, Label("ipv4 to"), drop);
+    p.load(byte, IPV4_PROTOCOL_AT).equal(IPPROTO_HOMA.into(), Label("ipv4 to"), Next);
+    if with_icmp {
+        p.equal(IPPROTO_TCP.into(), Label("ipv4 tcp"), Next).equal(IPPROTO_ICMP.into(), Next, drop);
+        p.load(half, IPV4_FRAGMENT_AT).any_bit(FRAGMENT_OFFSET, drop, Next).note_header_length();
+        p.load_after_header(byte, 0).equal(ICMP_UNREACHABLE, Label("ipv4 to"), drop);
+    } else {
+        p.equal(IPPROTO_TCP.into(), Next, drop);
+    }
     p.label("ipv4 tcp").load(half, IPV4_FRAGMENT_AT).any_bit(FRAGMENT_OFFSET, drop, Next).note_header_length();
     p.load_after_header(byte, FLAGS_AT).equal(flags, Next, drop);
     p.load_after_header(half, URGENT_AT).equal(urgent, Next, drop);
     p.label("ipv4 to").load(word, IPV4_TO_AT).equal(v4, Label("accept"), drop);
     p.label("not ipv4").equal(ETHERTYPE_IPV6.into(), Next, drop);
-    p.load(byte, IPV6_PROTOCOL_AT)
-        .equal(IPPROTO_HOMA.into(), Label("ipv6 to"), Next)
-        .equal(IPPROTO_TCP.into(), Label("ipv6 tcp"), Next)
-        .equal(IPPROTO_ICMPV6.into(), Next, drop);
-    p.load(byte, IPV6_PAYLOAD_AT)
-        .equal(ICMPV6_ERRORS[0], Label("ipv6 to"), Next)
-        .equal(ICMPV6_ERRORS[1], Label("ipv6 to"), Next)
-        .equal(ICMPV6_ERRORS[2], Label("ipv6 to"), drop);
+    p.load(byte, IPV6_PROTOCOL_AT).equal(IPPROTO_HOMA.into(), Label("ipv6 to"), Next);
+    if with_icmp {
+        p.equal(IPPROTO_TCP.into(), Label("ipv6 tcp"), Next).equal(IPPROTO_ICMPV6.into(), Next, drop);
+        p.load(byte, IPV6_PAYLOAD_AT)
+            .equal(ICMPV6_ERRORS[0], Label("ipv6 to"), Next)
+            .equal(ICMPV6_ERRORS[1], Label("ipv6 to"), Next)
+            .equal(ICMPV6_ERRORS[2], Label("ipv6 to"), drop);
+    } else {
+        p.equal(IPPROTO_TCP.into(), Next, drop);
+    }
     p.label("ipv6 tcp").load(byte, IPV6_PAYLOAD_AT + FLAGS_AT).equal(flags, Next, drop);
     p.load(half, IPV6_PAYLOAD_AT + URGENT_AT).equal(urgent, Next, drop);
     p.label("ipv6 to");
@@ -201,29 +214,34 @@ mod tests {
 
     #[test]
     fn homa_packets_of_both_framings_are_accepted_and_nothing_else() {
-        let program = homa_filter(&US);
+        for program in [homa_filter(&US), own_filter(&US)] {
+            homa_and_nothing_else(&program);
+        }
+    }
+
+    fn homa_and_nothing_else(program: &[libc::sock_filter]) {
         for framing in [Framing::Native, Framing::Hijack] {
             for (frame, homa_at) in both(framing) {
-                assert!(accepts(&program, &frame), "{framing:?}");
+                assert!(accepts(program, &frame), "{framing:?}");
                 assert!(!accepts(&homa_filter(&Addrs { v4: None, v6: None }), &frame), "{framing:?}, not for us");
                 for len in 0..homa_at {
-                    assert!(!accepts(&program, &frame[..len]), "{framing:?} cut to {len}");
+                    assert!(!accepts(program, &frame[..len]), "{framing:?} cut to {len}");
                 }
                 // EtherType; the last byte of the address.
                 for at in [13, homa_at - 1] {
                     let mut other = frame.clone();
                     other[at] ^= 1;
-                    assert!(!accepts(&program, &other), "{framing:?}, byte {at}");
+                    assert!(!accepts(program, &other), "{framing:?}, byte {at}");
                 }
                 // Each bit of the marks tells Homa from TCP, and only there do they count.
                 for (at, bit) in [(13, 2), (13, 4), (13, 16), (13, 1), (13, 32), (18, 1), (19, 0x80)] {
                     let mut tcp = frame.clone();
                     tcp[homa_at + at] ^= bit;
-                    assert_eq!(accepts(&program, &tcp), framing == Framing::Native, "byte {at}, bit {bit}");
+                    assert_eq!(accepts(program, &tcp), framing == Framing::Native, "byte {at}, bit {bit}");
                 }
                 let mut udp = frame;
                 udp[if homa_at == 34 { 23 } else { 20 }] = 17;
-                assert!(!accepts(&program, &udp));
+                assert!(!accepts(program, &udp));
             }
         }
     }
@@ -249,6 +267,7 @@ mod tests {
             assert_eq!(accepts(&program, &frame), kind == 3, "ICMP type {kind}");
             (frame6[20], frame6[54]) = (IPPROTO_ICMPV6, kind);
             assert_eq!(accepts(&program, &frame6), matches!(kind, 1 | 2 | 4), "ICMPv6 type {kind}");
+            assert!(!accepts(&own_filter(&US), &frame) && !accepts(&own_filter(&US), &frame6), "the kernel's too");
         }
     }
 }

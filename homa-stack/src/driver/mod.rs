@@ -8,6 +8,7 @@ mod frame;
 mod gather;
 mod group;
 mod host;
+mod ingress;
 mod neighbours;
 mod netlink;
 mod nic;

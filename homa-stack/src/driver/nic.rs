@@ -103,7 +103,7 @@ impl Nic {
     /// What the device is, in words.
     pub(super) fn describe(&self) -> String {
         match self {
-            Self::Packet(_) => "AF_PACKET".to_owned(),
+            Self::Packet(device) => device.describe().to_owned(),
             Self::Xdp(device) => device.describe(),
         }
     }

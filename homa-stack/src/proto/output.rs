@@ -84,8 +84,8 @@ impl Endpoint {
         self.poll_gather(now, out, usize::MAX)
     }
 
-    /// As [`Self::poll_transmit`], but of DATA with more than `most` bytes only the header is written: the bytes are
-    /// those of [`Self::gathered`].
+    /// As [`Self::poll_transmit`], but of DATA with more than `most` bytes, or that the device is to cut, only the header
+    /// is written: the bytes are those of [`Self::gathered`]. With `usize::MAX` all are written.
     pub fn poll_gather(&mut self, now: Instant, out: &mut [u8], most: usize) -> Option<Transmit> {
         let sent = self.next_packet(now, out, most);
         self.charge(now, sent.as_ref());
@@ -191,7 +191,9 @@ impl Endpoint {
         };
         let header = data.write_header(ends(rpc.port, rpc.peer_port, id), out);
         let len = header + end - start;
-        let gathered = if end - start > most { end - start } else { 0 };
+        // What is to be cut does not fit the slot of a device that takes data where they lie.
+        let apart = end - start > most || segment > 0 && most < usize::MAX;
+        let gathered = if apart { end - start } else { 0 };
         if gathered == 0 {
             tx.payload.copy_to(start, &mut out[header..len]);
         }

@@ -1,4 +1,5 @@
-//! The bpf(2) system call, as far as an XDP program with a map of sockets needs it.
+//! The bpf(2) system call, as far as an XDP program with a map of sockets, or a program for what an interface
+//! receives, needs it.
 
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
@@ -12,8 +13,10 @@ const PROG_LOAD: libc::c_long = 5;
 const LINK_CREATE: libc::c_long = 28;
 // enum bpf_map_type, bpf_prog_type, bpf_attach_type
 const MAP_TYPE_XSKMAP: u32 = 17;
+const PROG_TYPE_SCHED_CLS: u32 = 3;
 const PROG_TYPE_XDP: u32 = 6;
 const ATTACH_XDP: u32 = 37;
+const ATTACH_TCX_INGRESS: u32 = 46;
 /// The program takes packets of several buffers.
 const PROG_HAS_FRAGS: u32 = 1 << 5;
 
@@ -116,10 +119,24 @@ pub(in crate::driver) fn set_xsk(map: &OwnedFd, queue: u32, socket: &OwnedFd) ->
 ///
 /// If a privilege is missing, or the verifier refuses: its last words are then part of the error.
 pub(in crate::driver) fn load_xdp(program: &[Insn], has_frags: bool) -> io::Result<OwnedFd> {
+    let flags = if has_frags { PROG_HAS_FRAGS } else { 0 };
+    load(program, (PROG_TYPE_XDP, ATTACH_XDP), flags, *b"homa_xsk")
+}
+
+/// Has the kernel verify and keep a program for packets that an interface has received.
+///
+/// # Errors
+///
+/// As [`load_xdp`].
+pub(in crate::driver) fn load_ingress(program: &[Insn]) -> io::Result<OwnedFd> {
+    load(program, (PROG_TYPE_SCHED_CLS, ATTACH_TCX_INGRESS), 0, *b"homa_own")
+}
+
+fn load(program: &[Insn], (prog_type, attach_type): (u32, u32), flags: u32, short: [u8; 8]) -> io::Result<OwnedFd> {
     let mut name = [0; 16];
-    name[..8].copy_from_slice(b"homa_xsk");
+    name[..8].copy_from_slice(&short);
     let mut attr = ProgLoad {
-        prog_type: PROG_TYPE_XDP,
+        prog_type,
         count: program.len() as u32,
         instructions: program.as_ptr() as u64,
         license: c"Apache-2.0".as_ptr() as u64,
@@ -127,10 +144,10 @@ pub(in crate::driver) fn load_xdp(program: &[Insn], has_frags: bool) -> io::Resu
         log_len: 0,
         log: 0,
         kernel_version: 0,
-        flags: if has_frags { PROG_HAS_FRAGS } else { 0 },
+        flags,
         name,
         interface: 0,
-        attach_type: ATTACH_XDP,
+        attach_type,
     };
     // SAFETY: the instructions are readable for their count and the licence ends with a zero; no log is asked for.
     let quiet = unsafe { bpf_fd(PROG_LOAD, &attr) };
@@ -154,6 +171,15 @@ pub(in crate::driver) fn load_xdp(program: &[Insn], has_frags: bool) -> io::Resu
 pub(in crate::driver) fn attach_xdp(program: &OwnedFd, interface: i32, flags: u32) -> io::Result<OwnedFd> {
     let interface = interface.cast_unsigned();
     let attr = LinkCreate { program: number(program), interface, attach_type: ATTACH_XDP, flags };
+    // SAFETY: the structure has no pointers, and the command makes a descriptor.
+    unsafe { bpf_fd(LINK_CREATE, &attr) }
+}
+
+/// Runs `program` on the packets of an interface, after packet sockets have seen them and before the kernel's network
+/// code does, until the descriptor is closed, however this process ends.
+pub(in crate::driver) fn attach_ingress(program: &OwnedFd, interface: i32) -> io::Result<OwnedFd> {
+    let interface = interface.cast_unsigned();
+    let attr = LinkCreate { program: number(program), interface, attach_type: ATTACH_TCX_INGRESS, flags: 0 };
     // SAFETY: the structure has no pointers, and the command makes a descriptor.
     unsafe { bpf_fd(LINK_CREATE, &attr) }
 }

@@ -13,7 +13,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::time::Duration;
 
-pub(super) use bpf::{Insn, attach_xdp, load_xdp, set_xsk, xsk_map};
+pub(super) use bpf::{Insn, attach_ingress, attach_xdp, load_ingress, load_xdp, set_xsk, xsk_map};
 pub(super) use ethtool::{driver_name, rx_queues};
 pub(super) use ring::RxRing;
 pub(super) use xsk::{Xsk, XskShape};
