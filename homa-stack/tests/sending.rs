@@ -48,13 +48,13 @@ fn calls_beyond_the_budget_are_refused_until_a_quarter_of_it_is_free() {
     let mut net = Net::new(3, &Config { tx_budget: 1_000_000, tx_peer_share: 1000, ..config() });
     net.service = Nanos::from_millis(10);
     net.response_len = Some(10);
-    net.call(0, 1, 900_000);
+    (0..10).for_each(|_| _ = net.call(0, 2, 10_000));
     net.run_for(Nanos::from_millis(5));
-    assert_eq!(fill(&mut net, 0, 2, 10_000), (10, Limit::Endpoint));
+    net.call(0, 1, 900_000);
+    assert_eq!(net.try_call(0, 2, 10_000), Err(SendError::WouldBlock(Limit::Endpoint)));
     assert_eq!(net.hosts[0].metrics.calls_refused, 1);
-    // The 900,000 bytes are answered some 10 ms after they came: only then is there room.
-    net.run_for(Nanos::from_millis(4));
-    assert!(net.room.is_empty() && net.try_call(0, 2, 10_000).is_err());
+    net.run_for(Nanos::from_millis(7));
+    assert_eq!((net.done.len(), net.room.len()), (10, 0), "100,000 bytes are free, but not 250,000");
     net.run_for(Nanos::from_millis(20));
     assert_eq!(net.room, [(0, Limit::Endpoint)]);
     assert_eq!(net.done.len(), 11);
