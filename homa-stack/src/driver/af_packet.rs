@@ -118,6 +118,18 @@ impl PacketDevice {
         self.now = now;
     }
 
+    /// Follows a change of the interface.
+    pub(super) fn set_local(&mut self, addrs: Addrs, mac: Mac) -> io::Result<()> {
+        // A link that goes down leaves an error, for which the socket would be readable until it is taken.
+        sys::int_option(&self.fd, libc::SOL_SOCKET, libc::SO_ERROR)?;
+        if addrs != self.addrs {
+            sys::attach_filter(&self.fd, &homa_filter(&addrs))?;
+            self.addrs = addrs;
+        }
+        self.mac = mac;
+        Ok(())
+    }
+
     /// Readable when a packet has come.
     pub(super) fn raw_fd(&self) -> RawFd {
         self.fd.as_raw_fd()

@@ -144,6 +144,11 @@ impl XdpDevice {
         self.now = now;
     }
 
+    /// Follows a change of the interface's MAC address. The program takes packets for the addresses of the start only.
+    pub(super) fn set_mac(&mut self, mac: Mac) {
+        self.mac = mac;
+    }
+
     /// Readable when a packet has come.
     pub(super) fn raw_fd(&self) -> RawFd {
         self.any_queue.as_ref().unwrap_or(self.queues[0].fd()).as_raw_fd()

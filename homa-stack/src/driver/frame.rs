@@ -46,7 +46,7 @@ const FRAGMENT_BITS: u16 = 0x3fff;
 const TTL: u8 = 64;
 
 /// The addresses that this host has on its interface.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Addrs {
     pub(super) v4: Option<Ipv4Addr>,
     pub(super) v6: Option<Ipv6Addr>,
@@ -59,6 +59,14 @@ impl Addrs {
             IpAddr::V4(_) => self.v4.map(IpAddr::V4),
             IpAddr::V6(_) => self.v6.map(IpAddr::V6),
         }
+    }
+
+    /// The addresses to go on with when the interface has `all`, of which `preferred` would be chosen anew: those in
+    /// use as long as they are there, and while there is no other.
+    pub(super) fn followed_by(&self, all: &[IpAddr], preferred: Self) -> Self {
+        let v4 = self.v4.filter(|a| all.contains(&IpAddr::V4(*a))).or(preferred.v4).or(self.v4);
+        let v6 = self.v6.filter(|a| all.contains(&IpAddr::V6(*a))).or(preferred.v6).or(self.v6);
+        Self { v4, v6 }
     }
 
     /// The address that stands for the host: that of IPv4 if it has one.

@@ -77,11 +77,15 @@ pub struct Host {
     interface: Interface,
     addrs: Addrs,
     mtu: usize,
+    /// The MTU that buffers were made for.
+    most_mtu: usize,
     poll: Nanos,
     wake: Arc<Wake>,
     /// True if the thread slept since the last turn.
     slept: bool,
     window: Window,
+    /// When to look next whether routes, neighbours or the interface have changed.
+    next_look: Instant,
     /// To the other workers of this host, if there are any.
     links: Option<Links>,
 }
@@ -102,6 +106,9 @@ const NANOSECOND_KHZ: u64 = 1_000_000;
 
 /// Longest wait while packets wait for room to be sent, which nothing announces.
 const BLOCKED: Nanos = Nanos::from_micros(20);
+
+/// Time between two looks at changes while there is something to do; an idle host hears of them at once.
+const LOOK_INTERVAL: Nanos = Nanos::from_millis(1);
 
 /// Events that one turn and what the application does after it may record.
 const TURN_EVENTS: usize = 4096;
@@ -185,10 +192,12 @@ impl Host {
             interface,
             addrs,
             mtu,
+            most_mtu: mtu,
             poll: config.poll,
             wake,
             slept: false,
             window: Window::default(),
+            next_look: Instant::default(),
             links: None,
         })
     }
@@ -251,6 +260,9 @@ impl Host {
         if self.window.until_full && self.core.trace.room() < TURN_EVENTS {
             self.freeze_trace();
         }
+        if now >= self.next_look {
+            self.follow_changes(now);
+        }
         self.core.set_slept(std::mem::take(&mut self.slept));
         let Some(links) = &self.links else { return Ok(self.device.turn(&mut self.core, now)) };
         let handed = links.receive(now, &mut self.core);
@@ -301,13 +313,41 @@ impl Host {
             return Ok(());
         }
         let timeout = until.map(|at| Duration::from_nanos(at.since(now).as_nanos()));
-        let woken = sys::wait_readable(&[self.device.raw_fd(), self.wake.fd.as_raw_fd()], timeout);
+        let woken = {
+            let changes = self.device.neighbours().changes_fd();
+            sys::wait_readable(&[self.device.raw_fd(), self.wake.fd.as_raw_fd(), changes], timeout)
+        };
+        self.next_look = Instant::default();
         self.wake.reset();
         sys::eventfd_clear(&self.wake.fd);
         woken?;
         self.core.metrics.blocked_cycles += self.now().since(now).as_nanos();
         self.slept = true;
         Ok(())
+    }
+
+    /// Learns what has changed in the kernel's tables and on the interface.
+    #[cold]
+    fn follow_changes(&mut self, now: Instant) {
+        self.next_look = now + LOOK_INTERVAL;
+        if !self.device.neighbours().follow() {
+            return;
+        }
+        let Ok(all) = sys::interfaces() else { return };
+        let Some(interface) = all.into_iter().find(|i| i.index == self.interface.index) else { return };
+        let addrs = self.addrs.followed_by(&interface.addrs, addrs(&interface));
+        let mac = interface.mac.or(self.interface.mac).unwrap_or_default();
+        self.addrs = self.device.set_local(addrs, mac, self.addrs);
+        let probe = sys::socket(libc::AF_INET, libc::SOCK_DGRAM, 0);
+        if let Ok(mtu) = probe.and_then(|probe| sys::mtu(&probe, &interface.name)) {
+            // The buffers are made for what it was at the start.
+            let mtu = mtu.min(self.most_mtu);
+            if mtu != self.mtu {
+                self.mtu = mtu;
+                self.core.set_mtu(now, mtu);
+            }
+        }
+        self.interface = interface;
     }
 
     /// The packet socket, unless the device is another.

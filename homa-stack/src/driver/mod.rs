@@ -2,6 +2,7 @@
 
 mod af_packet;
 mod af_xdp;
+mod changes;
 mod clock;
 mod filter;
 mod frame;

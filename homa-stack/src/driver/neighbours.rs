@@ -2,10 +2,12 @@
 
 use std::io;
 use std::net::{IpAddr, UdpSocket};
+use std::os::fd::RawFd;
 use std::time::Duration;
 
 use rustc_hash::FxHashMap;
 
+use super::changes::{Change, Changes};
 use super::netlink::Netlink;
 use super::sys::Mac;
 use crate::units::{Instant, Nanos};
@@ -30,6 +32,12 @@ pub enum ResolveError {
         /// What the kernel said.
         why: String,
     },
+    /// An address of this host.
+    #[error("{addr} is an address of this host: frames to it leave by no interface; use another host's")]
+    SameHost {
+        /// The address.
+        addr: IpAddr,
+    },
     /// The neighbour does not answer.
     #[error("no MAC address for {next_hop} on {interface}: is the host up and on the same network?")]
     NoNeighbour {
@@ -46,6 +54,8 @@ pub enum ResolveError {
 #[derive(Clone, Copy, Debug)]
 struct Answer {
     mac: Option<Mac>,
+    /// The peer itself or a gateway, as far as is known.
+    next_hop: IpAddr,
     until: Instant,
 }
 
@@ -53,6 +63,7 @@ struct Answer {
 #[derive(Debug)]
 pub(super) struct Neighbours {
     netlink: Netlink,
+    changes: Changes,
     interface: i32,
     name: String,
     answers: FxHashMap<IpAddr, Answer>,
@@ -63,12 +74,41 @@ pub(super) struct Neighbours {
 impl Neighbours {
     pub(super) fn new(interface: i32, name: &str) -> io::Result<Self> {
         Ok(Self {
+            // First, so that no change between is missed.
+            changes: Changes::open(interface)?,
             netlink: Netlink::open()?,
             interface,
             name: name.to_owned(),
             answers: FxHashMap::default(),
             refreshes: 0,
         })
+    }
+
+    /// Readable when something has changed: [`Self::follow`] then.
+    pub(super) fn changes_fd(&self) -> RawFd {
+        self.changes.raw_fd()
+    }
+
+    /// Learns what has changed; true if that is the interface itself: its state, MTU or addresses.
+    pub(super) fn follow(&mut self) -> bool {
+        let (answers, refreshes) = (&mut self.answers, &mut self.refreshes);
+        let mut is_changed = false;
+        self.changes.read(|change| match change {
+            Change::Neighbour(addr, mac) => {
+                for answer in answers.values_mut().filter(|answer| answer.next_hop == addr && answer.mac != mac) {
+                    match mac {
+                        Some(_) => {
+                            answer.mac = mac;
+                            *refreshes += 1;
+                        }
+                        None => answer.until = Instant::default(),
+                    }
+                }
+            }
+            Change::Routes => answers.values_mut().for_each(|answer| answer.until = Instant::default()),
+            Change::Interface => is_changed = true,
+        });
+        is_changed
     }
 
     /// Where frames for `addr` go, as far as is known; asks the kernel now and then, which takes microseconds, but
@@ -80,9 +120,9 @@ impl Neighbours {
             }
             self.refreshes += 1;
         }
-        let mac = self.ask(addr).ok().flatten();
+        let (mac, next_hop) = self.ask(addr).unwrap_or((None, addr));
         let until = now + if mac.is_some() { KEEP } else { RETRY };
-        self.answers.insert(addr, Answer { mac, until });
+        self.answers.insert(addr, Answer { mac, next_hop, until });
         mac
     }
 
@@ -90,33 +130,38 @@ impl Neighbours {
     pub(super) fn resolve(&mut self, now: Instant, addr: IpAddr, wait: Duration) -> Result<Mac, ResolveError> {
         let start = std::time::Instant::now();
         loop {
-            if let Some(mac) = self.ask(addr)? {
-                self.answers.insert(addr, Answer { mac: Some(mac), until: now + KEEP });
+            let (mac, next_hop) = self.ask(addr)?;
+            if let Some(mac) = mac {
+                self.answers.insert(addr, Answer { mac: Some(mac), next_hop, until: now + KEEP });
                 return Ok(mac);
             }
             if start.elapsed() >= wait {
-                let next_hop = self.netlink.route(addr).map_or(addr, |route| route.next_hop);
                 return Err(ResolveError::NoNeighbour { next_hop, interface: self.name.clone() });
             }
             std::thread::sleep(Duration::from_millis(1));
         }
     }
 
-    /// Asks the kernel once; has it ask the network if it does not know.
-    fn ask(&mut self, addr: IpAddr) -> Result<Option<Mac>, ResolveError> {
+    /// Asks the kernel once; has it ask the network if it does not know, or not for certain. Frames by a packet socket
+    /// do not count as use of a neighbour, so that the kernel itself would not see that it is gone.
+    fn ask(&mut self, addr: IpAddr) -> Result<(Option<Mac>, IpAddr), ResolveError> {
         let no_route = |why: String| ResolveError::NoRoute { addr, interface: self.name.clone(), why };
         let route = self.netlink.route(addr).map_err(|e| no_route(format!(" ({e})")))?;
+        if route.is_local {
+            return Err(ResolveError::SameHost { addr });
+        }
         if !route.is_unicast || route.interface != self.interface {
             return Err(no_route(String::new()));
         }
-        if let Some(mac) = self.netlink.neighbour(route.interface, route.next_hop)? {
-            return Ok(Some(mac));
+        let known = self.netlink.neighbour(route.interface, route.next_hop)?;
+        if let Some((mac, false)) = known {
+            return Ok((Some(mac), route.next_hop));
         }
         if self.netlink.solicit(route.interface, route.next_hop).is_err() {
             // Without CAP_NET_ADMIN: any packet makes the kernel ask.
             let any = if addr.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" };
             UdpSocket::bind(any)?.send_to(&[0], (addr, DISCARD_PORT)).ok();
         }
-        Ok(None)
+        Ok((known.map(|(mac, _)| mac), route.next_hop))
     }
 }

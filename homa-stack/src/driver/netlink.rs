@@ -6,7 +6,7 @@ use std::os::fd::OwnedFd;
 
 use super::sys::{self, Mac};
 
-const HEADER_LEN: usize = 16;
+pub(super) const HEADER_LEN: usize = 16;
 /// `rtmsg` and `ndmsg` have the same length.
 const BODY_LEN: usize = 12;
 
@@ -14,6 +14,7 @@ const BODY_LEN: usize = 12;
 const NTF_USE: u8 = 0x01;
 const NDA_DST: u16 = 1;
 const NDA_LLADDR: u16 = 2;
+const NUD_STALE: u16 = 0x04;
 const NUD_USABLE: u16 = 0x02 | 0x04 | 0x08 | 0x10 | 0x40 | 0x80;
 // linux/rtnetlink.h
 const RTA_DST: u16 = 1;
@@ -21,6 +22,7 @@ const RTA_OIF: u16 = 4;
 const RTA_GATEWAY: u16 = 5;
 const RTA_PREFSRC: u16 = 7;
 const RTN_UNICAST: u8 = 1;
+const RTN_LOCAL: u8 = 2;
 
 /// How the kernel would send to an address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,6 +35,8 @@ pub(super) struct Route {
     pub(super) source: Option<IpAddr>,
     /// True unless the route is to this host, or to nowhere.
     pub(super) is_unicast: bool,
+    /// True if it is to this host.
+    pub(super) is_local: bool,
 }
 
 /// A connection to the kernel's tables.
@@ -63,6 +67,7 @@ impl Netlink {
             next_hop: addr,
             source: None,
             is_unicast: reply.get(HEADER_LEN + 7) == Some(&RTN_UNICAST),
+            is_local: reply.get(HEADER_LEN + 7) == Some(&RTN_LOCAL),
         };
         for (kind, value) in attributes(&reply) {
             match kind {
@@ -75,17 +80,16 @@ impl Netlink {
         Ok(route)
     }
 
-    /// The MAC address of a neighbour, if the kernel knows it.
-    pub(super) fn neighbour(&mut self, interface: i32, addr: IpAddr) -> io::Result<Option<Mac>> {
+    /// The MAC address of a neighbour, if the kernel knows it; true if it has not been heard of for some time.
+    pub(super) fn neighbour(&mut self, interface: i32, addr: IpAddr) -> io::Result<Option<(Mac, bool)>> {
         let reply =
             match self.ask(libc::RTM_GETNEIGH, 0, neighbour_body(interface, addr, 0), &[(NDA_DST, octets(addr))]) {
                 Ok(reply) => reply,
                 Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
                 Err(e) => return Err(e),
             };
-        let state = reply.get(HEADER_LEN + 8..HEADER_LEN + 10).map_or(0, |b| u16::from_ne_bytes([b[0], b[1]]));
-        let mac = attributes(&reply).find_map(|(kind, value)| (kind == NDA_LLADDR).then(|| value.try_into().ok())?);
-        Ok(mac.filter(|_| state & NUD_USABLE != 0))
+        let mac = neighbour_of(&reply).and_then(|(_, mac)| mac);
+        Ok(mac.map(|mac| (mac, neighbour_state(&reply) & NUD_STALE != 0)))
     }
 
     /// Has the kernel ask for a neighbour's MAC address. Needs CAP_NET_ADMIN.
@@ -138,6 +142,17 @@ impl Netlink {
     }
 }
 
+/// The address that a message about a neighbour names, and its MAC address if that is of use.
+pub(super) fn neighbour_of(message: &[u8]) -> Option<(IpAddr, Option<Mac>)> {
+    let find = |wanted| attributes(message).find_map(|(kind, value)| (kind == wanted).then_some(value));
+    let mac = find(NDA_LLADDR).and_then(|value| value.try_into().ok());
+    Some((address(find(NDA_DST)?)?, mac.filter(|_| neighbour_state(message) & NUD_USABLE != 0)))
+}
+
+fn neighbour_state(message: &[u8]) -> u16 {
+    message.get(HEADER_LEN + 8..HEADER_LEN + 10).map_or(0, |b| u16::from_ne_bytes([b[0], b[1]]))
+}
+
 fn neighbour_body(interface: i32, addr: IpAddr, flags: u8) -> [u8; BODY_LEN] {
     let mut body = [0; BODY_LEN];
     body[0] = family(addr);
@@ -185,7 +200,7 @@ mod tests {
     #[test]
     fn loopback_is_a_route_to_this_host() {
         let route = Netlink::open().unwrap().route(Ipv4Addr::LOCALHOST.into()).unwrap();
-        assert!(!route.is_unicast);
+        assert!(!route.is_unicast && route.is_local);
     }
 
     #[test]

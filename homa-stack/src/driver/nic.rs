@@ -12,7 +12,7 @@ use super::clock::Clock;
 use super::frame::{Addrs, Framing};
 use super::host::HostConfig;
 use super::neighbours::Neighbours;
-use super::sys::Interface;
+use super::sys::{Interface, Mac};
 use crate::device;
 use crate::proto::Endpoint;
 use crate::units::Instant;
@@ -163,6 +163,17 @@ impl Nic {
 
     pub(super) fn neighbours(&mut self) -> &mut Neighbours {
         with!(self, device => &mut device.neighbours)
+    }
+
+    /// Follows a change of the interface's addresses; returns those in use then.
+    pub(super) fn set_local(&mut self, addrs: Addrs, mac: Mac, before: Addrs) -> Addrs {
+        match self {
+            Self::Packet(device) => device.set_local(addrs, mac).map_or(before, |()| addrs),
+            Self::Xdp(device) => {
+                device.set_mac(mac);
+                before
+            }
+        }
     }
 
     /// Readable when a packet has come.

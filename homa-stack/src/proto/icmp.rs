@@ -225,6 +225,15 @@ impl Endpoint {
         Ok(())
     }
 
+    /// The interface takes other packets from now on: at most `mtu` bytes with their IP header. Messages under way go
+    /// on in smaller ones if need be.
+    pub fn set_mtu(&mut self, now: Instant, mtu: usize) {
+        self.config.mtu = mtu;
+        for peer in self.peers.keys() {
+            self.cut_smaller(now, peer);
+        }
+    }
+
     /// Has the messages to `peer` that are under way go on in packets of the size that it now takes.
     pub(super) fn cut_smaller(&mut self, now: Instant, peer: PeerKey) {
         let (segment, batch) = self.segments(now, peer);

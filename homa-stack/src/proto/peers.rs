@@ -61,6 +61,11 @@ impl Peers {
         (key, true)
     }
 
+    /// All peers.
+    pub(crate) fn keys(&self) -> std::ops::Range<PeerKey> {
+        0..self.all.len() as PeerKey
+    }
+
     /// Peers ever met.
     #[cfg(feature = "check")]
     pub(crate) fn len(&self) -> usize {

@@ -93,6 +93,17 @@ pub(super) fn bind_packet(fd: &OwnedFd, index: i32, ethertype: u16) -> io::Resul
     check(unsafe { libc::bind(fd.as_raw_fd(), (&raw const addr).cast(), len) }).map(drop)
 }
 
+/// Has a netlink socket hear of the multicast groups whose bits are set in `groups`.
+pub(super) fn bind_netlink(fd: &OwnedFd, groups: u32) -> io::Result<()> {
+    // SAFETY: all-zero bytes are a valid `sockaddr_nl`.
+    let mut addr: libc::sockaddr_nl = unsafe { std::mem::zeroed() };
+    addr.nl_family = libc::AF_NETLINK as u16;
+    addr.nl_groups = groups;
+    let len = size_of::<libc::sockaddr_nl>() as libc::socklen_t;
+    // SAFETY: `addr` is readable for `len` bytes.
+    check(unsafe { libc::bind(fd.as_raw_fd(), (&raw const addr).cast(), len) }).map(drop)
+}
+
 /// Sends `bytes` without blocking.
 pub(super) fn send(fd: &OwnedFd, bytes: &[u8]) -> io::Result<()> {
     let flags = libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL;
@@ -136,15 +147,15 @@ pub(super) fn recv(fd: &OwnedFd, buf: &mut [u8]) -> io::Result<usize> {
 }
 
 /// Sleeps until one of `fds` is readable or `timeout` is over; true if one is. Interruptions count as the time-out.
-pub(super) fn wait_readable(fds: &[RawFd; 2], timeout: Option<Duration>) -> io::Result<bool> {
+pub(super) fn wait_readable<const N: usize>(fds: &[RawFd; N], timeout: Option<Duration>) -> io::Result<bool> {
     let mut polled = fds.map(|fd| libc::pollfd { fd, events: libc::POLLIN, revents: 0 });
     let spec = timeout.map(|t| libc::timespec {
         tv_sec: libc::time_t::try_from(t.as_secs()).unwrap_or(libc::time_t::MAX),
         tv_nsec: t.subsec_nanos().into(),
     });
     let spec = spec.as_ref().map_or(std::ptr::null(), std::ptr::from_ref);
-    // SAFETY: `polled` is writable for two entries; `spec` is null or lives until the call returns.
-    let ready = unsafe { libc::ppoll(polled.as_mut_ptr(), 2, spec, std::ptr::null()) };
+    // SAFETY: `polled` is writable for its entries; `spec` is null or lives until the call returns.
+    let ready = unsafe { libc::ppoll(polled.as_mut_ptr(), N as libc::nfds_t, spec, std::ptr::null()) };
     match check(ready) {
         Ok(n) => Ok(n > 0),
         Err(e) if e.kind() == io::ErrorKind::Interrupted => Ok(false),
