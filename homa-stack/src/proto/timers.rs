@@ -25,11 +25,21 @@ pub(super) enum Due {
     GiveUp,
 }
 
+/// The earlier of two times, either of which may not be set.
+#[inline]
+fn earlier(a: Option<Instant>, b: Option<Instant>) -> Option<Instant> {
+    match (a, b) {
+        (Some(a), Some(b)) => Some(a.min(b)),
+        (a, b) => a.or(b),
+    }
+}
+
 impl Endpoint {
     /// When [`Self::handle_timeout`] should be called next, if ever.
+    #[inline]
     pub fn next_deadline(&self) -> Option<Instant> {
         let nic = self.pacing.as_ref().and_then(|pacing| pacing.wake);
-        [self.next_tick, self.next_fifo, self.wheel.next(), nic].into_iter().flatten().min()
+        earlier(earlier(self.next_tick, self.next_fifo), earlier(self.wheel.next(), nic))
     }
 
     /// Does what is due at `now`; without effect if that is nothing. A caller that comes late loses ticks: silence
