@@ -10,6 +10,9 @@ pub fn run(workload: &str, results: &[ProtocolResult], slowdown: &str) -> String
     let mut text = String::new();
     load(&mut text, results);
     short(&mut text, results);
+    if let Some(ratio) = short_p99_ratio(results) {
+        let _ = writeln!(text, "  P99 from sending: homa takes {ratio:.4} of tcp's time");
+    }
     let _ = writeln!(text, "\nSlowdown by message length, {workload} (slowdown {slowdown})");
     let _ = writeln!(text, "all RPCs:");
     for result in results {
@@ -70,6 +73,15 @@ fn short(text: &mut String, results: &[ProtocolResult]) {
             show(result.short_due_p999_ns),
         );
     }
+}
+
+/// P99 of short messages with Homa over that with TCP, from sending, if both were measured.
+pub fn short_p99_ratio(results: &[ProtocolResult]) -> Option<f64> {
+    let p99 = |name: &str| {
+        let of = results.iter().find(|result| result.protocol == name && result.status == Status::Complete);
+        of?.short_rtt_p99_ns.filter(|ns| *ns > 0)
+    };
+    Some(p99("homa")? as f64 / p99("tcp")? as f64)
 }
 
 /// Slowdowns by length, protocols side by side: their rows end with the same lengths.
@@ -192,6 +204,15 @@ mod tests {
         let text = run("w4", &[result(Status::Interrupted, 2.0, &hundred())], "x");
         assert!(text.contains("carried only 50.0 % of the offered load"), "{text}");
         assert!(text.contains("stopped before its interval was over"), "{text}");
+    }
+
+    #[test]
+    fn short_messages_of_both_protocols_are_compared_if_both_are_whole() {
+        let tcp = result(Status::Complete, 1.0, &hundred());
+        let homa = ProtocolResult { protocol: "homa".into(), short_rtt_p99_ns: Some(1000), ..tcp.clone() };
+        assert_eq!(short_p99_ratio(&[homa.clone(), tcp.clone()]), Some(0.1));
+        assert_eq!(short_p99_ratio(&[homa.clone(), ProtocolResult { status: Status::Failed, ..tcp.clone() }]), None);
+        assert_eq!(short_p99_ratio(&[tcp]), None);
     }
 
     #[test]

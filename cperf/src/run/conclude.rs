@@ -55,6 +55,7 @@ pub(super) fn conclude(
         "reason": reason,
         "options": manifest.options,
         "slowdown": optimal.text(),
+        "short_rtt_p99_homa_to_tcp": table::short_p99_ratio(&results),
         "results": results,
         "manifest": &*manifest,
     });
