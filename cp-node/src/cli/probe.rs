@@ -35,6 +35,9 @@ pub(crate) struct FlowServer {
     /// What carries Homa's packets: af-packet or af-xdp
     #[arg(long, default_value_t, value_name = "HOW")]
     pub(crate) device: DeviceKind,
+    /// Send Homa's packets as TCP's, in super-frames that the interface or the kernel cuts (GSO)
+    #[arg(long)]
+    pub(crate) hijack: bool,
     /// Length of requests in bytes
     #[arg(long, default_value_t = 1_000_000, value_name = "BYTES", value_parser = clap::value_parser!(u32).range(12..=1_000_000))]
     pub(crate) length: u32,

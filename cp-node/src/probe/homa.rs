@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 
 use anyhow::{Context, Result, bail};
 use bytes::Bytes;
-use homa_stack::driver::{DeviceKind, Host, HostConfig};
+use homa_stack::driver::{DeviceKind, Framing, Host, HostConfig};
 use homa_stack::{Event, Message, Payload};
 
 use super::sockets::spin;
@@ -17,7 +17,7 @@ pub(super) fn serve(
     port: u16,
     ready: impl FnOnce() -> Result<()>,
 ) -> Result<()> {
-    let mut host = open(interface, device)?;
+    let mut host = open(interface, device, Framing::default())?;
     host.core().bind(port).with_context(|| format!("can't open Homa port {port}"))?;
     ready()?;
     loop {
@@ -43,7 +43,7 @@ pub(super) struct Client {
 
 impl Client {
     pub(super) fn open(interface: Option<&str>, device: DeviceKind, to: SocketAddr) -> Result<Self> {
-        let mut host = open(interface, device)?;
+        let mut host = open(interface, device, Framing::default())?;
         host.resolve(to.ip(), RESOLVE_LIMIT).with_context(|| unreachable_peer(to.ip()))?;
         let port = host.core().client_port().context("no port to call from")?;
         Ok(Self { host, port, to })
@@ -92,10 +92,10 @@ impl RoundTrip for Client {
     }
 }
 
-pub(super) fn open(interface: Option<&str>, device: DeviceKind) -> Result<Host> {
+pub(super) fn open(interface: Option<&str>, device: DeviceKind, framing: Framing) -> Result<Host> {
     // Without a trace, as the other transports have none either.
     let interface = interface.map(str::to_owned);
-    let config = HostConfig { interface, device, trace_entries: 0, ..HostConfig::default() };
+    let config = HostConfig { interface, device, framing, trace_entries: 0, ..HostConfig::default() };
     Host::open(config).map_err(missing)
 }
 

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, bail};
 use serde::{Deserialize, Serialize};
 
-use super::cases::Case;
+use super::cases::{Case, HIJACK};
 use super::links::Links;
 use crate::cli::RunArgs;
 use crate::error::Stop;
@@ -120,7 +120,7 @@ fn one(setting: &Setting<'_>, links: &mut Links, case: Case) -> anyhow::Result<F
     let testbed = links.with_mtu(case.mtu);
     let address = if case.ipv6 { testbed.address(1) } else { testbed.address_v4(1) };
     let interface = testbed.interface(1).to_owned();
-    let transport = case.transport;
+    let (transport, hijack) = if case.transport == HIJACK { ("homa", " --hijack") } else { (case.transport, "") };
     let common = format!("--transport {transport} --port {PORT} --interface {interface}");
     let count = if transport == "tcp-block" { (options.count / 4).max(1) } else { options.count };
     let (server, client, limit) = match case.flow {
@@ -131,7 +131,8 @@ fn one(setting: &Setting<'_>, links: &mut Links, case: Case) -> anyhow::Result<F
             (format!("probe server {common}"), client, Duration::from_millis(count.into()))
         }
         Some(flow) => {
-            let common = format!("{common} --length {} --response {} --frame {}", flow.length, flow.response, case.mtu);
+            let common =
+                format!("{common}{hijack} --length {} --response {} --frame {}", flow.length, flow.response, case.mtu);
             let single = if flow.length > flow.response { " --one-connection" } else { "" };
             let client = format!(
                 "probe flow {common} --peer {address} --outstanding {} --millis {FLOW_MILLIS}{single}",

@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 
 use anyhow::{Context, Result, bail};
 use bytes::Bytes;
+use homa_stack::driver::Framing;
 use homa_stack::{Event, Payload};
 
 use super::super::homa::open;
@@ -16,7 +17,7 @@ const HEAD: [u8; 12] = *b"cp-node flow";
 
 /// Answers each request, spinning, for ever.
 pub(super) fn serve(options: &FlowServer, ready: impl FnOnce() -> Result<()>) -> Result<()> {
-    let mut host = open(options.interface.as_deref(), options.device)?;
+    let mut host = open(options.interface.as_deref(), options.device, framing(options))?;
     host.core().bind(options.port).with_context(|| format!("can't open Homa port {}", options.port))?;
     let body = body(options.response);
     ready()?;
@@ -41,7 +42,7 @@ pub(super) fn serve(options: &FlowServer, ready: impl FnOnce() -> Result<()>) ->
 /// Keeps as many requests outstanding as asked for.
 pub(super) fn run(options: &Flow, to: SocketAddr) -> Result<Meter> {
     let FlowServer { interface, device, length, response, .. } = &options.common;
-    let mut host = open(interface.as_deref(), *device)?;
+    let mut host = open(interface.as_deref(), *device, framing(&options.common))?;
     host.resolve(to.ip(), RESOLVE_LIMIT).with_context(|| unreachable_peer(to.ip()))?;
     let port = host.core().client_port().context("no port to call from")?;
     let body = body(*length);
@@ -76,6 +77,10 @@ pub(super) fn run(options: &Flow, to: SocketAddr) -> Result<Meter> {
         }
     }
     Ok(meter)
+}
+
+fn framing(options: &FlowServer) -> Framing {
+    if options.hijack { Framing::Hijack } else { Framing::default() }
 }
 
 /// What follows the head of a message of `len` bytes.
