@@ -15,6 +15,7 @@ use cperf::netlink::Netlink;
 use cperf::sys;
 use cperf::testbed::Testbed;
 use cperf::testbed::netns::{Netns, Topology};
+use homa_stack::api::{Runner, RunnerConfig};
 use homa_stack::driver::{Framing, Host, HostConfig, OpenError};
 use homa_stack::metrics::DropReason;
 use homa_stack::{Event, Payload, RpcError};
@@ -26,7 +27,7 @@ type Check = fn(&Netns) -> Result<(), String>;
 
 use Framing::{Hijack, Native};
 
-const CHECKS: [(&str, Check); 13] = [
+const CHECKS: [(&str, Check); 14] = [
     ("messages_of_all_lengths_cross_both_ways", |net| lengths_cross(net, 0, &v4(net), [Native; 2])),
     ("messages_of_all_lengths_cross_with_one_frame_in_a_hundred_lost", |net| {
         lengths_cross(net, 1, &v4(net), [Native; 2])
@@ -44,6 +45,7 @@ const CHECKS: [(&str, Check); 13] = [
     ("genuine_tcp_works_beside_hijacked_homa_and_neither_resets_the_other", tcp_beside_homa),
     ("a_port_that_nobody_serves_is_refused_at_once", |net| refused(net, v4(net)).and(refused(net, v6(net)?))),
     ("the_kernel_of_a_host_that_runs_the_stack_sends_no_icmp_unreachable", no_icmp_leaves),
+    ("threads_call_and_serve_through_handles_and_read_early", handles_over),
     ("a_missing_interface_is_named_and_so_are_those_that_exist", missing_interface),
     ("a_missing_capability_is_named", missing_capability),
 ];
@@ -358,6 +360,54 @@ fn call_refused(server: IpAddr, framing: Framing) -> Result<(), String> {
         }
     }
     Err(format!("calls to {to} are not refused"))
+}
+
+/// A batch of calls to a server of two threads, and requests that are read while they arrive; each host run by a thread
+/// of its own.
+fn handles_over(net: &Netns) -> Result<(), String> {
+    let text = |e: &dyn std::fmt::Display| e.to_string();
+    let start = |node| on(net, node, || Runner::spawn(open()?, RunnerConfig::default()).map_err(|e| text(&e)));
+    let (here, there) = (start(0)?, start(1)?);
+    let to = |port| SocketAddr::new(net.address(1), port);
+    let (server, early) = (there.bind(PORT).map_err(|e| text(&e))?, there.bind_early(PORT + 1).map_err(|e| text(&e))?);
+    let serving: Vec<_> = (0..2)
+        .map(|_| {
+            let server = server.clone();
+            std::thread::spawn(move || {
+                while let Ok(request) = server.recv() {
+                    let _ = request.reply.send(request.body);
+                }
+            })
+        })
+        .collect();
+    let reading = std::thread::spawn(move || -> Result<Vec<u8>, String> {
+        let mut incoming = early.recv().map_err(|e| e.to_string())?;
+        let mut bytes = Vec::new();
+        incoming.read_to_end(&mut bytes).map_err(|e| e.to_string())?;
+        incoming.finish().map_err(|e| e.to_string())?.reply.send("read").map_err(|e| e.to_string())?;
+        Ok(bytes)
+    });
+
+    let client = here.client().map_err(|e| text(&e))?;
+    let mut batch = client.batch(8);
+    let call = |i: usize| (to(PORT), Payload::from(message(i as u64, LENGTHS[i % LENGTHS.len()])), i as u64);
+    let mut calls = (0..LENGTHS.len() * ROUNDS).map(call);
+    batch.submit_all(calls.by_ref()).map_err(|e| text(&e))?;
+    let mut done = HashSet::new();
+    while let Some(end) = batch.next() {
+        let body = end.result.map_err(|e| text(&e))?;
+        if body != message(end.cookie, LENGTHS[end.cookie as usize % LENGTHS.len()]) || !done.insert(end.cookie) {
+            return Err(format!("response {} is damaged or came twice", end.cookie));
+        }
+        batch.submit_all(calls.by_ref()).map_err(|e| text(&e))?;
+    }
+    let answer = client.call(to(PORT + 1), message(5, 1_000_000)).map_err(|e| text(&e))?;
+    let read = reading.join().map_err(|_| "the reader panicked")??;
+    if answer != "read" || read != message(5, 1_000_000) || done.len() != LENGTHS.len() * ROUNDS {
+        return Err(format!("{} calls were answered, {} bytes were read early", done.len(), read.len()));
+    }
+    there.shutdown().map_err(|e| text(&e))?;
+    serving.into_iter().try_for_each(|thread| thread.join().map_err(|_| "a server panicked".to_owned()))
 }
 
 /// First without the stack, to see that the kernel would answer; then with it.

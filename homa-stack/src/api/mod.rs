@@ -45,7 +45,8 @@
 //!
 //! # Latency
 //!
-//! A hand-over between two threads that both spin takes a microsecond or less, waking a thread that sleeps some 50.
+//! Handing over to a thread that spins or looks into memory costs a microsecond or two each way, waking one that sleeps
+//! some 12 more and up to 50 on an idle core (figures: `docs/api.md`, bench `handover`).
 //! Applications that need neither use [`driver::Host`](crate::driver::Host) in their own thread, without this module.
 
 mod batch;
