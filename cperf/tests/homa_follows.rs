@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use cperf::sys;
 use cperf::testbed::Testbed;
 use cperf::testbed::netns::Netns;
-use homa_stack::driver::{Host, HostConfig, ResolveError};
+use homa_stack::driver::{Host, HostConfig, OpenError, ResolveError, drop_privileges};
 use homa_stack::{Config, Event, Nanos, Payload};
 use veth::{bytes_of, message, on};
 
@@ -28,6 +28,7 @@ fn main() -> ExitCode {
             ("a_link_that_goes_down_and_up_is_followed", link_goes),
             ("packets_fit_an_mtu_that_shrinks", mtu_shrinks),
             ("an_address_of_the_host_itself_is_named_as_such", same_host),
+            ("a_host_works_without_the_privileges_it_was_opened_with", without_privileges),
         ],
     )
 }
@@ -51,16 +52,30 @@ fn during_a_call(
     len: usize,
     change: impl FnOnce() -> Result<(), String> + Send,
 ) -> Result<[u64; 2], String> {
+    during_a_call_of(net, len, change, || Ok(()))
+}
+
+/// The same, by hosts that do `prepare` once they are open.
+fn during_a_call_of(
+    net: &Netns,
+    len: usize,
+    change: impl FnOnce() -> Result<(), String> + Send,
+    prepare: fn() -> Result<(), String>,
+) -> Result<[u64; 2], String> {
     let (stop, begun) = (AtomicBool::new(false), AtomicBool::new(false));
     std::thread::scope(|scope| {
         let (stop, begun) = (&stop, &begun);
         let server = scope.spawn(move || {
             sys::enter(net.namespace(1)).map_err(|e| e.to_string())?;
-            serve(stop, begun)
+            let host = Host::open(config()).map_err(|e| e.to_string())?;
+            prepare()?;
+            serve(host, stop, begun)
         });
         let client = scope.spawn(move || {
             sys::enter(net.namespace(0)).map_err(|e| e.to_string())?;
-            let result = call(net.address(1), len, begun, change);
+            let host = Host::open(config()).map_err(|e| e.to_string())?;
+            // `change` needs privileges.
+            let result = call(host, net.address(1), len, begun, change, prepare);
             stop.store(true, Ordering::Release);
             result
         });
@@ -72,13 +87,13 @@ fn during_a_call(
 
 /// Calls `peer`, and has `change` made once the call runs there; then calls once more.
 fn call(
+    mut host: Host,
     peer: IpAddr,
     len: usize,
     begun: &AtomicBool,
     change: impl FnOnce() -> Result<(), String> + Send,
+    prepare: fn() -> Result<(), String>,
 ) -> Result<u64, String> {
-    let mut host = Host::open(config()).map_err(|e| e.to_string())?;
-    host.resolve(peer, Duration::from_secs(2)).map_err(|e| e.to_string())?;
     let port = host.core().client_port().map_err(|e| e.to_string())?;
     let deadline = Instant::now() + Duration::from_secs(20);
     let changed = AtomicBool::new(false);
@@ -92,6 +107,8 @@ fn call(
             changed.store(true, Ordering::Release);
             result
         });
+        prepare()?;
+        host.resolve(peer, Duration::from_secs(2)).map_err(|e| e.to_string())?;
         // The first calls straddle the change, the last comes after it.
         for round in 0..3 {
             for cookie in [round * 2 + 1, round * 2 + 2] {
@@ -127,8 +144,7 @@ fn call(
 }
 
 /// Answers each call with its own bytes, 300 ms after it came.
-fn serve(stop: &AtomicBool, begun: &AtomicBool) -> Result<u64, String> {
-    let mut host = Host::open(config()).map_err(|e| e.to_string())?;
+fn serve(mut host: Host, stop: &AtomicBool, begun: &AtomicBool) -> Result<u64, String> {
     host.core().bind(PORT).map_err(|e| e.to_string())?;
     let mut waiting = Vec::new();
     while !stop.load(Ordering::Acquire) {
@@ -262,4 +278,33 @@ fn same_host(net: &Netns) -> Result<(), String> {
             other => Err(format!("{other:?}")),
         }
     })
+}
+
+/// Neighbours are forgotten meanwhile, so that the hosts must have them looked for.
+fn without_privileges(net: &Netns) -> Result<(), String> {
+    let change = || {
+        (0..2).try_for_each(|node| {
+            on(net, node, || ip(&format!("neigh flush dev {}", net.interface(node))))?;
+            on(net, node, || ip(&format!("neigh flush all nud permanent dev {}", net.interface(node))))
+        })
+    };
+    let counts = during_a_call_of(net, 200_000, change, || {
+        // A sign that it is what is given up that is missing afterwards.
+        Host::open(config()).map_err(|e| e.to_string())?;
+        drop_privileges().map_err(|e| format!("giving up privileges: {e}"))?;
+        match Host::open(config()) {
+            Err(OpenError::Capability { .. }) => {}
+            other => return Err(format!("a host opened without privileges: {other:?}")),
+        }
+        let status = std::fs::read_to_string("/proc/thread-self/status").map_err(|e| e.to_string())?;
+        for set in ["CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb"] {
+            if !status.lines().any(|line| line.starts_with(set) && line.ends_with("\t0000000000000000")) {
+                return Err(format!("{set} is not empty: {status}"));
+            }
+        }
+        let program = Command::new("cat").arg("/proc/self/status").output().map_err(|e| e.to_string())?;
+        let status = String::from_utf8_lossy(&program.stdout);
+        if status.contains("CapEff:\t0000000000000000") { Ok(()) } else { Err(format!("a program has: {status}")) }
+    })?;
+    expect_refreshes(counts)
 }

@@ -14,6 +14,7 @@ mod neighbours;
 mod netlink;
 mod nic;
 mod ping;
+mod privileges;
 mod readiness;
 mod steering;
 mod sys;
@@ -30,6 +31,7 @@ pub use host::{Host, HostConfig, Waker};
 pub use neighbours::ResolveError;
 pub use nic::{DeviceKind, UnknownDevice};
 pub use ping::RawPing;
+pub use privileges::drop_privileges;
 pub(crate) use readiness::Readiness;
 
 use sys::RxRing;

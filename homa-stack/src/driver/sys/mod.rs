@@ -3,6 +3,7 @@
 
 mod bpf;
 mod ethtool;
+mod privileges;
 mod ring;
 mod xsk;
 mod xsk_ring;
@@ -15,6 +16,7 @@ use std::time::Duration;
 
 pub(super) use bpf::{Insn, attach_ingress, attach_xdp, load_ingress, load_xdp, set_xsk, xsk_map};
 pub(super) use ethtool::{driver_name, rx_queues};
+pub(super) use privileges::drop_all as drop_all_privileges;
 pub(super) use ring::RxRing;
 pub(super) use xsk::{Xsk, XskShape};
 
