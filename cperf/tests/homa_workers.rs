@@ -31,6 +31,7 @@ fn main() -> ExitCode {
             ("workers_hand_on_the_acknowledgements_of_a_client_of_one_thread", |net| both_ways(net, [1, 2])),
             ("three_workers_serve_two", |net| both_ways(net, [3, 2])),
             ("a_group_of_no_workers_or_too_many_is_refused", sizes),
+            ("the_use_of_the_receive_ring_is_measured", ring_use),
         ],
     )
 }
@@ -183,5 +184,39 @@ fn sizes(net: &Netns) -> Result<(), String> {
             }
         }
         Ok(())
+    })
+}
+
+/// Packets wait for a host that does nothing; then it takes them.
+fn ring_use(net: &Netns) -> Result<(), String> {
+    const PACKETS: u64 = 150;
+    let open = || Host::open(HostConfig::default()).map_err(|e| e.to_string());
+    on(net, 1, || {
+        let mut server = open()?;
+        let mark = |host: &mut Host, name: &str| {
+            let text = host.metrics_text();
+            let line = text.lines().find(|line| line.starts_with(name)).ok_or_else(|| format!("no {name}"))?;
+            line.split_whitespace().nth(1).and_then(|v| v.parse::<u64>().ok()).ok_or_else(|| line.to_owned())
+        };
+        on(net, 0, || {
+            let mut client = open()?;
+            client.resolve(net.address(1), Duration::from_secs(2)).map_err(|e| e.to_string())?;
+            let port = client.core().client_port().map_err(|e| e.to_string())?;
+            for call in 0..PACKETS {
+                let (now, to) = (client.now(), SocketAddr::new(net.address(1), PORT));
+                client
+                    .core()
+                    .call(now, port, to, Payload::from(message(call, 100)), call)
+                    .map_err(|e| e.to_string())?;
+                client.turn().map_err(|e| e.to_string())?;
+            }
+            Ok(())
+        })?;
+        while server.turn().map_err(|e| e.to_string())? {}
+        let [most, held, batches] =
+            ["ring_most_waiting", "ring_held_nanos", "ring_held_batches"].map(|name| mark(&mut server, name));
+        let (most, held, batches) = (most?, held?, batches?);
+        println!("    {most} packets waited at most; {batches} batches were held for {held} ns");
+        if most >= PACKETS && most < 2 * PACKETS && held > 0 && batches > 0 { Ok(()) } else { Err("not so".to_owned()) }
     })
 }

@@ -168,6 +168,9 @@ counters! {
     path_mtu_updates: "of them, those that lowered the largest packet to a peer",
     refusals_sent: "ICMP messages sent about packets to ports that nobody serves",
     refusals_withheld: "ICMP messages not sent, as there were too many",
+    ring_held_nanos: "time that a sample of the batches of received packets was held in the ring, summed, ns",
+    ring_held_batches: "batches in that sum",
+    ring_most_waiting: "most packets found waiting in the receive ring so far",
     shard_packets_forwarded: "packets handed on to other workers of this host",
     shard_acks_forwarded: "acknowledgements handed on to other workers of this host",
     shard_forwards_lost: "of both, lost because too many waited",
@@ -375,6 +378,7 @@ const LAYOUT: &[&str] = &[
     "gro_grant_bypasses", "gro_data_bypasses",
     "temp0", "temp1", "temp2", "temp3", "temp4", "temp5", "temp6", "temp7", "temp8", "temp9",
     "resend_restarts", "need_ack_giveups", "stale_grants", "tombstones", "tombstones_evicted",
+    "ring_held_nanos", "ring_held_batches", "ring_most_waiting",
     "shard_packets_forwarded", "shard_acks_forwarded", "shard_forwards_lost",
     "ring_wait_nanos", "ring_wait_packets", "ring_drops", "calls_refused", "announcements", "cutoff_changes",
     "icmp_errors", "path_mtu_updates", "refusals_sent", "refusals_withheld", "tx_stalls",
@@ -417,7 +421,7 @@ mod tests {
         assert_eq!((value("msg_bytes_128"), value("large_msg_count"), value("large_msg_bytes")), (100, 1, 200_000));
         assert_eq!((value("drop_short"), value("short_packets")), (1, 1));
         // The kernel module's text of July 2026 has 353 lines for one core; ours has those and its own.
-        assert_eq!(names.len(), 353 + 23 + DropReason::ALL.len());
+        assert_eq!(names.len(), 353 + 26 + DropReason::ALL.len());
     }
 
     #[test]

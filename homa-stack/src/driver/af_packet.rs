@@ -14,6 +14,7 @@ use super::frame::{self, Addrs, ETHERNET_LEN, Framing, HOMA_AT};
 use super::gather::{Gatherer, Headers, MOST_COPIED, SUPER_FRAME};
 use super::ingress::keep_from_kernel;
 use super::neighbours::Neighbours;
+use super::ring_use::RingUse;
 use super::sys::{self, Interface, Mac, RxRing};
 use super::{OpenError, capability, packet_socket};
 use crate::device::{Device, Rx};
@@ -59,6 +60,7 @@ pub(super) struct PacketDevice {
     /// Which of the frames held it is, and its length.
     large_at: Option<(usize, usize)>,
     slot: Vec<u8>,
+    pub(super) usage: RingUse,
 }
 
 impl PacketDevice {
@@ -99,6 +101,7 @@ impl PacketDevice {
             large: vec![0; ETHERNET_LEN + SUPER_FRAME].into_boxed_slice(),
             large_at: None,
             slot: vec![0; HOMA_AT + mtu],
+            usage: RingUse::default(),
         })
     }
 
@@ -166,6 +169,9 @@ impl Device for PacketDevice {
             held = i + 1;
             self.ring.hold(held);
         }
+        if held > 0 {
+            self.usage.fetched(held, most, || self.ring.occupied());
+        }
         held
     }
 
@@ -183,6 +189,7 @@ impl Device for PacketDevice {
     fn release(&mut self) {
         self.large_at = None;
         self.ring.release();
+        self.usage.released(|| self.clock.now().since(self.now));
     }
 
     fn tx_slot(&mut self) -> Option<&mut [u8]> {

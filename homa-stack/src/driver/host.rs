@@ -390,6 +390,7 @@ impl Host {
     /// The metrics as text (cperf.md 4.1): times in nanoseconds, so `cpu_khz` is 1,000,000.
     pub fn metrics_text(&mut self) -> String {
         self.core.metrics.ring_drops += self.device.take_ring_drops();
+        self.device.put_ring_use(&mut self.core.metrics);
         self.core.metrics.peer_dst_refreshes = self.device.neighbours().refreshes;
         self.device.refresh_real_time();
         self.core.metrics.to_text(self.now().as_nanos(), NANOSECOND_KHZ, 0)

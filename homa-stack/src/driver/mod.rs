@@ -16,6 +16,7 @@ mod nic;
 mod ping;
 mod privileges;
 mod readiness;
+mod ring_use;
 mod steering;
 mod sys;
 mod xdp_program;

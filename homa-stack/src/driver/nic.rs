@@ -14,6 +14,7 @@ use super::host::HostConfig;
 use super::neighbours::Neighbours;
 use super::sys::{Interface, Mac};
 use crate::device;
+use crate::metrics::Metrics;
 use crate::proto::Endpoint;
 use crate::units::Instant;
 
@@ -184,6 +185,15 @@ impl Nic {
     /// Packets that the kernel dropped since the last call because there was no room.
     pub(super) fn take_ring_drops(&mut self) -> u64 {
         with!(self, device => device.take_ring_drops())
+    }
+
+    /// Brings up to date what the metrics say of the receive ring.
+    pub(super) fn put_ring_use(&self, metrics: &mut Metrics) {
+        match self {
+            Self::Packet(device) => device.usage.put(metrics),
+            // Its rings are drained at once, and its frames given back as they are.
+            Self::Xdp(_) => {}
+        }
     }
 
     /// Looks at the real-time clock anew; it may have been set.

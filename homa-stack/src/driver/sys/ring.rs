@@ -118,6 +118,20 @@ impl RxRing {
         self.fetched = self.fetched.min(n);
     }
 
+    /// About how many frames have come and were not given back: exact if the kernel adds none meanwhile.
+    pub(in crate::driver) fn occupied(&self) -> usize {
+        // Frames that are ours follow each other: bisection between one that is and one that is not.
+        let (mut some, mut beyond) = (0, self.frames);
+        if self.is_ours(self.head + self.frames - 1) {
+            return self.frames;
+        }
+        while beyond - some > 1 {
+            let middle = usize::midpoint(some, beyond);
+            if self.is_ours(self.head + middle - 1) { some = middle } else { beyond = middle }
+        }
+        some
+    }
+
     /// Gives all frames held back to the kernel.
     #[inline]
     pub(in crate::driver) fn release(&mut self) {
