@@ -5,7 +5,7 @@ mod net;
 use std::net::SocketAddr;
 
 use homa_stack::proto::{Announce, Calls, NotPrivate};
-use homa_stack::wire::Kind;
+use homa_stack::wire::{Kind, Packet};
 use homa_stack::{Config, Endpoint, Event, Instant, Limit, Nanos, Payload, RpcError, RpcId, SendError};
 use net::{Net, addr};
 
@@ -354,4 +354,22 @@ fn requests_and_responses_of_equal_length_take_turns_by_age() {
         }
     }
     assert_eq!(order, ids, "each whole, by age");
+}
+
+/// The server hears enough of the request to answer, but never all before it forgets it.
+#[test]
+fn a_request_that_its_server_forgets_over_and_over_is_given_up() {
+    let server = Config { timeout_ticks: 3, ..config() };
+    let mut net = Net::with(vec![config(), server]);
+    // Of each transmission only the first packet arrives.
+    net.fate = Box::new(|sent| match sent.packet {
+        Packet::Data(data) if sent.from == 0 && data.offset > 0 => vec![],
+        _ => vec![Nanos::ZERO],
+    });
+    let id = net.call(0, 1, 100_000);
+    net.run_for(Nanos::from_secs(2));
+    assert_eq!(net.failed.get(&id), Some(&RpcError::TimedOut), "{:?}", net.packets);
+    assert!(net.hosts[0].metrics.resend_restarts >= 10, "it was tried: {:?}", net.packets);
+    net.run_for(Nanos::from_secs(20));
+    net.assert_settled("forgotten");
 }

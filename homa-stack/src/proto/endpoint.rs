@@ -440,6 +440,7 @@ impl Endpoint {
             restarted: false,
             done: 0,
             next_need_ack: self.config.request_ack_ticks.max(1),
+            restarts: 0,
             serial: self.next_serial,
         })
     }

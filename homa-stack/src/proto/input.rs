@@ -16,6 +16,10 @@ use crate::trace;
 use crate::units::{Instant, Nanos, RpcId};
 use crate::wire::{Ack, Cutoffs, Data, Ends, Glance, Grant, Kind, Packet, RESEND_ALL, Resend, WireError, ends};
 
+/// How often a server may have forgotten a request before it is given up. Its other packets say that it is alive, so
+/// that a server that is less patient than its network is slow would otherwise be sent the request for ever.
+const MAX_RESTARTS: u32 = 20;
+
 impl Endpoint {
     /// Notes in the time trace that the driver has found a packet: IP payload `bytes` from `from` at `priority`,
     /// which waited `wait` in the ring. Cheap, and without effect on the protocol.
@@ -380,6 +384,10 @@ impl Endpoint {
         }
         if rpc.state != State::Outgoing {
             return;
+        }
+        rpc.restarts += 1;
+        if rpc.restarts > MAX_RESTARTS {
+            return self.give_up(key);
         }
         let tx = rpc.tx.as_mut().expect("an outgoing RPC has a message");
         tx.resend_priority = self.peers[rpc.peer].unscheduled_priority(tx.len, self.config.num_priorities);

@@ -50,6 +50,8 @@ pub(crate) struct Rpc {
     pub(crate) done: u32,
     /// Server: value of `done` at which the next NEED_ACK goes out.
     pub(crate) next_need_ack: u32,
+    /// Client: how often the server did not know the request.
+    pub(crate) restarts: u32,
     /// Serial number: which RPC is older.
     pub(crate) serial: u64,
 }

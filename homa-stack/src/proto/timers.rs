@@ -113,7 +113,7 @@ impl Endpoint {
         self.control.push_back(Control::new(peer, header, Body::Bare(Kind::NeedAck)));
     }
 
-    fn give_up(&mut self, key: RpcKey) {
+    pub(super) fn give_up(&mut self, key: RpcKey) {
         let rpc = &self.rpcs[key];
         let (id, peer, state) = (rpc.id, rpc.peer, rpc.state);
         let tag = self.peers[peer].tag;
