@@ -73,3 +73,8 @@ fn received_ranges_equal_the_byte_model() {
 fn sent_ranges_equal_the_packet_model() {
     drive("sent");
 }
+
+#[test]
+fn icmp_errors_that_are_read_are_written_the_same() {
+    drive("icmp");
+}

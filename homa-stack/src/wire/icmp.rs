@@ -131,18 +131,37 @@ fn quoted_v6(quote: &[u8]) -> Option<Quoted<'_>> {
 }
 
 /// Writes the ICMP message by which `us` tells `peer` that nobody serves the port of a Homa packet: one of `len`
-/// bytes that begins with `start`. It is quoted as a packet of protocol 146 whichever way it came, since that is how
-/// a kernel that runs Homa finds whose it was. Returns the message's length, at most [`MAX_REFUSAL`].
+/// bytes that begins with `start`. Returns the message's length, at most [`MAX_REFUSAL`].
 ///
 /// # Panics
 ///
 /// If `us` and `peer` are of different IP versions, or `out` is too short.
 pub fn write_port_unreachable(us: IpAddr, peer: IpAddr, start: &[u8], len: usize, out: &mut [u8]) -> usize {
+    write_error(Cause::PortUnreachable, us, us, peer, start, len, out)
+}
+
+/// As [`write_port_unreachable`], for any cause, said by host or router `by` of a packet from `peer` to `us`. The
+/// packet is quoted as one of protocol 146 whichever way it came, since that is how a kernel that runs Homa finds whose
+/// it was.
+///
+/// # Panics
+///
+/// As [`write_port_unreachable`].
+pub fn write_error(
+    cause: Cause,
+    by: IpAddr,
+    us: IpAddr,
+    peer: IpAddr,
+    start: &[u8],
+    len: usize,
+    out: &mut [u8],
+) -> usize {
     let start = &start[..start.len().min(MAX_QUOTE)];
-    out[..HEADER_LEN].fill(0);
-    let (quoted, pseudo) = match (us, peer) {
+    let ([kind, code], word) = codes(cause, us);
+    out[..4].copy_from_slice(&[kind, code, 0, 0]);
+    out[4..HEADER_LEN].copy_from_slice(&word.to_be_bytes());
+    let quoted = match (us, peer) {
         (IpAddr::V4(us), IpAddr::V4(peer)) => {
-            out[..2].copy_from_slice(&[3, 3]);
             let ip = &mut out[HEADER_LEN..HEADER_LEN + IPV4_LEN];
             ip.fill(0);
             ip[0] = 0x45;
@@ -152,25 +171,47 @@ pub fn write_port_unreachable(us: IpAddr, peer: IpAddr, start: &[u8], len: usize
             ip[16..20].copy_from_slice(&us.octets());
             let sum = !folded_sum(ip, 0, &[]);
             ip[10..12].copy_from_slice(&sum.to_be_bytes());
-            (HEADER_LEN + IPV4_LEN, 0)
+            HEADER_LEN + IPV4_LEN
         }
         (IpAddr::V6(us), IpAddr::V6(peer)) => {
-            out[..2].copy_from_slice(&[1, 4]);
             let ip = &mut out[HEADER_LEN..HEADER_LEN + IPV6_LEN];
             ip[..4].copy_from_slice(&(6_u32 << 28).to_be_bytes());
             ip[4..6].copy_from_slice(&(len as u16).to_be_bytes());
             (ip[6], ip[7]) = (IPPROTO_HOMA, HOP_LIMIT);
             ip[8..24].copy_from_slice(&peer.octets());
             ip[24..40].copy_from_slice(&us.octets());
-            (HEADER_LEN + IPV6_LEN, IPPROTO_ICMPV6)
+            HEADER_LEN + IPV6_LEN
         }
         _ => panic!("{us} does not speak the IP version of {peer}"),
     };
     let end = quoted + start.len();
     out[quoted..end].copy_from_slice(start);
-    let sum = !folded_sum(&out[..end], pseudo, &[us, peer]);
-    out[2..4].copy_from_slice(&sum.to_be_bytes());
+    set_checksum(by, peer, &mut out[..end]);
     end
+}
+
+/// Sets the checksum of an ICMP message from `from` to `to`; without effect if it is too short to have one.
+pub fn set_checksum(from: IpAddr, to: IpAddr, message: &mut [u8]) {
+    if message.len() >= 4 {
+        message[2..4].fill(0);
+        let pseudo = if to.is_ipv4() { 0 } else { IPPROTO_ICMPV6 };
+        let sum = !folded_sum(message, pseudo, &[from, to]);
+        message[2..4].copy_from_slice(&sum.to_be_bytes());
+    }
+}
+
+/// Type and code of an error to a host of the IP version of `addr`, and the last word of its header.
+fn codes(cause: Cause, addr: IpAddr) -> ([u8; 2], u32) {
+    match (cause, addr.is_ipv4()) {
+        (Cause::PortUnreachable, true) => ([3, 3], 0),
+        (Cause::ProtocolUnreachable, true) => ([3, 2], 0),
+        (Cause::HostUnreachable, true) => ([3, 1], 0),
+        (Cause::TooBig { mtu }, true) => ([3, 4], mtu & 0xffff),
+        (Cause::PortUnreachable, false) => ([1, 4], 0),
+        (Cause::ProtocolUnreachable, false) => ([4, 1], 0),
+        (Cause::HostUnreachable, false) => ([1, 3], 0),
+        (Cause::TooBig { mtu }, false) => ([2, 0], mtu),
+    }
 }
 
 #[cfg(test)]
@@ -281,6 +322,22 @@ mod tests {
             bytes[homa_at + 13] = 0x10;
             let tcp = changed(bytes, hosts, code, 0);
             assert_eq!(IcmpError::parse(hosts.1, hosts.0, &tcp), Err(WireError::NotAboutHoma));
+        }
+    }
+
+    #[test]
+    fn what_is_written_is_read_again() {
+        let causes =
+            [Cause::PortUnreachable, Cause::ProtocolUnreachable, Cause::HostUnreachable, Cause::TooBig { mtu: 1_400 }];
+        for ((us, peer), cause) in hosts().into_iter().flat_map(|hosts| causes.map(|cause| (hosts, cause))) {
+            let (mut packet, mut out) = ([0; 28], [0; MAX_REFUSAL]);
+            write_bare(Kind::Busy, ENDS, &mut packet);
+            let router = hosts().into_iter().find(|(a, _)| a.is_ipv4() == us.is_ipv4()).unwrap().0;
+            let len = write_error(cause, router, peer, us, &packet, 28, &mut out);
+            assert_eq!(
+                IcmpError::parse(router, us, &out[..len]).map(|error| (error.cause, error.to)),
+                Ok((cause, peer))
+            );
         }
     }
 }

@@ -4,12 +4,16 @@ use std::net::IpAddr;
 
 use homa_stack::Nanos;
 use homa_stack::proto::Target;
-use homa_stack::wire::Kind;
+use homa_stack::wire::icmp::{Cause, MAX_REFUSAL, write_error};
+use homa_stack::wire::{DATA_HEADER_LEN, Kind};
 
+use crate::net::addr;
 use crate::world::{STRANGER, STRANGERS, What, World, say};
 
-/// The longest packet.
-const MTU: usize = 9100;
+/// The longest packet, or what a device is to cut into packets.
+const LONGEST: usize = 65_535;
+
+const IP_HEADER: usize = 20;
 
 /// Time that a host takes for a burst when it sends no more than that at once.
 const BURST_TIME: Nanos = Nanos::from_micros(5);
@@ -17,9 +21,15 @@ const BURST_TIME: Nanos = Nanos::from_micros(5);
 impl World {
     /// Sends what a host has to send.
     pub fn transmit(&mut self, host: usize) {
-        let mut out = [0; MTU];
+        let mut out = std::mem::take(&mut self.out);
+        out.resize(LONGEST, 0);
+        self.transmit_by(host, &mut out);
+        self.out = out;
+    }
+
+    fn transmit_by(&mut self, host: usize, out: &mut [u8]) {
         for _ in 0..self.plan.burst {
-            let Some(sent) = self.hosts[host].core.poll_transmit(self.now, &mut out) else { return };
+            let Some(sent) = self.hosts[host].core.poll_transmit(self.now, out) else { return };
             let packet = &out[..sent.len];
             let IpAddr::V4(to) = sent.to else { unreachable!("all addresses are IPv4") };
             let to = (to.to_bits() - 0x0a00_0001) as usize;
@@ -31,11 +41,25 @@ impl World {
                 sent.offset,
                 sent.len
             );
-            if to < STRANGER {
+            self.tally.super_frames += u64::from(sent.segment > 0);
+            let largest = if sent.segment > 0 { sent.segment + DATA_HEADER_LEN } else { sent.len };
+            if largest + IP_HEADER > self.plan.narrow {
+                self.too_big(host, sent.to, packet);
+            } else if to < STRANGER {
                 self.route(self.plan.node(host), to, packet);
             }
         }
         self.after(BURST_TIME, What::Work(host));
+    }
+
+    /// A packet does not fit the network, which says so to its sender.
+    fn too_big(&mut self, host: usize, to: IpAddr, packet: &[u8]) {
+        self.tally.too_big += 1;
+        let (router, us) = (addr(STRANGER), addr(self.plan.node(host)));
+        let (cause, mut out) = (Cause::TooBig { mtu: self.plan.narrow as u32 }, [0; MAX_REFUSAL]);
+        let len = write_error(cause, router, to, us, packet, packet.len(), &mut out);
+        say!(self, "{host}: that was too big");
+        self.hosts[host].core.handle_icmp(self.now, router, us, &out[..len]);
     }
 
     /// Gives a packet its fate.

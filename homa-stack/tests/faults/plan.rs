@@ -42,6 +42,8 @@ pub struct Plan {
     pub cut: f64,
     /// Chance of an additional packet from a host that is none of ours.
     pub forged: f64,
+    /// Largest packet that the network carries, which it says by ICMP of others.
+    pub narrow: usize,
     /// Hosts that begin anew, and when.
     pub restarts: Vec<(Nanos, usize)>,
     /// Hosts that do nothing for some time: packets wait, time jumps.
@@ -83,6 +85,7 @@ impl Plan {
             late_most: Nanos::from_millis([3, 30, 200, 1000, 5000][rng.below(5) as usize]),
             cut: some(rng, 0.3, 0.2),
             forged: some(rng, 0.3, 0.3),
+            narrow: usize::MAX,
             restarts: Vec::new(),
             stalls: Vec::new(),
             hold: Nanos::ZERO,
@@ -90,6 +93,9 @@ impl Plan {
         };
         if rng.chance(0.2) {
             plan.hold = Nanos::from_millis([1, 20, 400][rng.below(3) as usize]);
+        }
+        if faults && rng.chance(0.15) {
+            plan.narrow = 576 + rng.below(3_000) as usize;
         }
         plan.add_calls(rng, hosts);
         let end = plan.calls.iter().map(|c| c.at.as_nanos()).max().unwrap_or(0) + 10_000_000;
@@ -117,7 +123,7 @@ impl Plan {
     pub fn is_benign(&self) -> bool {
         let chances = [self.loss, self.duplicate, self.reorder, self.late, self.cut, self.forged];
         let harmless = chances.iter().all(|chance| *chance == 0.0) && self.hold == Nanos::ZERO;
-        harmless && self.restarts.is_empty() && self.stalls.is_empty()
+        harmless && self.narrow == usize::MAX && self.restarts.is_empty() && self.stalls.is_empty()
     }
 
     /// The node that a worker belongs to.
@@ -206,6 +212,7 @@ impl Plan {
                 tx_peer_share: [200, 1000][rng.below(2) as usize],
                 max_outstanding: if rng.chance(0.2) { 1 + rng.below(3) as usize } else { usize::MAX },
                 mtu: if rng.chance(0.9) { mtu } else { 576 + rng.below(8425) as usize },
+                gso_bytes: [0, 0, 8_000, 65_535][rng.below(4) as usize],
                 first_id: first_id(host, 0),
                 planted,
                 ..Config::default()

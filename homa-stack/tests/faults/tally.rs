@@ -34,6 +34,8 @@ tally! {
     early: "looks at messages while they arrived",
     cut: "such messages cut off",
     forged: "forged packets",
+    too_big: "packets too big for the network",
+    super_frames: "super-frames",
     foreign_requests: "requests of strangers",
     duplicates: "packets that brought nothing new",
     executed: "late copies of requests that had run",

@@ -99,6 +99,8 @@ pub struct World {
     serial: u64,
     /// Packets that have arrived, for their memory.
     pub spare: Vec<Vec<u8>>,
+    /// Room for a packet being sent.
+    pub out: Vec<u8>,
     pub tally: Tally,
     /// True if each step is printed.
     pub verbose: bool,
@@ -145,6 +147,7 @@ impl World {
             due: BinaryHeap::new(),
             serial: 0,
             spare: Vec::new(),
+            out: Vec::new(),
             tally: Tally::default(),
             verbose,
             plan,
@@ -159,6 +162,7 @@ impl World {
                 p.loss, p.duplicate, p.reorder, p.late, p.late_most
             );
             println!("cut {}, forged {}, messages held {:?}, bursts of {}", p.cut, p.forged, p.hold, p.burst);
+            println!("packets of up to {} bytes", p.narrow);
         }
         for call in 0..world.plan.calls.len() {
             world.after(world.plan.calls[call].at, What::Call(call));

@@ -8,7 +8,10 @@ use bytes::Bytes;
 use super::Input;
 use crate::proto::{Announce, Config, Endpoint, Event, Message, Payload, SendError, ServerRpc};
 use crate::units::{Instant, Nanos, RpcId};
-use crate::wire::{Ack, AckRecord, Cutoffs, Data, Ends, Grant, Kind, MAX_MESSAGE_LEN, OffsetForm, Resend, write_bare};
+use crate::wire::icmp::{Cause, MAX_REFUSAL, write_error};
+use crate::wire::{
+    Ack, AckRecord, Cutoffs, Data, Ends, Grant, Kind, MAX_MESSAGE_LEN, OffsetForm, Resend, advance_sequence, write_bare,
+};
 
 static ZEROS: [u8; MAX_MESSAGE_LEN] = [0; MAX_MESSAGE_LEN];
 
@@ -104,7 +107,8 @@ impl Fuzzed {
     }
 
     fn rare(&mut self, input: &mut Input<'_>) {
-        match input.u8() % 3 {
+        match input.u8() % 6 {
+            3..=5 => self.icmp(input),
             0 => {
                 if let Some(token) = self.tokens.pop_back() {
                     self.core.discard(token);
@@ -120,6 +124,30 @@ impl Fuzzed {
                 self.core.bind(1).expect("a port that was given up");
             }
         }
+    }
+
+    /// An ICMP error about a packet that may have been sent, or noise.
+    fn icmp(&mut self, input: &mut Input<'_>) {
+        let peer = host(input.u8()).to_canonical();
+        let us = if peer.is_ipv4() { Ipv4Addr::new(10, 0, 0, 1).into() } else { Ipv6Addr::LOCALHOST.into() };
+        let id = self.calls.last().map_or(2, |id| id.get()) ^ u64::from(input.u8() & 1);
+        let sport = if id & 1 == 0 { self.port } else { 1 };
+        let mut packet = [0; 28];
+        write_bare(Kind::ALL[input.below(9)], Ends { sport, dport: 1, sender_id: id }, &mut packet);
+        advance_sequence(&mut packet, input.length(MAX_MESSAGE_LEN) as u32);
+        let cause = match input.u8() % 4 {
+            0 => Cause::PortUnreachable,
+            1 => Cause::ProtocolUnreachable,
+            2 => Cause::HostUnreachable,
+            _ => Cause::TooBig { mtu: input.u16().into() },
+        };
+        let mut out = [0; MAX_REFUSAL];
+        let len = write_error(cause, peer, peer, us, &packet, packet.len(), &mut out);
+        if input.u8() % 4 == 0 {
+            out[input.below(len)] ^= input.u8();
+        }
+        self.core.handle_icmp(self.now, peer, us, &out[..input.below(256).max(8).min(len)]);
+        while self.core.poll_refusal().is_some() {}
     }
 
     /// A packet that can be read, more often than not about an RPC that there is or was.

@@ -5,19 +5,20 @@
 mod endpoint;
 mod parts;
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 pub use endpoint::endpoint;
 pub use parts::{pool, received, sent};
 
-use crate::wire::{Packet, checksum, fill_checksum, verify_checksum, write_bare};
+use crate::wire::icmp::{IcmpError, MAX_REFUSAL, set_checksum, write_error};
+use crate::wire::{Packet, advance_sequence, checksum, fill_checksum, verify_checksum, write_bare};
 
 /// A target.
 pub type Target = fn(&[u8]);
 
 /// All targets by name.
-pub const TARGETS: [(&str, Target); 5] =
-    [("parse", parse), ("endpoint", endpoint), ("pool", pool), ("received", received), ("sent", sent)];
+pub const TARGETS: [(&str, Target); 6] =
+    [("parse", parse), ("icmp", icmp), ("endpoint", endpoint), ("pool", pool), ("received", received), ("sent", sent)];
 
 /// Reads values from bytes; zeros once they are used up.
 struct Input<'a>(&'a [u8]);
@@ -63,6 +64,27 @@ impl<'a> Input<'a> {
         self.0 = rest;
         head
     }
+}
+
+/// Any bytes as an ICMP message, once as they are and once with the checksum made right: what is read is written as the
+/// same error again.
+pub fn icmp(bytes: &[u8]) {
+    let (v6, bytes) = bytes.split_first().map_or((false, bytes), |(first, rest)| (first & 1 > 0, rest));
+    let host = |n| match v6 {
+        true => IpAddr::from(Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, n)),
+        false => Ipv4Addr::new(10, 0, 0, n as u8).into(),
+    };
+    let (us, router) = (host(1), host(3));
+    _ = IcmpError::parse(router, us, bytes);
+    let mut right = bytes.to_vec();
+    set_checksum(router, us, &mut right);
+    let Ok(error) = IcmpError::parse(router, us, &right) else { return };
+    let mut packet = [0; 28];
+    write_bare(error.kind, error.ends, &mut packet);
+    advance_sequence(&mut packet, error.sequence);
+    let mut out = [0; MAX_REFUSAL];
+    let len = write_error(error.cause, router, error.to, us, &packet, packet.len(), &mut out);
+    assert_eq!(IcmpError::parse(router, us, &out[..len]), Ok(error));
 }
 
 /// Any bytes as a packet: what is read is written as the same packet again.
