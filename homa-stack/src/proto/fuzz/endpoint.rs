@@ -143,7 +143,7 @@ impl Fuzzed {
         };
         let mut out = [0; MAX_REFUSAL];
         let len = write_error(cause, peer, peer, us, &packet, packet.len(), &mut out);
-        if input.u8() % 4 == 0 {
+        if input.u8().is_multiple_of(4) {
             out[input.below(len)] ^= input.u8();
         }
         self.core.handle_icmp(self.now, peer, us, &out[..input.below(256).max(8).min(len)]);
