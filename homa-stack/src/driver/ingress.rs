@@ -22,6 +22,8 @@ const MOVE_REGISTER: u8 = 0xbf;
 const AND: u8 = 0x57;
 const SHIFT_LEFT: u8 = 0x67;
 const JUMP: u8 = 0x05;
+/// The class of tests that look at the lower half of a register.
+const TEST_32: u8 = 0x06;
 const EXIT: u8 = 0x95;
 
 /// The register that loads leave their value in, that of the context, and one for the length of an IPv4 header.
@@ -62,9 +64,10 @@ fn translated(filter: &[libc::sock_filter]) -> Vec<Insn> {
                 code.push(insn(op.code as u8, 0, if indirect { X } else { 0 }, 0, op.k.cast_signed()));
             }
             _ => {
-                // One target each: the test's, then that of its failing.
+                // One target each: the test's, then that of its failing. Tests of 32 bits: others would extend the
+                // sign of the value that is compared with.
                 jumps.push((code.len(), here + 1 + usize::from(op.jt)));
-                code.push(insn(op.code as u8, A, 0, 0, op.k.cast_signed()));
+                code.push(insn(op.code as u8 & !0x07 | TEST_32, A, 0, 0, op.k.cast_signed()));
                 jumps.push((code.len(), here + 1 + usize::from(op.jf)));
                 code.push(insn(JUMP, 0, 0, 0, 0));
             }
@@ -98,12 +101,15 @@ mod tests {
             op(libc::BPF_RET, 0, 0, 0),
         ];
         let code = translated(&filter);
-        let jumps: Vec<_> = code.iter().enumerate().filter(|(_, i)| i.code & 7 == 5 && i.code != EXIT).collect();
+        let is_jump = |i: &Insn| i.code == JUMP || i.code & 7 == TEST_32;
+        let jumps: Vec<_> = code.iter().enumerate().filter(|(_, i)| is_jump(i)).collect();
         let targets: Vec<_> = jumps.iter().map(|(at, i)| at + 1 + i.offset as usize).collect();
         let (accept, refuse) = (code.len() - 4, code.len() - 2);
         assert_eq!(targets, [5, refuse, refuse, accept]);
         assert_eq!((code[accept].immediate, code[refuse].immediate), (TCX_DROP, TCX_NEXT));
         assert!(code.iter().all(|i| i.code & 7 != 1), "nothing is left of classic index loads");
+        let whole = |i: &&Insn| i.code & 7 == 5 && ![JUMP, EXIT].contains(&i.code);
+        assert_eq!(code.iter().filter(whole).count(), 0, "addresses above 127.255.255.255 would never be equal");
     }
 
     /// The verifier takes the program, where it may be loaded.
