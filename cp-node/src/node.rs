@@ -225,7 +225,11 @@ impl Node {
     }
 
     fn start_servers(&mut self, options: ServerOptions) -> Result<()> {
-        let counters: Vec<_> = (0..options.ports).map(|_| Arc::new(ServerCounters::default())).collect();
+        let protocol = options.common.protocol();
+        // Homa's workers count for themselves.
+        let parts = if protocol == Protocol::Homa { self.open_homa(&options.common)?.workers() } else { 1 };
+        let counters: Vec<_> =
+            (0..usize::from(options.ports) * parts).map(|_| Arc::new(ServerCounters::default())).collect();
         let handle = match options.common.protocol() {
             Protocol::Tcp => tcp::open_server(&options, &counters, &self.log)?,
             Protocol::Homa => self.open_homa(&options.common)?.open_server(&options, &counters)?,

@@ -3,8 +3,10 @@
 mod veth;
 
 use std::collections::HashMap;
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{IpAddr, SocketAddr};
-use std::process::ExitCode;
+use std::path::Path;
+use std::process::{Child, ChildStdin, ChildStdout, Command, ExitCode, Stdio};
 use std::sync::Barrier;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
@@ -32,6 +34,7 @@ fn main() -> ExitCode {
             ("three_workers_serve_two", |net| both_ways(net, [3, 2])),
             ("a_group_of_no_workers_or_too_many_is_refused", sizes),
             ("the_use_of_the_receive_ring_is_measured", ring_use),
+            ("nodes_of_two_workers_without_privileges_spread_their_rpcs", nodes),
         ],
     )
 }
@@ -219,4 +222,131 @@ fn ring_use(net: &Netns) -> Result<(), String> {
         println!("    {most} packets waited at most; {batches} batches were held for {held} ns");
         if most >= PACKETS && most < 2 * PACKETS && held > 0 && batches > 0 { Ok(()) } else { Err("not so".to_owned()) }
     })
+}
+
+/// A `cp-node` at its prompt.
+struct Node {
+    child: Child,
+    input: ChildStdin,
+    output: BufReader<ChildStdout>,
+}
+
+impl Node {
+    /// Starts it on this thread's node.
+    fn start() -> Result<Self, String> {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_cperf"));
+        command.arg("cp-node").stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut child = command.spawn().map_err(|e| format!("starting a node: {e}"))?;
+        let (input, output) = (child.stdin.take(), child.stdout.take());
+        let (Some(input), Some(output)) = (input, output) else { return Err("a node without pipes".into()) };
+        let mut node = Self { child, input, output: BufReader::new(output) };
+        node.prompt()?;
+        Ok(node)
+    }
+
+    /// Waits for the prompt; any text before it is an error.
+    fn prompt(&mut self) -> Result<(), String> {
+        let mut text = Vec::new();
+        while !text.ends_with(b"% ") {
+            if self.output.read_until(b' ', &mut text).map_err(|e| e.to_string())? == 0 {
+                break;
+            }
+        }
+        match &text[..] {
+            b"% " => Ok(()),
+            other => Err(String::from_utf8_lossy(other).into_owned()),
+        }
+    }
+
+    fn run(&mut self, command: &str) -> Result<(), String> {
+        writeln!(self.input, "{command}").map_err(|e| e.to_string())?;
+        self.prompt().map_err(|e| format!("{command}: {e}"))
+    }
+
+    /// Fails if any thread has a capability.
+    fn check_unprivileged(&self) -> Result<(), String> {
+        let tasks = format!("/proc/{}/task", self.child.id());
+        for task in std::fs::read_dir(&tasks).map_err(|e| format!("{tasks}: {e}"))? {
+            let path = task.map_err(|e| e.to_string())?.path().join("status");
+            let status = std::fs::read_to_string(&path).map_err(|e| format!("{}: {e}", path.display()))?;
+            for set in ["CapPrm", "CapEff"] {
+                if !status.lines().any(|line| line.starts_with(set) && line.ends_with("\t0000000000000000")) {
+                    return Err(format!("{set} of a thread is not empty: {status}"));
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        // It ends at the end of its input, or has ended.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn read(path: &Path) -> Result<String, String> {
+    let mut text = String::new();
+    let mut file = std::fs::File::open(path).map_err(|e| format!("{}: {e}", path.display()))?;
+    file.read_to_string(&mut text).map_err(|e| e.to_string())?;
+    Ok(text)
+}
+
+fn nodes(net: &Netns) -> Result<(), String> {
+    let dir = std::env::temp_dir().join(format!("homa-workers-{}", std::process::id()));
+    std::fs::create_dir_all(&dir).map_err(|e| e.to_string())?;
+    let result = nodes_in(net, &dir);
+    std::fs::remove_dir_all(&dir).map_err(|e| e.to_string())?;
+    result
+}
+
+fn nodes_in(net: &Netns, dir: &Path) -> Result<(), String> {
+    let mut server = on(net, 1, Node::start)?;
+    let mut client = on(net, 0, Node::start)?;
+    let log = |name: &str| format!("log --file {}", dir.join(name).display());
+    server.run(&log("server.log"))?;
+    client.run(&log("client.log"))?;
+    server.run("server --protocol homa --homa-workers 2 --ports 2")?;
+    let addr = net.address(1);
+    client.run(&format!(
+        "client --protocol homa --homa-workers 2 --ports 4 --server-ports 2 --client-max 16 --workload w2 --hosts 1={addr}"
+    ))?;
+    if client.run("client --protocol homa --homa-workers 3 --hosts 1=10.0.0.9").is_ok() {
+        return Err("the number of workers changed".into());
+    }
+    std::thread::sleep(Duration::from_millis(700));
+    for node in [&server, &client] {
+        node.check_unprivileged()?;
+    }
+    for (name, node) in [("server", &mut server), ("client", &mut client)] {
+        for (what, command) in [("metrics", "metrics"), ("tt", "tt print"), ("stats", "stats")] {
+            let file = dir.join(format!("{name}.{what}"));
+            node.run(&format!("{command} {}", file.display()))?;
+        }
+        let metrics = read(&dir.join(format!("{name}.metrics")))?;
+        let values = |counter: &str| -> Vec<u64> {
+            let of = |line: &str| line.split_whitespace().nth(1)?.parse().ok();
+            metrics.lines().filter(|line| line.split(' ').next() == Some(counter)).filter_map(of).collect()
+        };
+        let counter = if name == "server" { "requests_received" } else { "responses_received" };
+        println!("    {counter} of the {name}'s workers: {:?}", values(counter));
+        if values("core") != [0, 1] || values(counter).len() != 2 || values(counter).iter().any(|n| *n < 100) {
+            return Err(format!("RPCs of the {name} are not spread: {:?}", values(counter)));
+        }
+        let trace = read(&dir.join(format!("{name}.tt")))?;
+        for core in ["[C00]", "[C01]"] {
+            let events = trace.lines().filter(|line| line.contains(core)).count();
+            if events < 100 {
+                return Err(format!("{events} events of {core} in the {name}'s trace"));
+            }
+        }
+        let stats = read(&dir.join(format!("{name}.stats")))?;
+        if !stats.contains("\"errors\":0") || stats.contains("\"completed\":0,") {
+            return Err(format!("errors, or nothing done: {stats}"));
+        }
+    }
+    client.run("stop clients")?;
+    server.run("stop servers")
 }

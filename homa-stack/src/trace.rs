@@ -192,7 +192,7 @@ pub enum Clock {
 }
 
 /// A ring of the latest events of one thread.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Recorder {
     ring: Box<[Record]>,
     /// Records ever made since the last reset; the next slot is this modulo the ring's length.
@@ -315,26 +315,36 @@ impl Recorder {
     ///
     /// Those of `out`.
     pub fn write_tt(&self, out: &mut dyn Write, ticks_per_ns: f64) -> io::Result<()> {
-        let Some(first) = self.records().next().map(|r| r.ticks) else { return Ok(()) };
-        let micros = |ticks: u64| ticks.saturating_sub(first) as f64 / (1000.0 * ticks_per_ns);
-        writeln!(
-            out,
-            "{:9.3} us (+{:8.3} us) [C00] First event has timestamp {first} (cpu_ghz {ticks_per_ns:.15})",
-            0.0, 0.0
-        )?;
-        let mut previous = 0.0;
-        for Record { ticks, event } in self.records() {
-            let time = micros(*ticks);
-            writeln!(
-                out,
-                "{time:9.3} us (+{:8.3} us) [C{:02}] {}",
-                time - previous,
-                self.core,
-                Spelled(*event, self.device)
-            )?;
-            previous = time;
-        }
-        Ok(())
+        write_merged(&[self], out, ticks_per_ns)
+    }
+}
+
+/// Writes the events of several recorders, each a core of the trace, in the order of time as `.tt` text. Their clocks
+/// must be the same.
+///
+/// # Errors
+///
+/// Those of `out`.
+pub fn write_merged(recorders: &[&Recorder], out: &mut dyn Write, ticks_per_ns: f64) -> io::Result<()> {
+    let mut all: Vec<_> = recorders.iter().map(|r| (r.records().peekable(), r.core, r.device)).collect();
+    let first = all.iter_mut().filter_map(|(records, ..)| records.peek().map(|r| r.ticks)).min();
+    let Some(first) = first else { return Ok(()) };
+    let micros = |ticks: u64| ticks.saturating_sub(first) as f64 / (1000.0 * ticks_per_ns);
+    writeln!(
+        out,
+        "{:9.3} us (+{:8.3} us) [C{:02}] First event has timestamp {first} (cpu_ghz {ticks_per_ns:.15})",
+        0.0, 0.0, 0
+    )?;
+    let mut previous = 0.0;
+    loop {
+        let earliest =
+            all.iter_mut().enumerate().filter_map(|(i, (records, ..))| Some((records.peek()?.ticks, i))).min();
+        let Some((_, index)) = earliest else { return Ok(()) };
+        let (records, core, device) = &mut all[index];
+        let Some(Record { ticks, event }) = records.next() else { return Ok(()) };
+        let time = micros(*ticks);
+        writeln!(out, "{time:9.3} us (+{:8.3} us) [C{core:02}] {}", time - previous, Spelled(*event, device))?;
+        previous = time;
     }
 }
 
@@ -398,5 +408,24 @@ mod tests {
         r.unfreeze();
         r.record(Event::SoftirqStart);
         assert_eq!(text(&r), "");
+    }
+
+    #[test]
+    fn traces_of_several_cores_are_merged_by_time() {
+        let mut recorders = [0, 1].map(|core| {
+            let mut recorder = Recorder::new(8, Clock::Manual, core);
+            recorder.unfreeze();
+            recorder
+        });
+        for ticks in [1000, 1002, 1003, 1005] {
+            let recorder = &mut recorders[usize::from(ticks % 2 == 1)];
+            recorder.set_now(ticks);
+            recorder.record(Event::SoftirqStart);
+        }
+        let mut text = Vec::new();
+        write_merged(&recorders.each_ref(), &mut text, 0.001).unwrap();
+        let text = String::from_utf8(text).unwrap();
+        let lines: Vec<_> = text.lines().skip(1).map(|l| (l[..9].trim(), &l[l.find('[').unwrap()..][..5])).collect();
+        assert_eq!(lines, [("0.000", "[C00]"), ("2.000", "[C00]"), ("3.000", "[C01]"), ("5.000", "[C01]")]);
     }
 }

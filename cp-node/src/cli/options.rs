@@ -42,7 +42,7 @@ pub(crate) struct ClientOptions {
     /// Client ports
     #[arg(long, default_value_t = 1, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=256))]
     pub(crate) ports: u16,
-    /// Receiving threads per port (TCP); Homa ports share the node's one protocol thread
+    /// Receiving threads per port (TCP); Homa ports share the node's --homa-workers
     #[arg(long, default_value_t = 1, value_name = "N", value_parser = clap::value_parser!(u16).range(0..=256))]
     pub(crate) port_receivers: u16,
     /// Server nodes, numbered from --first-server
@@ -80,10 +80,10 @@ pub(crate) struct ServerOptions {
     /// Accepted for old scripts; replies are always sent from where they lie
     #[arg(long)]
     pub(crate) iovec: bool,
-    /// Restrict the server threads to this core
+    /// Restrict the server threads to this core; Homa's workers to this and the next ones
     #[arg(long, value_name = "C")]
     pub(crate) pin: Option<u16>,
-    /// Threads per port (TCP); Homa ports share the node's one protocol thread
+    /// Threads per port (TCP); Homa ports share the node's --homa-workers
     #[arg(long, default_value_t = 1, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=256))]
     pub(crate) port_threads: u16,
     /// Ports to open
@@ -112,6 +112,12 @@ pub(crate) struct Common {
     /// Network interface for Homa [default: the only one that is up]
     #[arg(long, value_name = "IF")]
     pub(crate) interface: Option<String>,
+    /// Threads that run Homa's protocol and share its ports; the first command that starts Homa decides [default: 1]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=256))]
+    pub(crate) homa_workers: Option<u16>,
+    /// Keep the privileges that Homa's sockets are opened with; without this they are given up
+    #[arg(long)]
+    pub(crate) keep_privileges: bool,
     /// Parameters of Homa; the first command that starts Homa decides
     #[arg(long, value_delimiter = ',', value_name = "NAME=VALUE")]
     pub(crate) homa: Vec<Parameter>,

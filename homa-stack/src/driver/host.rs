@@ -393,7 +393,8 @@ impl Host {
         self.device.put_ring_use(&mut self.core.metrics);
         self.core.metrics.peer_dst_refreshes = self.device.neighbours().refreshes;
         self.device.refresh_real_time();
-        self.core.metrics.to_text(self.now().as_nanos(), NANOSECOND_KHZ, 0)
+        let worker = self.worker();
+        self.core.metrics.to_text(self.now().as_nanos(), NANOSECOND_KHZ, worker)
     }
 
     /// Begins a new time trace. It shows the last events before it is frozen, or, if `until_full`, the first from
@@ -402,6 +403,12 @@ impl Host {
         self.core.trace.freeze();
         self.core.trace.unfreeze();
         self.window = Window { begin: Some((self.now(), self.core.metrics.clone())), end: None, until_full };
+    }
+
+    /// Ends the time traces of all workers of the group, those of others some microseconds later.
+    pub fn freeze_traces(&mut self) {
+        self.freeze_trace();
+        self.core.freeze_others();
     }
 
     /// Ends the time trace; without effect on one that has ended.
@@ -419,12 +426,23 @@ impl Host {
     pub fn trace_metrics_text(&self) -> Option<String> {
         let (Some((begin, before)), Some((end, after))) = (&self.window.begin, &self.window.end) else { return None };
         let whole = self.core.trace.overwritten() == 0;
-        whole.then(|| after.since(before).to_text(end.since(*begin).as_nanos(), NANOSECOND_KHZ, 0))
+        whole.then(|| after.since(before).to_text(end.since(*begin).as_nanos(), NANOSECOND_KHZ, self.worker()))
     }
 
     /// The time trace.
     pub fn trace(&mut self) -> &mut Recorder {
         &mut self.core.trace
+    }
+
+    /// A copy of the time trace, and its clock's rate in ticks per nanosecond: for
+    /// [`write_merged`](crate::trace::write_merged).
+    pub fn copy_trace(&self) -> (Recorder, f64) {
+        (self.core.trace.clone(), self.device.clock().ticks_per_nano())
+    }
+
+    /// Which worker of its group this is: the core that metrics name.
+    fn worker(&self) -> u16 {
+        self.core.config().shard.index() as u16
     }
 
     /// Writes the time trace as `.tt` text.

@@ -62,6 +62,8 @@ pub enum News {
     },
     /// An ICMP error about a packet of ours: for one, to be looked at; for all, found to be true.
     Icmp(IcmpError),
+    /// Time traces end.
+    Freeze,
     /// A packet.
     Packet {
         /// Source address.
@@ -157,6 +159,7 @@ impl Endpoint {
                     self.forget_acked(peer, RpcId::from_peer(*client_id));
                 }
             }
+            (News::Freeze, _) => self.trace.freeze(),
             (News::Icmp(error), Target::One(_)) => self.icmp_error(now, *error),
             (News::Icmp(error), Target::All) => self.icmp_error_elsewhere(now, *error),
             (News::Cutoffs { cutoffs, max_sched_priority }, _) => {
@@ -173,6 +176,13 @@ impl Endpoint {
                 Ok((_, Packet::Freeze)) => self.trace.freeze(),
                 _ => {}
             },
+        }
+    }
+
+    /// Has the time traces of the others end.
+    pub fn freeze_others(&mut self) {
+        if self.config.shard.is_part() {
+            self.hand_on(Forward { to: Target::All, news: News::Freeze });
         }
     }
 

@@ -227,7 +227,7 @@ impl Worker {
         counters.response_bytes.fetch_add(response.len.into(), Ordering::Relaxed);
         counters.requests.fetch_add(1, Ordering::Relaxed);
         if request.freeze {
-            self.host.freeze_trace();
+            self.host.freeze_traces();
         }
         let now = self.host.now();
         if let Err(error) = self.host.core().reply(now, rpc, message(&response, &self.filler)) {
@@ -251,7 +251,7 @@ impl Worker {
         let rtt = (ended.service_ns / 1024) as i64;
         if header.len < FREEZE_BELOW && self.freeze_between.0 < rtt && rtt < self.freeze_between.1 {
             port.freeze[ended.target] = true;
-            self.host.freeze_trace();
+            self.host.freeze_traces();
         }
     }
 
