@@ -148,6 +148,9 @@ counters! {
     buffer_alloc_failures: "messages for which no receive buffer was free",
     dropped_data_no_bufs: "bytes dropped for want of a receive buffer",
     // Beyond the kernel's.
+    requests_overdue: "requests dropped because the application did not take or answer them in time",
+    requests_evicted: "requests dropped while they arrived, to make room for others",
+    peers_forgotten: "peers forgotten to make room for others",
     gap_resends: "RESENDs for gaps, by their age",
     tail_resends: "RESENDs for the end of what was granted, by its age",
     early_resends: "RESENDs for responses that took longer than usual",
@@ -202,6 +205,12 @@ pub enum DropReason {
     NoBuffers,
     /// No room for another server RPC.
     TooManyRpcs,
+    /// A request of a host that is new while as many are known as may be.
+    TooManyPeers,
+    /// A request while the application has not taken as many as may wait for it.
+    Unread,
+    /// A question while as many answers wait to be sent as may.
+    Flood,
     /// Not an IP packet that this host would take: bad header, fragment, other address.
     BadIp,
     /// Cut off by the receive ring's frame size.
@@ -214,7 +223,7 @@ pub enum DropReason {
 
 impl DropReason {
     /// All reasons.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 18] = [
         Self::Short,
         Self::UnknownType,
         Self::Malformed,
@@ -226,6 +235,9 @@ impl DropReason {
         Self::Duplicate,
         Self::NoBuffers,
         Self::TooManyRpcs,
+        Self::TooManyPeers,
+        Self::Unread,
+        Self::Flood,
         Self::BadIp,
         Self::Truncated,
         Self::OtherIcmp,
@@ -246,6 +258,9 @@ impl DropReason {
             Self::Duplicate => "duplicate",
             Self::NoBuffers => "no_buffers",
             Self::TooManyRpcs => "too_many_rpcs",
+            Self::TooManyPeers => "too_many_peers",
+            Self::Unread => "unread",
+            Self::Flood => "flood",
             Self::BadIp => "bad_ip",
             Self::Truncated => "truncated",
             Self::OtherIcmp => "other_icmp",
@@ -262,7 +277,9 @@ impl Metrics {
             DropReason::Short => self.short_packets += 1,
             DropReason::UnknownType => self.unknown_packet_types += 1,
             DropReason::UnknownRpc => self.unknown_rpcs += 1,
-            DropReason::UnknownPort | DropReason::TooManyRpcs => self.server_cant_create_rpcs += 1,
+            DropReason::UnknownPort | DropReason::TooManyRpcs | DropReason::TooManyPeers | DropReason::Unread => {
+                self.server_cant_create_rpcs += 1
+            }
             _ => {}
         }
     }
@@ -382,7 +399,7 @@ const LAYOUT: &[&str] = &[
     "shard_packets_forwarded", "shard_acks_forwarded", "shard_forwards_lost",
     "ring_wait_nanos", "ring_wait_packets", "ring_drops", "calls_refused", "announcements", "cutoff_changes",
     "icmp_errors", "path_mtu_updates", "refusals_sent", "refusals_withheld", "tx_stalls",
-    "gap_resends", "tail_resends", "early_resends", "held_back_bytes",
+    "requests_overdue", "requests_evicted", "peers_forgotten", "gap_resends", "tail_resends", "early_resends", "held_back_bytes",
 ];
 
 #[cfg(test)]
@@ -421,7 +438,7 @@ mod tests {
         assert_eq!((value("msg_bytes_128"), value("large_msg_count"), value("large_msg_bytes")), (100, 1, 200_000));
         assert_eq!((value("drop_short"), value("short_packets")), (1, 1));
         // The kernel module's text of July 2026 has 353 lines for one core; ours has those and its own.
-        assert_eq!(names.len(), 353 + 26 + DropReason::ALL.len());
+        assert_eq!(names.len(), 353 + 29 + DropReason::ALL.len());
     }
 
     #[test]

@@ -84,6 +84,10 @@ impl Endpoint {
         hold!(refusals <= MOST_REFUSALS, "{refusals} refusals wait to be sent");
         self.check_private()?;
         self.grants.check(&self.config)?;
+        let unread = self.rpcs.iter().filter(|(_, rpc)| rpc.unread).count();
+        hold!(self.unread == unread, "{} requests not taken, counted {}", unread, self.unread);
+        hold!(!self.starved_long || !self.starved.is_empty(), "room is kept for a message that does not wait");
+        self.peers.check_counts(self.rpcs.iter().map(|(_, rpc)| (rpc.peer, !rpc.is_client())))?;
         self.tombstones.check()?;
         self.wheel.check()?;
         self.peers.check()?;

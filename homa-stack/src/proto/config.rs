@@ -85,10 +85,27 @@ pub struct Config {
     /// Pages of 64 KiB in the receive pool.
     pub pool_pages: usize,
     /// How long a request is remembered after its RPC so that it runs once: at least the time after which clients
-    /// give up, and twice the longest delay of a packet.
+    /// give up, and twice the longest delay of a packet. A copy that comes later runs again.
     pub tombstone_time: Nanos,
     /// Most groups of 4096 ids so remembered.
     pub tombstone_chunks: usize,
+    /// Most peers known. Those that had no RPC for `tombstone_time` make room for others; while all had one, requests
+    /// of new peers are dropped.
+    pub max_peers: usize,
+    /// Most control packets that wait to be sent when a peer asks for another.
+    pub max_control: usize,
+    /// Most requests that the application has not taken: more are dropped.
+    pub max_unread: usize,
+    /// Ticks after which a request that the application has not taken is dropped; 0: never.
+    pub unread_ticks: u32,
+    /// Ticks after which a request that was not answered is given up; 0: never.
+    pub service_ticks: u32,
+    /// How long a message waits for room before it goes before shorter ones.
+    pub starve_age: Nanos,
+    /// Ticks of silence of a request that is arriving after which others that wait for room get its pages; 0: never.
+    pub evict_ticks: u32,
+    /// Most server RPCs at once with one peer.
+    pub max_peer_rpcs: usize,
     /// Most server RPCs at once.
     pub max_server_rpcs: usize,
     /// Most bytes of requests on their way at once: further calls are refused. The same of responses: no further
@@ -153,6 +170,14 @@ impl Default for Config {
             pool_pages: 1000,
             tombstone_time: Nanos::from_secs(5),
             tombstone_chunks: 4096,
+            max_peers: 10_000,
+            max_control: 4_096,
+            max_unread: 100_000,
+            unread_ticks: 0,
+            service_ticks: 0,
+            starve_age: Nanos::from_millis(10),
+            evict_ticks: 20,
+            max_peer_rpcs: usize::MAX,
             max_server_rpcs: 100_000,
             tx_budget: 100_000_000,
             tx_peer_share: 500,

@@ -94,6 +94,10 @@ pub struct Endpoint {
     pub(super) pool: Pool,
     /// RPCs that wait for room in the pool.
     pub(super) starved: Vec<(RpcKey, RpcId)>,
+    /// True while one of them has waited for so long that no other gets room before it.
+    pub(super) starved_long: bool,
+    /// Requests that the application has not taken.
+    pub(super) unread: usize,
     /// Messages with new data that may be sent.
     pub(super) ready: PriorityQueue<RpcKey, Srpt, BuildHasherDefault<FxHasher>>,
     /// Messages with data to send again, each once.
@@ -149,6 +153,8 @@ impl Endpoint {
             lengths: Lengths::new(&config),
             pool: Pool::new(config.pool_pages),
             starved: Vec::new(),
+            starved_long: false,
+            unread: 0,
             ready: PriorityQueue::with_default_hasher(),
             resending: VecDeque::new(),
             control: VecDeque::new(),
@@ -289,6 +295,7 @@ impl Endpoint {
         self.rpcs[key].state = State::Outgoing;
         self.rpcs[key].tx = Some(tx);
         self.rpcs[key].silent = 0;
+        self.rpcs[key].done = 0;
         self.schedule(key);
         self.announce_new(key);
         self.arm(now);
@@ -316,7 +323,12 @@ impl Endpoint {
     /// Notes that the application takes `event`.
     pub(super) fn hand_over(&mut self, event: Event) -> Event {
         let (id, port, len) = match &event {
-            Event::Request { rpc, port, msg, .. } => (rpc.id, *port, msg.len),
+            Event::Request { rpc, port, msg, .. } => {
+                if let Some(found) = self.rpcs.get_mut(rpc.key).filter(|found| found.id == rpc.id) {
+                    self.unread -= usize::from(std::mem::take(&mut found.unread));
+                }
+                (rpc.id, *port, msg.len)
+            }
             Event::Response { id, port, msg, peer, .. } => {
                 self.acknowledge(*id, *peer);
                 (*id, *port, msg.len)
@@ -407,7 +419,11 @@ impl Endpoint {
         self.ports.calls(port).is_some()
     }
 
+    /// The peer at `addr`; there is room for it, if need be beyond the limit: the application itself has named it.
     pub(super) fn intern(&mut self, addr: IpAddr) -> PeerKey {
+        if self.peers.find(addr).is_none() {
+            self.make_room_for_peer();
+        }
         let (peer, new) = self.peers.intern(addr);
         self.metrics.peer_allocs += u64::from(new);
         peer
@@ -425,6 +441,10 @@ impl Endpoint {
         self.latest = self.latest.max(now);
         self.arm(now);
         self.next_serial += 1;
+        let known = &mut self.peers[peer];
+        known.rpcs += 1;
+        known.served += usize::from(!id.is_client());
+        known.used = now;
         self.rpcs.insert(Rpc {
             id,
             peer,
@@ -436,6 +456,7 @@ impl Endpoint {
             rx: None,
             silent: 0,
             busy: 0,
+            unread: false,
             early: 0,
             restarted: false,
             done: 0,
@@ -450,10 +471,15 @@ impl Endpoint {
         let rpc = self.rpcs.remove(key);
         self.streams.cut(key, &rpc);
         self.wheel.clear(key);
+        let known = &mut self.peers[rpc.peer];
+        known.rpcs -= 1;
+        known.used = self.latest;
+        self.unread -= usize::from(rpc.unread);
         if rpc.is_client() {
             self.clients.remove(&rpc.id.get());
             self.ports.end(rpc.port);
         } else {
+            self.peers[rpc.peer].served -= 1;
             self.servers.remove(&(rpc.peer, rpc.id.get()));
             // The RPC may have lived long: late copies of its packets are to be feared from now on.
             self.tombstones.insert(self.latest, rpc.peer, rpc.id);
@@ -512,7 +538,10 @@ impl Endpoint {
         } else {
             self.metrics.requests_received += 1;
             self.metrics.server_requests_done += 1;
-            self.rpcs[key].state = State::InService;
+            let rpc = &mut self.rpcs[key];
+            rpc.state = State::InService;
+            rpc.unread = true;
+            self.unread += 1;
             self.events.push_back(Event::Request { rpc: ServerRpc { key, id }, port, peer, msg });
         }
     }

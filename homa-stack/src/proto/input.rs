@@ -170,11 +170,14 @@ impl Endpoint {
         if !self.is_server_port(ends.dport) {
             return Err(DropReason::UnknownPort);
         }
+        if self.unread >= self.config.max_unread {
+            return Err(DropReason::Unread);
+        }
         if self.servers.len() >= self.config.max_server_rpcs || !self.has_room_for_responses(self.peers.find(from)) {
             return Err(DropReason::TooManyRpcs);
         }
         self.check_length(data)?;
-        let peer = self.intern(from);
+        let peer = self.admit_client(from)?;
         let id = RpcId::from_peer(ends.sender_id);
         if !self.tombstones.insert(now, peer, id) && !self.config.lacks(Planted::Tombstones) {
             return Err(DropReason::Executed);
@@ -231,7 +234,7 @@ impl Endpoint {
         if rx.len != data.message_len as usize {
             return Err(DropReason::LengthChanged);
         }
-        if rx.lease.is_none() {
+        if rx.lease.is_none() && !self.starved_long {
             rx.lease = self.pool.alloc(rx.len);
             if rx.lease.is_none() && self.pool.take_back() {
                 rx.lease = self.pool.alloc(rx.len);
@@ -253,7 +256,7 @@ impl Endpoint {
     }
 
     /// Enters a message that has room and needs grants into the table of those.
-    fn manage(&mut self, key: RpcKey) {
+    pub(super) fn manage(&mut self, key: RpcKey) {
         let rpc = &mut self.rpcs[key];
         let rx = rpc.rx.as_mut().expect("an RPC that is receiving has a message");
         if !rx.managed && rx.granted < rx.len {
@@ -371,6 +374,9 @@ impl Endpoint {
         // What was asked for early says nothing about how often ticks should ask.
         rpc.busy = rpc.busy.saturating_add(u32::from(rpc.silent >= self.config.resend_ticks));
         rpc.silent = 0;
+        if !rpc.is_client() {
+            rpc.wanted(&self.config);
+        }
         self.trace.record(trace::Event::BusyRx { id: rpc.id.low(), peer: self.peers[rpc.peer].tag });
     }
 
@@ -409,6 +415,7 @@ impl Endpoint {
     }
 
     fn resend(&mut self, from: IpAddr, ends: Ends, resend: Resend) -> Result<(), DropReason> {
+        self.has_room_to_answer()?;
         let known = self.peers.find(from);
         let id = RpcId::from_peer(ends.sender_id);
         let key = match self.find(known, ends) {
@@ -419,16 +426,16 @@ impl Endpoint {
                 if ran {
                     return Err(DropReason::Executed);
                 }
-                let peer = self.intern(from);
-                let (tag, port) = (self.peers[peer].tag, ends.sport);
+                let (tag, port) = (address_tag(from), ends.sport);
                 self.trace.record(trace::Event::ResendUnknown { id: id.low(), peer: tag, port, offset: resend.offset });
-                self.control.push_back(Control::new(peer, back(ends), Body::Bare(Kind::RpcUnknown)));
+                self.control.push_back(Control::to_stranger(from, back(ends), Body::Bare(Kind::RpcUnknown)));
                 return Ok(());
             }
             Err(reason) => return Err(reason),
         };
         let rpc = &mut self.rpcs[key];
         let (peer, low, state) = (rpc.peer, id.low(), rpc.state);
+        rpc.wanted(&self.config);
         let (offset, length) = (resend.offset, resend.length as i32);
         self.trace.record(trace::Event::ResendRx { id: low, offset, length, priority: resend.priority });
         let reply = Control::new(peer, back(ends), Body::Bare(Kind::Busy));
@@ -484,20 +491,27 @@ impl Endpoint {
         if !id.is_client() {
             return Err(DropReason::Malformed);
         }
+        self.has_room_to_answer()?;
         self.trace.record(trace::Event::NeedAckRx { id: id.low() });
-        match self.find(self.peers.find(from), ends) {
+        let known = self.peers.find(from);
+        match self.find(known, ends) {
             Ok(key) => {
                 self.metrics.ignored_need_acks += 1;
-                self.ask_for_missing(key, self.config.control_priority());
+                let rpc = &self.rpcs[key];
+                if rpc.rx.as_ref().is_some_and(|rx| rx.lease.is_none()) {
+                    // There is no room for it now, but it is wanted.
+                    self.control.push_back(Control::new(rpc.peer, back(ends), Body::Bare(Kind::Busy)));
+                } else {
+                    self.ask_for_missing(key, self.config.control_priority());
+                }
                 Ok(())
             }
             Err(DropReason::UnknownRpc) => {
-                let peer = self.intern(from);
-                let waiting = self.peers[peer].take_acks();
-                let tag = self.peers[peer].tag;
+                let waiting = known.map_or(Ack::new(&[]), |peer| self.peers[peer].take_acks());
+                let tag = address_tag(from);
                 let acks = waiting.records().count() as u32;
                 self.trace.record_also(trace::Event::NeedAckReply { id: id.low(), peer: tag, acks });
-                self.control.push_back(Control::ack(peer, back(ends), waiting));
+                self.control.push_back(Control::to_stranger(from, back(ends), Body::Ack(waiting)));
                 Ok(())
             }
             Err(reason) => Err(reason),
@@ -560,31 +574,6 @@ impl Endpoint {
         match rpc.rx.as_ref().filter(|rx| rx.received > 0 || rx.granted > rx.unscheduled) {
             None => ask(0, RESEND_ALL),
             Some(rx) => rx.missing().take(MOST_ASKS).for_each(|(start, end)| ask(start as u32, (end - start) as u32)),
-        }
-    }
-
-    /// A message that waited for room needs none any more.
-    pub(super) fn forget_starved(&mut self, key: RpcKey, id: RpcId) {
-        if !self.starved.is_empty() {
-            self.starved.retain(|entry| *entry != (key, id));
-        }
-    }
-
-    /// Gives room in the pool, as far as there is any, to messages that wait for it: the shortest first.
-    pub(super) fn feed_starved(&mut self) {
-        let rpcs = &self.rpcs;
-        let length = |key: RpcKey| rpcs[key].rx.as_ref().map_or(0, |rx| rx.len);
-        self.starved.sort_by_key(|&(key, _)| length(key));
-        while let Some(&(key, _)) = self.starved.first() {
-            let rx = self.rpcs[key].rx.as_mut().expect("only messages being received stay in the list");
-            if rx.lease.is_none() {
-                let Some(lease) = self.pool.alloc(rx.len) else { return };
-                rx.lease = Some(lease);
-            }
-            self.count_incoming(key);
-            self.manage(key);
-            self.starved.remove(0);
-            self.ask_for_missing(key, self.config.second_priority());
         }
     }
 }

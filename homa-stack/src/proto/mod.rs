@@ -4,6 +4,7 @@
 
 mod abort;
 mod announce;
+mod bounds;
 #[cfg(feature = "check")]
 mod check;
 mod config;
@@ -31,6 +32,7 @@ mod rpc;
 mod rx_message;
 mod send_log;
 mod shard;
+mod starved;
 mod streams;
 mod timers;
 mod timing;

@@ -6,7 +6,7 @@ use std::ops::Range;
 
 use super::endpoint::Endpoint;
 use super::grants::{Decision, RpcKey};
-use super::peers::PeerKey;
+use super::peers::{PeerKey, address_tag};
 use super::rpc::State;
 use crate::metrics::Metrics;
 use crate::trace;
@@ -46,9 +46,17 @@ pub struct Transmit {
 /// A control packet that waits to be sent.
 #[derive(Debug)]
 pub(crate) struct Control {
-    peer: PeerKey,
+    to: To,
     ends: Ends,
     body: Body,
+}
+
+/// Whom a control packet is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum To {
+    Peer(PeerKey),
+    /// One that is not remembered: whoever asks about an RPC that is gone.
+    Stranger(IpAddr),
 }
 
 #[derive(Debug)]
@@ -67,7 +75,16 @@ pub(crate) enum Body {
 
 impl Control {
     pub(crate) fn new(peer: PeerKey, ends: Ends, body: Body) -> Self {
-        Self { peer, ends, body }
+        Self { to: To::Peer(peer), ends, body }
+    }
+
+    pub(crate) fn to_stranger(addr: IpAddr, ends: Ends, body: Body) -> Self {
+        Self { to: To::Stranger(addr.to_canonical()), ends, body }
+    }
+
+    /// True if it is for `peer`.
+    pub(crate) fn is_for(&self, peer: PeerKey) -> bool {
+        self.to == To::Peer(peer)
     }
 
     pub(crate) fn ack(peer: PeerKey, ends: Ends, ack: Ack) -> Self {
@@ -211,8 +228,12 @@ impl Endpoint {
     }
 
     fn write_control(&mut self, control: Control, out: &mut [u8]) -> Transmit {
-        let Control { peer, ends, body } = control;
-        let (to, peer_tag, id) = (self.peers[peer].addr, self.peers[peer].tag, RpcId::local(ends.sender_id));
+        let Control { to, ends, body } = control;
+        let (to, peer_tag) = match to {
+            To::Peer(peer) => (self.peers[peer].addr, self.peers[peer].tag),
+            To::Stranger(addr) => (addr, address_tag(addr)),
+        };
+        let id = RpcId::local(ends.sender_id);
         let mut offset = 0;
         let (kind, len) = match body {
             Body::Bare(kind) => (kind, write_bare(kind, ends, out)),

@@ -9,7 +9,7 @@ use rustc_hash::FxHashMap;
 use super::check::hold;
 use super::room::Held;
 use super::timing::Timing;
-use crate::units::{Instant, Priority};
+use crate::units::{Instant, Nanos, Priority};
 use crate::wire::{Ack, AckRecord, Cutoffs, MAX_ACKS};
 
 /// Index of a peer in [`Peers`].
@@ -37,15 +37,27 @@ pub(crate) struct Peer {
     pub(crate) path_mtu: Option<(usize, Instant)>,
     /// How long things take with the peer.
     pub(crate) timing: Timing,
+    /// RPCs with the peer, and those of them that are its requests.
+    pub(crate) rpcs: usize,
+    pub(crate) served: usize,
+    /// When an RPC began or ended last.
+    pub(crate) used: Instant,
 }
 
-/// All peers ever met.
+/// Peers looked at for one to forget.
+const LOOKS: usize = 16;
+
+/// All peers that are remembered.
 #[derive(Debug, Default)]
 pub(crate) struct Peers {
     by_addr: FxHashMap<IpAddr, PeerKey>,
     all: Vec<Peer>,
     /// The latest address asked for: most packets and calls come in runs from and to the same host.
     latest: Cell<Option<(IpAddr, PeerKey)>>,
+    /// Which is looked at next when one is to be forgotten.
+    hand: usize,
+    /// One that was forgotten: its place is free.
+    free: Option<PeerKey>,
 }
 
 impl Peers {
@@ -55,9 +67,12 @@ impl Peers {
             return (key, false);
         }
         let addr = addr.to_canonical();
-        let key = self.all.len() as PeerKey;
+        let key = self.free.take().unwrap_or(self.all.len() as PeerKey);
         self.by_addr.insert(addr, key);
-        self.all.push(Peer::new(addr));
+        match self.all.get_mut(key as usize) {
+            Some(place) => *place = Peer::new(addr),
+            None => self.all.push(Peer::new(addr)),
+        }
         (key, true)
     }
 
@@ -66,7 +81,27 @@ impl Peers {
         0..self.all.len() as PeerKey
     }
 
-    /// Peers ever met.
+    /// True if another can be remembered without more than `most`, since `most` were not met or one is forgotten: one
+    /// without RPCs for `keep`, if there is one among the next few. Returns it if so.
+    pub(crate) fn make_room(&mut self, now: Instant, most: usize, keep: Nanos) -> (bool, Option<PeerKey>) {
+        if self.all.len() < most || self.free.is_some() {
+            return (true, None);
+        }
+        for _ in 0..LOOKS.min(self.all.len()) {
+            let at = self.hand % self.all.len();
+            self.hand = at + 1;
+            let peer = &self.all[at];
+            if peer.rpcs == 0 && now.since(peer.used) >= keep {
+                self.by_addr.remove(&peer.addr);
+                self.latest.set(None);
+                self.free = Some(at as PeerKey);
+                return (true, self.free);
+            }
+        }
+        (false, None)
+    }
+
+    /// Peers met and remembered.
     #[cfg(feature = "check")]
     pub(crate) fn len(&self) -> usize {
         self.all.len()
@@ -77,6 +112,21 @@ impl Peers {
     pub(crate) fn check(&self) -> Result<(), String> {
         for peer in &self.all {
             hold!(peer.acks.len() <= MAX_ACKS, "{} acks wait for {}", peer.acks.len(), peer.addr);
+        }
+        Ok(())
+    }
+
+    /// Checks the counts of RPCs against all there are: with whom, and whether it is the peer's request.
+    #[cfg(feature = "check")]
+    pub(crate) fn check_counts(&self, rpcs: impl Iterator<Item = (PeerKey, bool)>) -> Result<(), String> {
+        let mut right = vec![(0, 0); self.all.len()];
+        for (peer, served) in rpcs {
+            right[peer as usize].0 += 1;
+            right[peer as usize].1 += usize::from(served);
+        }
+        for (peer, right) in self.all.iter().zip(right) {
+            let counted = (peer.rpcs, peer.served);
+            hold!(counted == right, "(RPCs, requests) of {}: {right:?}, counted {counted:?}", peer.addr);
         }
         Ok(())
     }
@@ -125,6 +175,9 @@ impl Peer {
             held: Held::default(),
             path_mtu: None,
             timing: Timing::default(),
+            rpcs: 0,
+            served: 0,
+            used: Instant::default(),
         }
     }
 
@@ -198,6 +251,23 @@ mod tests {
         assert_eq!(peers.intern(v4.to_ipv6_mapped().into()), (key, false));
         assert_eq!(peers[key].tag, 0x0a00_0103);
         assert_eq!(address_tag(Ipv6Addr::LOCALHOST.into()), 1);
+    }
+
+    #[test]
+    fn a_peer_makes_room_for_another_once_it_has_been_idle_for_long() {
+        let (mut peers, addr, second) = (Peers::default(), |n| Ipv4Addr::from_bits(n).into(), Nanos::from_secs(1));
+        let at = |n| Instant::from_nanos(n * 1_000_000_000);
+        (1..=40).for_each(|n| {
+            let (key, _) = peers.intern(addr(n));
+            peers[key].used = at(u64::from(n));
+        });
+        peers[0].rpcs = 1;
+        assert_eq!(peers.make_room(at(2), 41, second), (true, None), "fewer than may be");
+        assert_eq!(peers.make_room(at(2), 40, second), (false, None), "the first has an RPC");
+        let (_, gone) = (0..3).map(|_| peers.make_room(at(3), 40, second)).find(|(room, _)| *room).unwrap();
+        assert_eq!((gone, peers.find(addr(2))), (Some(1), None));
+        assert_eq!(peers.intern(addr(99)), (1, true));
+        assert_eq!((peers.len(), peers.find(addr(99)), peers[1].rpcs), (40, Some(1), 0));
     }
 
     #[test]

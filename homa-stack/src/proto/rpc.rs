@@ -1,5 +1,6 @@
 //! One RPC, as client or as server.
 
+use super::config::Config;
 use super::peers::PeerKey;
 use super::rx_message::RxMessage;
 use super::tx_message::TxMessage;
@@ -46,7 +47,9 @@ pub(crate) struct Rpc {
     pub(crate) early: u8,
     /// Client: true if the request was sent anew because its server did not know it.
     pub(crate) restarted: bool,
-    /// Server: ticks since the whole response was sent.
+    /// Server: true if the application has not taken the request yet.
+    pub(crate) unread: bool,
+    /// Server: ticks since the whole response was sent, or in service.
     pub(crate) done: u32,
     /// Server: value of `done` at which the next NEED_ACK goes out.
     pub(crate) next_need_ack: u32,
@@ -60,6 +63,18 @@ impl Rpc {
     /// True if this host is the client.
     pub(crate) fn is_client(&self) -> bool {
         self.id.is_client()
+    }
+
+    /// The client says that it wants the response, which it has not got whole: however long it takes, it is kept.
+    pub(crate) fn wanted(&mut self, config: &Config) {
+        if self.is_client() {
+            // The server asks: it has not the request whole, which is no reason to ask it the less.
+            self.busy = 0;
+        } else if self.state == State::Outgoing {
+            self.done = 0;
+            let most = config.need_ack_max_ticks.min(config.timeout_ticks / 2).max(1);
+            self.next_need_ack = self.next_need_ack.min(most);
+        }
     }
 
     /// A sign of progress from the peer.

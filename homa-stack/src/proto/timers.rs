@@ -22,6 +22,8 @@ pub(super) enum Due {
     Nothing,
     Resend,
     NeedAck,
+    /// The application has not taken the request, or not answered it, in time.
+    Overdue,
     GiveUp,
 }
 
@@ -90,6 +92,7 @@ impl Endpoint {
                 Due::Nothing => {}
                 Due::Resend => self.ask_for_missing(key, self.config.control_priority()),
                 Due::NeedAck => self.send_need_ack(key),
+                Due::Overdue => self.drop_request(key),
                 Due::GiveUp => self.give_up(key),
             }
         }
@@ -98,6 +101,9 @@ impl Endpoint {
         self.pool.take_back();
         if !self.starved.is_empty() {
             self.feed_starved();
+            if !self.starved.is_empty() {
+                self.evict_inactive();
+            }
         }
     }
 
@@ -157,8 +163,10 @@ impl super::config::Config {
         if rpc.state == State::Outgoing && !rpc.is_client() {
             return self.on_response_tick(rpc, silence);
         }
+        if rpc.state == State::InService && !rpc.is_client() {
+            return self.on_service_tick(rpc);
+        }
         let waits_for_us = match (rpc.state, &rpc.rx, &rpc.tx) {
-            (State::InService, ..) => true,
             (State::Incoming, Some(rx), _) => rx.lease.is_none() || rx.all_granted_came(),
             (State::Outgoing, _, Some(tx)) => tx.can_send(),
             _ => false,
@@ -168,7 +176,10 @@ impl super::config::Config {
             return Due::Nothing;
         }
         rpc.silent += 1;
-        if rpc.silent >= self.timeout_ticks {
+        let asks = rpc.is_client() || self.server_timers;
+        // A server that does not ask hears as seldom as its client may come to ask.
+        let patience = if asks { self.timeout_ticks } else { self.timeout_ticks.saturating_mul(MAX_BUSY_FACTOR) };
+        if rpc.silent >= patience {
             return Due::GiveUp;
         }
         // However rare, a RESEND must come well before the peer is given up.
@@ -176,10 +187,18 @@ impl super::config::Config {
         let factor = (1 << rpc.busy.min(MAX_BUSY_FACTOR.ilog2())).min(most);
         let late = rpc.silent.checked_sub(self.resend_ticks * factor);
         match late {
-            _ if !rpc.is_client() && !self.server_timers => Due::Nothing,
+            _ if !asks => Due::Nothing,
             Some(late) if late % (self.resend_interval.max(1) * factor) == 0 => Due::Resend,
             _ => Due::Nothing,
         }
+    }
+
+    /// A request that the application has, or could have taken.
+    fn on_service_tick(&self, rpc: &mut Rpc) -> Due {
+        rpc.silent = 0;
+        rpc.done = rpc.done.saturating_add(1);
+        let over = |most: u32| most > 0 && rpc.done >= most;
+        if over(self.service_ticks) || rpc.unread && over(self.unread_ticks) { Due::Overdue } else { Due::Nothing }
     }
 
     /// A server that has sent its response waits for the ACK.

@@ -82,6 +82,12 @@ impl Tombstones {
         }
     }
 
+    /// Forgets all requests of a peer whose key is to be another's.
+    pub(crate) fn forget_peer(&mut self, peer: u32) {
+        self.chunks.retain(|key, _| key.0 != peer);
+        self.order.retain(|key| key.0 != peer);
+    }
+
     /// Forgets groups that are old enough, a few at a time: to be called often.
     pub(crate) fn expire(&mut self, now: Instant) {
         const LOOKS: usize = 16;

@@ -86,6 +86,7 @@ impl Wheel {
     }
 
     /// True if the timer of `rpc` is set.
+    #[cfg(feature = "check")]
     pub(crate) fn is_set(&self, rpc: RpcKey) -> bool {
         self.links.get(rpc).is_some_and(|link| link.slot != UNSET)
     }

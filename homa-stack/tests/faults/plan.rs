@@ -123,6 +123,8 @@ impl Plan {
     pub fn is_benign(&self) -> bool {
         let chances = [self.loss, self.duplicate, self.reorder, self.late, self.cut, self.forged];
         let harmless = chances.iter().all(|chance| *chance == 0.0) && self.hold == Nanos::ZERO;
+        let patient = |config: &Config| config.service_ticks == 0 && config.max_peer_rpcs == usize::MAX;
+        let harmless = harmless && self.configs.iter().all(patient);
         harmless && self.narrow == usize::MAX && self.restarts.is_empty() && self.stalls.is_empty()
     }
 
@@ -201,6 +203,14 @@ impl Plan {
                 resend_hold_off: Nanos::from_micros([0, 20, 200, 200, 5_000][rng.below(5) as usize]),
                 server_timers: rng.chance(0.7),
                 pool_pages: fewest + [0, 1, 4, 60][rng.below(4) as usize],
+                max_peers: [hosts, 10_000][rng.below(2) as usize],
+                max_control: [20, 4_096][rng.below(2) as usize],
+                max_unread: [2, 100_000][rng.below(2) as usize],
+                unread_ticks: [0, 50][rng.below(2) as usize],
+                service_ticks: if rng.chance(0.1) { 60 } else { 0 },
+                starve_age: Nanos::from_millis([0, 10, 1_000][rng.below(3) as usize]),
+                evict_ticks: [0, 5, 20][rng.below(3) as usize],
+                max_peer_rpcs: if rng.chance(0.1) { 2 } else { usize::MAX },
                 tombstone_time: Nanos::from_nanos(lifetime),
                 auto_cutoffs: rng.chance(0.3),
                 cutoff_interval: Nanos::from_millis(1),

@@ -46,6 +46,10 @@ tally! {
     resent: "packets sent again",
     gap_resends: "gaps asked for by their age",
     tail_resends: "ends of grants asked for by their age",
+    overdue: "requests that waited too long for their application",
+    evicted: "requests whose room went to others",
+    refused_peers: "requests of hosts too many",
+    floods: "questions too many",
     early_resends: "responses asked for early",
     held_back: "bytes not sent again that had just been sent",
     need_ack_giveups: "responses never acknowledged",
@@ -74,6 +78,10 @@ impl Tally {
         self.resent += m.resent_packets;
         self.gap_resends += m.gap_resends;
         self.tail_resends += m.tail_resends;
+        self.overdue += m.requests_overdue;
+        self.evicted += m.requests_evicted;
+        self.refused_peers += drops(DropReason::TooManyPeers);
+        self.floods += drops(DropReason::Flood);
         self.early_resends += m.early_resends;
         self.held_back += m.held_back_bytes;
         self.need_ack_giveups += m.need_ack_giveups;

@@ -17,8 +17,8 @@ pub const STRANGERS: usize = 2;
 /// Steps after which a run is taken never to end.
 const MAX_STEPS: usize = 300_000;
 
-/// More control packets than a host ever has waiting: some for each gap of each message.
-const MAX_CONTROL: usize = 500;
+/// More control packets of its own than a host ever has waiting for each RPC: some for each of the first gaps.
+const OWN_CONTROL: usize = 64;
 
 /// How a call ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -305,8 +305,13 @@ impl World {
         let calls = self.plan.calls.len() + self.tally.forged as usize;
         hold!(sizes.rpcs <= calls, "host {host}: {} RPCs of {calls} calls", sizes.rpcs);
         hold!(sizes.starved <= sizes.rpcs, "host {host}: {} of {} RPCs wait for room", sizes.starved, sizes.rpcs);
-        hold!(sizes.peers <= self.hosts.len() + 2, "host {host}: {} peers", sizes.peers);
-        hold!(sizes.control <= MAX_CONTROL, "host {host}: {} control packets wait", sizes.control);
+        hold!(
+            sizes.peers <= self.hosts.len() + 2 && sizes.peers <= core.config().max_peers + self.hosts.len(),
+            "host {host}: {} peers",
+            sizes.peers
+        );
+        let most = core.config().max_control + OWN_CONTROL * (1 + sizes.rpcs);
+        hold!(sizes.control <= most, "host {host}: {} control packets wait", sizes.control);
         if self.hosts[host].stalled <= self.now {
             hold!(sizes.events == 0, "host {host}: {} events left", sizes.events);
         }

@@ -1,0 +1,53 @@
+//! Limits on what others can make us keep, and on what an application can leave undone.
+
+use std::net::IpAddr;
+
+use super::endpoint::Endpoint;
+use super::event::Event;
+use super::grants::RpcKey;
+use super::peers::PeerKey;
+use crate::metrics::DropReason;
+
+impl Endpoint {
+    /// The peer at `from`, from which a request has come.
+    pub(super) fn admit_client(&mut self, from: IpAddr) -> Result<PeerKey, DropReason> {
+        match self.peers.find(from) {
+            Some(peer) if self.peers[peer].served >= self.config.max_peer_rpcs => Err(DropReason::TooManyRpcs),
+            Some(peer) => Ok(peer),
+            None if self.make_room_for_peer() => Ok(self.intern(from)),
+            None => Err(DropReason::TooManyPeers),
+        }
+    }
+
+    /// True if another peer can be remembered within the limit. One may be forgotten for it: it had no RPC for so long
+    /// that its requests need not be remembered.
+    pub(super) fn make_room_for_peer(&mut self) -> bool {
+        let (room, gone) = self.peers.make_room(self.latest, self.config.max_peers, self.config.tombstone_time);
+        if let Some(peer) = gone {
+            self.metrics.peers_forgotten += 1;
+            self.tombstones.forget_peer(peer);
+            self.control.retain(|control| !control.is_for(peer));
+        }
+        room
+    }
+
+    /// Anyone can ask, and more often than answers can be sent.
+    pub(super) fn has_room_to_answer(&self) -> Result<(), DropReason> {
+        if self.control.len() < self.config.max_control { Ok(()) } else { Err(DropReason::Flood) }
+    }
+
+    /// Drops a request that the application has not taken, or not answered, in time. Its client is not told, so that
+    /// it does not send it again; it times out.
+    pub(super) fn drop_request(&mut self, key: RpcKey) {
+        self.metrics.requests_overdue += 1;
+        if self.rpcs[key].unread {
+            let id = self.rpcs[key].id;
+            let is_it = |event: &Event| matches!(event, Event::Request { rpc, .. } if rpc.key == key && rpc.id == id);
+            let at = self.events.iter().position(is_it).expect("what was not taken is still there");
+            if let Some(Event::Request { msg, .. }) = self.events.remove(at) {
+                self.pool.free(&msg.lease);
+            }
+        }
+        self.end(key);
+    }
+}
