@@ -204,7 +204,7 @@ impl Plan {
                 server_timers: rng.chance(0.7),
                 pool_pages: fewest + [0, 1, 4, 60][rng.below(4) as usize],
                 max_peers: [hosts, 10_000][rng.below(2) as usize],
-                max_control: [20, 4_096][rng.below(2) as usize],
+                max_control: [2, 20, 4_096][rng.below(3) as usize],
                 max_unread: [2, 100_000][rng.below(2) as usize],
                 unread_ticks: [0, 50][rng.below(2) as usize],
                 service_ticks: if rng.chance(0.1) { 60 } else { 0 },
