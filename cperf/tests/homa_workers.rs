@@ -220,7 +220,11 @@ fn ring_use(net: &Netns) -> Result<(), String> {
             ["ring_most_waiting", "ring_held_nanos", "ring_held_batches"].map(|name| mark(&mut server, name));
         let (most, held, batches) = (most?, held?, batches?);
         println!("    {most} packets waited at most; {batches} batches were held for {held} ns");
-        if most >= PACKETS && most < 2 * PACKETS && held > 0 && batches > 0 { Ok(()) } else { Err("not so".to_owned()) }
+        if (PACKETS..2 * PACKETS).contains(&most) && held > 0 && batches > 0 {
+            Ok(())
+        } else {
+            Err("not so".to_owned())
+        }
     })
 }
 
