@@ -88,6 +88,7 @@ impl Endpoint {
         hold!(self.unread == unread, "{} requests not taken, counted {}", unread, self.unread);
         hold!(!self.starved_long || !self.starved.is_empty(), "room is kept for a message that does not wait");
         self.peers.check_counts(self.rpcs.iter().map(|(_, rpc)| (rpc.peer, !rpc.is_client())))?;
+        self.check_incast()?;
         self.tombstones.check()?;
         self.wheel.check()?;
         self.peers.check()?;
@@ -133,7 +134,7 @@ impl Endpoint {
         if let Some(tx) = &rpc.tx {
             tx.check()?;
             let queued = self.ready.get_priority(&key);
-            let sends = rpc.state == State::Outgoing && tx.can_send();
+            let sends = rpc.state == State::Outgoing && tx.can_send() && !rpc.held_back;
             hold!(queued.is_some() || !sends, "may send {}..{} but does not wait to", tx.next, tx.granted);
             if let Some(order) = queued {
                 hold!(tx.can_send(), "waits to send but has nothing to, {} of {}", tx.next, tx.len);

@@ -89,6 +89,9 @@ pub struct Config {
     pub tombstone_time: Nanos,
     /// Most groups of 4096 ids so remembered.
     pub tombstone_chunks: usize,
+    /// Bytes that servers may send unasked in response to the requests under way: further requests wait until there is
+    /// room. About the buffer of the switch port to this host, less what others send to it; 0: no limit.
+    pub incast_bytes: usize,
     /// Most peers known. Those that had no RPC for `tombstone_time` make room for others; while all had one, requests
     /// of new peers are dropped.
     pub max_peers: usize,
@@ -170,6 +173,7 @@ impl Default for Config {
             pool_pages: 1000,
             tombstone_time: Nanos::from_secs(5),
             tombstone_chunks: 4096,
+            incast_bytes: 0,
             max_peers: 10_000,
             max_control: 4_096,
             max_unread: 100_000,

@@ -14,6 +14,7 @@ use super::cutoffs::Lengths;
 use super::event::{Event, Message, RpcError, SendError, ServerRpc};
 use super::grants::{Grants, RpcKey, View};
 use super::icmp::Refusals;
+use super::incast::Incast;
 use super::output::Control;
 use super::pacer::Pacing;
 use super::payload::Payload;
@@ -93,6 +94,8 @@ pub struct Endpoint {
     pub(super) lengths: Option<Lengths>,
     pub(super) pool: Pool,
     /// RPCs that wait for room in the pool.
+    /// What limits the responses that may come at once.
+    pub(super) incast: Incast,
     pub(super) starved: Vec<(RpcKey, RpcId)>,
     /// True while one of them has waited for so long that no other gets room before it.
     pub(super) starved_long: bool,
@@ -152,6 +155,7 @@ impl Endpoint {
             grants_due: false,
             lengths: Lengths::new(&config),
             pool: Pool::new(config.pool_pages),
+            incast: Incast::default(),
             starved: Vec::new(),
             starved_long: false,
             unread: 0,
@@ -267,8 +271,11 @@ impl Endpoint {
         self.rpcs[key].tx = Some(tx);
         self.clients.insert(id.get(), key);
         self.ports.begin(from);
-        self.schedule(key);
-        self.announce_new(key);
+        self.limit_incast(key);
+        if !self.rpcs[key].held_back {
+            self.schedule(key);
+            self.announce_new(key);
+        }
         self.trace.record_also(trace::Event::SendmsgDone { id: id.low() });
         Ok(id)
     }
@@ -456,6 +463,8 @@ impl Endpoint {
             rx: None,
             silent: 0,
             busy: 0,
+            held_back: false,
+            expected: 0,
             unread: false,
             early: 0,
             restarted: false,
@@ -498,6 +507,7 @@ impl Endpoint {
             self.pool.free(&lease);
         }
         self.trace.record_also(trace::Event::RpcEnd { id: rpc.id.low(), port: rpc.port });
+        self.no_longer_expected(rpc.expected);
         self.tell_of_room();
     }
 
@@ -568,7 +578,7 @@ impl Endpoint {
     pub(super) fn schedule(&mut self, key: RpcKey) {
         let rpc = &self.rpcs[key];
         match &rpc.tx {
-            Some(tx) if tx.can_send() => {
+            Some(tx) if tx.can_send() && !rpc.held_back => {
                 self.ready.push(key, Reverse((tx.left(), rpc.serial)));
                 if let Some(pacing) = &mut self.pacing {
                     pacing.consider(key, rpc.serial);

@@ -217,6 +217,7 @@ impl Endpoint {
         self.metrics.client_responses_started += 1;
         self.metrics.client_response_bytes_started += u64::from(data.message_len);
         self.begin_message(now, key, data);
+        self.learn_answer(key);
     }
 
     fn begin_message(&mut self, now: Instant, key: RpcKey, data: &Data<'_>) {
@@ -378,6 +379,7 @@ impl Endpoint {
             rpc.wanted(&self.config);
         }
         self.trace.record(trace::Event::BusyRx { id: rpc.id.low(), peer: self.peers[rpc.peer].tag });
+        self.stop_expecting(key);
     }
 
     fn unknown(&mut self, key: RpcKey) {

@@ -16,6 +16,7 @@ mod event;
 pub mod fuzz;
 mod grants;
 mod icmp;
+mod incast;
 mod input;
 mod output;
 mod pacer;

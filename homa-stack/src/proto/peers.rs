@@ -37,6 +37,8 @@ pub(crate) struct Peer {
     pub(crate) path_mtu: Option<(usize, Instant)>,
     /// How long things take with the peer.
     pub(crate) timing: Timing,
+    /// Unscheduled bytes of its responses: the most of late, if any came.
+    pub(crate) answer_bytes: Option<usize>,
     /// RPCs with the peer, and those of them that are its requests.
     pub(crate) rpcs: usize,
     pub(crate) served: usize,
@@ -175,6 +177,7 @@ impl Peer {
             held: Held::default(),
             path_mtu: None,
             timing: Timing::default(),
+            answer_bytes: None,
             rpcs: 0,
             served: 0,
             used: Instant::default(),

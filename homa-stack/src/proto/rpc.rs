@@ -47,6 +47,10 @@ pub(crate) struct Rpc {
     pub(crate) early: u8,
     /// Client: true if the request was sent anew because its server did not know it.
     pub(crate) restarted: bool,
+    /// Client: true while the request waits for other responses.
+    pub(crate) held_back: bool,
+    /// Client: unscheduled bytes that the response counts for.
+    pub(crate) expected: usize,
     /// Server: true if the application has not taken the request yet.
     pub(crate) unread: bool,
     /// Server: ticks since the whole response was sent, or in service.

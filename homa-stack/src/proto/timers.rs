@@ -90,7 +90,10 @@ impl Endpoint {
         for (key, what) in due.drain(..) {
             match what {
                 Due::Nothing => {}
-                Due::Resend => self.ask_for_missing(key, self.config.control_priority()),
+                Due::Resend => {
+                    self.stop_expecting(key);
+                    self.ask_for_missing(key, self.config.control_priority());
+                }
                 Due::NeedAck => self.send_need_ack(key),
                 Due::Overdue => self.drop_request(key),
                 Due::GiveUp => self.give_up(key),

@@ -203,6 +203,7 @@ impl Plan {
                 resend_hold_off: Nanos::from_micros([0, 20, 200, 200, 5_000][rng.below(5) as usize]),
                 server_timers: rng.chance(0.7),
                 pool_pages: fewest + [0, 1, 4, 60][rng.below(4) as usize],
+                incast_bytes: [0, 3_000, 60_000][rng.below(3) as usize],
                 max_peers: [hosts, 10_000][rng.below(2) as usize],
                 max_control: [2, 20, 4_096][rng.below(3) as usize],
                 max_unread: [2, 100_000][rng.below(2) as usize],

@@ -46,6 +46,7 @@ tally! {
     resent: "packets sent again",
     gap_resends: "gaps asked for by their age",
     tail_resends: "ends of grants asked for by their age",
+    held_back_calls: "calls that waited for other responses",
     overdue: "requests that waited too long for their application",
     evicted: "requests whose room went to others",
     refused_peers: "requests of hosts too many",
@@ -78,6 +79,7 @@ impl Tally {
         self.resent += m.resent_packets;
         self.gap_resends += m.gap_resends;
         self.tail_resends += m.tail_resends;
+        self.held_back_calls += m.calls_held_back;
         self.overdue += m.requests_overdue;
         self.evicted += m.requests_evicted;
         self.refused_peers += drops(DropReason::TooManyPeers);

@@ -56,6 +56,7 @@ impl Fuzzed {
             pool_pages: 1 + input.below(20),
             tombstone_time: Nanos::from_millis(20),
             tombstone_chunks: input.below(4),
+            incast_bytes: input.length(100_000),
             max_peers: 1 + input.below(4),
             max_control: 1 + input.below(100),
             max_unread: 1 + input.below(20),
