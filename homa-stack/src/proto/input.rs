@@ -446,6 +446,7 @@ impl Endpoint {
             self.trace.record_also(trace::Event::BusyState { id: low, state: state.code() });
             self.control.push_back(reply);
             if state == State::Incoming && !self.config.server_timers {
+                self.rpcs[key].silent = 0;
                 self.ask_for_missing(key, self.config.control_priority());
             }
             return Ok(());

@@ -13,6 +13,9 @@ use crate::wire::{Kind, ends};
 /// Most that repeated BUSYs stretch the interval between RESENDs.
 const MAX_BUSY_FACTOR: u32 = 8;
 
+/// How much more patient a server is that does not ask for what is missing of requests.
+const QUIET_FACTOR: u32 = 4;
+
 /// Tick while there is nothing but memories of requests.
 const IDLE_TICK: Nanos = Nanos::from_secs(1);
 
@@ -180,8 +183,8 @@ impl super::config::Config {
         }
         rpc.silent += 1;
         let asks = rpc.is_client() || self.server_timers;
-        // A server that does not ask hears as seldom as its client may come to ask.
-        let patience = if asks { self.timeout_ticks } else { self.timeout_ticks.saturating_mul(MAX_BUSY_FACTOR) };
+        // A server that does not ask hears as seldom as its client asks.
+        let patience = if asks { self.timeout_ticks } else { self.timeout_ticks.saturating_mul(QUIET_FACTOR) };
         if rpc.silent >= patience {
             return Due::GiveUp;
         }
