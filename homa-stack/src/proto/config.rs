@@ -23,6 +23,8 @@ pub struct Config {
     pub fifo_grant_increment: usize,
     /// Share of the link for such grants, in 1/1000; 0 turns them off.
     pub grant_fifo_fraction: u32,
+    /// Time between such grants; 0: what the amount, the share and `link_mbps` make it.
+    pub fifo_grant_interval: Nanos,
     /// Rate of this host's link, in Mbit/s: paces grants by age, and packets if `pacing` is on.
     pub link_mbps: u64,
     /// True if packets are sent no faster than the link carries them. Off by default: a link's rate must be known for
@@ -144,6 +146,7 @@ impl Default for Config {
             window: 0,
             fifo_grant_increment: 50_000,
             grant_fifo_fraction: 50,
+            fifo_grant_interval: Nanos::ZERO,
             link_mbps: 25_000,
             pacing: false,
             max_link_usage: 99,
@@ -251,6 +254,9 @@ impl Config {
 
     /// Time between two grants by age.
     pub(crate) fn fifo_interval(&self) -> Option<Nanos> {
+        if self.grant_fifo_fraction > 0 && self.fifo_grant_interval > Nanos::ZERO {
+            return (self.fifo_grant_increment > 0).then_some(self.fifo_grant_interval);
+        }
         let fraction = u64::from(self.grant_fifo_fraction.min(500));
         let share_mbps = self.link_mbps * fraction;
         // bits / (Mbit/s * fraction/1000), in ns: bits * 1000 * 1000 / (Mbit/s * fraction)
@@ -275,5 +281,8 @@ mod tests {
     fn grants_by_age_come_every_320_microseconds_by_default() {
         assert_eq!(Config::default().fifo_interval(), Some(Nanos::from_micros(320)));
         assert_eq!(Config { grant_fifo_fraction: 0, ..Config::default() }.fifo_interval(), None);
+        let set = Config { fifo_grant_interval: Nanos::from_micros(7), ..Config::default() };
+        assert_eq!(set.fifo_interval(), Some(Nanos::from_micros(7)));
+        assert_eq!(Config { grant_fifo_fraction: 0, ..set }.fifo_interval(), None);
     }
 }

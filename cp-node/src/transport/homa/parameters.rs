@@ -20,13 +20,14 @@ const TICKS: u64 = 86_400_000;
 const BYTES: u64 = 1 << 40;
 
 /// The parameters; units are in the names, otherwise bytes or a number.
-const ALL: [Entry; 20] = [
+const ALL: [Entry; 21] = [
     ("unsched_bytes", 0, BYTES, |c, v| c.unsched_bytes = v as usize),
     ("max_incoming", 1, BYTES, |c, v| c.max_incoming = v as usize),
     ("max_overcommit", 1, 8, |c, v| c.max_overcommit = v as usize),
     ("window", 0, BYTES, |c, v| c.window = v as usize),
     ("fifo_grant_increment", 0, BYTES, |c, v| c.fifo_grant_increment = v as usize),
     ("grant_fifo_fraction", 0, 500, |c, v| c.grant_fifo_fraction = v as u32),
+    ("fifo_grant_interval_us", 0, 1_000_000, |c, v| c.fifo_grant_interval = Nanos::from_micros(v)),
     ("link_mbps", 1, 1_000_000, |c, v| c.link_mbps = v),
     ("pacing", 0, 1, |c, v| c.pacing = v == 1),
     ("max_link_usage", 1, 100, |c, v| c.max_link_usage = v as u32),
