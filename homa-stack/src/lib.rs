@@ -11,15 +11,15 @@
 //! | protocol | [`proto`] | the state machine, sans-IO: no clock, socket or thread in it |
 //! | bytes | [`wire`] | packets to values and back |
 //! | loop | [`device`] | one turn: packets in, timers, packets out, on anything that is a [`device::Device`] |
-//! | network | [`driver`] | AF_PACKET on an interface, run by the thread that uses it |
+//! | network | [`driver`] | AF_PACKET or AF_XDP on an interface, run by the thread that uses it |
 //! | observation | [`trace`], [`metrics`] | time traces and counters in the kernel module's formats |
 //!
 //! A packet that comes in: kernel -> receive ring (`driver`) -> [`device::turn`] -> [`Endpoint::handle_packet`] -> its
 //! bytes into the receive pool -> [`Event`]. A message that goes out: [`Endpoint::call`] -> transmit queue, SRPT ->
 //! [`Endpoint::poll_transmit`] -> `send`. Both in one thread, the caller's.
 //!
-//! [`Endpoint`] has a runnable example without a network; `examples/` has an echo server and client on a real one.
-//!
+//! [`Endpoint`] has a runnable example without a network; `examples/` has an echo server and client
+//! and a file transfer on a real one.
 
 pub mod api;
 pub mod device;
