@@ -45,7 +45,7 @@ pub(crate) fn run(args: &RunArgs) -> anyhow::Result<()> {
     }
     let mut sections = args.sections.clone();
     sections.dedup();
-    let cases = cases::cases(&sections, options.mtu(), options.length);
+    let mut cases = cases::cases(&sections, options.mtu(), options.length);
     let ipv6 = cases.iter().any(|case| case.ipv6);
     let out = make_out(&mut options, &[])?;
     let interrupt = Interrupt::install()?;
@@ -75,6 +75,11 @@ pub(crate) fn run(args: &RunArgs) -> anyhow::Result<()> {
     }
     let mut found = Vec::new();
     let setting = probe::Setting { options: &options, out: &out, interrupt: &interrupt, cores };
+    let without_xdp = probe::without_xdp(&setting, &mut links, cases[0].mtu)?;
+    if let Some(why) = &without_xdp {
+        journal.say(&format!("basic: no AF_XDP here: {why}"));
+        cases.retain(|case| case.transport != cases::XDP);
+    }
     let outcome = probe::rounds(&setting, &cases, &mut links, &mut journal, &mut found);
     drop(links);
     let latency = found.iter().filter(|one| one.case.section == Section::Latency);
@@ -90,6 +95,7 @@ pub(crate) fn run(args: &RunArgs) -> anyhow::Result<()> {
         "results": results,
         "flows": flows,
         "method": flows::METHOD,
+        "without_xdp": without_xdp,
         "rounds": found,
         "manifest": &manifest,
     });
@@ -98,10 +104,16 @@ pub(crate) fn run(args: &RunArgs) -> anyhow::Result<()> {
     out.write("results.json", &text)?;
     manifest.close(ended.word(), &out)?;
     out.write("manifest.json", &manifest.text())?;
+    let mut table = flows::table(&flows);
+    if !results.is_empty() {
+        table = summary::table(&results, &options, cores) + &table;
+    }
+    if let Some(why) = &without_xdp {
+        table += &format!("homa-xdp, Homa by AF_XDP, could not be had here: {why}\n");
+    }
     let shown = match options.format {
         Format::Json => String::from_utf8_lossy(&text).into_owned(),
-        Format::Table if results.is_empty() => flows::table(&flows),
-        Format::Table => summary::table(&results, &options, cores) + &flows::table(&flows),
+        Format::Table => table,
     };
     let printed = std::io::stdout().lock().write_all(shown.as_bytes());
     outcome?;

@@ -113,6 +113,13 @@ pub struct RunArgs {
     /// Parameters of Homa on the nodes, over the defaults and over what --link-gbps scales
     #[arg(long, value_delimiter = ',', value_name = "NAME=VALUE")]
     pub homa: Vec<String>,
+    /// What carries Homa's packets on the nodes. af-xdp needs CAP_BPF and CAP_NET_ADMIN outside of user namespaces, thus
+    /// root for netns; basic measures both anyway, where it may
+    #[arg(long, value_enum, default_value_t = Device::AfPacket)]
+    pub device: Device,
+    /// Homa's packets in the guise of TCP's (af-packet only); on links as fast as the machine, up to 64 KB at a time
+    #[arg(long)]
+    pub hijack: bool,
     /// What a round-trip time is divided by
     #[arg(long, value_enum, default_value_t = Definition::Atc21)]
     pub slowdown: Definition,
@@ -246,6 +253,26 @@ impl TcpWait {
         match self {
             Self::Epoll => "epoll",
             Self::Spin => "spin",
+        }
+    }
+}
+
+/// What carries Homa's packets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, serde::Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Device {
+    /// A packet socket
+    AfPacket,
+    /// AF_XDP sockets, with an XDP program on the interface
+    AfXdp,
+}
+
+impl Device {
+    /// As on the command line.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::AfPacket => "af-packet",
+            Self::AfXdp => "af-xdp",
         }
     }
 }

@@ -4,7 +4,9 @@ use clap::ValueEnum;
 use serde::Serialize;
 
 /// Transports whose round trips are measured, in the order of a round.
-pub(crate) const TRANSPORTS: [&str; 5] = ["raw-ring", "homa", "udp-spin", "tcp-spin", "tcp-block"];
+pub(crate) const TRANSPORTS: [&str; 6] = ["raw-ring", "homa", XDP, "udp-spin", "tcp-spin", "tcp-block"];
+/// Homa by AF_XDP instead of AF_PACKET.
+pub(super) const XDP: &str = "homa-xdp";
 /// Homa in packets that look like TCP's, in super-frames.
 pub(super) const HIJACK: &str = "homa-gso";
 /// MTUs of the throughput section.
@@ -61,14 +63,14 @@ pub(super) fn cases(sections: &[Section], mtu: u32, length: u32) -> Vec<Case> {
             Section::Latency => TRANSPORTS.into_iter().for_each(|transport| add(transport, mtu, false, None)),
             Section::Throughput => {
                 for mtu in MTUS {
-                    ["raw-ring", "homa", HIJACK, "tcp-spin"]
+                    ["raw-ring", "homa", XDP, HIJACK, "tcp-spin"]
                         .into_iter()
                         .for_each(|transport| add(transport, mtu, false, Some(STREAM)));
                 }
             }
             Section::Rate => {
                 for outstanding in OUTSTANDING {
-                    ["homa", "tcp-spin"]
+                    ["homa", XDP, "tcp-spin"]
                         .into_iter()
                         .for_each(|transport| add(transport, mtu, false, Some(short(outstanding))));
                 }
@@ -90,7 +92,7 @@ mod tests {
     #[test]
     fn every_figure_has_what_it_is_compared_with() {
         let all = cases(&[Section::Throughput, Section::Rate, Section::Ipv6], 9000, 100);
-        assert_eq!(all.len(), 8 + 4 + 6);
+        assert_eq!(all.len(), 10 + 6 + 6);
         for case in all.iter().filter(|case| case.transport.starts_with("homa")) {
             let other = match case.section {
                 Section::Ipv6 => Case { ipv6: !case.ipv6, ..*case },

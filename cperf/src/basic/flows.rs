@@ -122,7 +122,8 @@ pub(super) fn table(rows: &[FlowRow]) -> String {
 /// What is behind the figures.
 pub(super) const METHOD: &str = "\
 raw: full frames through the packet rings, no protocol, one copy out at the receiver. All ends spin, one thread each.
-homa-gso: Homa in packets like TCP's (hijack), in super-frames that cross the link whole, as TCP's do with TSO.
+homa: by AF_PACKET; homa-xdp: by AF_XDP; homa-gso: by AF_PACKET in packets like TCP's (hijack), in super-frames that cross
+the link whole, as TCP's do with TSO.
 Copies of a byte: raw frames 2 by the sender (into the frame, into the kernel's packet) and 2 by the receiver (into the
 ring, out of it); Homa the same (out of the ring into the message's pages, where it is read); TCP 1 and 1, with TSO.
 ";
@@ -142,14 +143,14 @@ mod tests {
     fn ratios_are_of_medians_of_the_same_case_with_another_transport() {
         let all = cases(&[Section::Throughput], 9000, 100);
         let mut rounds = Vec::new();
-        for (case, value) in all.iter().zip([8.0, 4.0, 12.0, 16.0, 20.0, 15.0, 25.0, 30.0]) {
+        for (case, value) in all.iter().zip([8.0, 4.0, 5.0, 12.0, 16.0, 20.0, 15.0, 18.0, 25.0, 30.0]) {
             rounds.extend([found(*case, value), found(*case, value * 100.0), found(*case, value / 100.0)]);
         }
         let rows = summarize(&rounds);
-        assert_eq!(rows.len(), 8);
+        assert_eq!(rows.len(), 10);
         assert_eq!((rows[1].median, rows[1].rounds, rows[1].range), (4.0, 3, [0.04, 400.0]));
         assert_eq!((rows[1].ratio_to_raw, rows[1].ratio_to_tcp), (Some(0.5), Some(0.25)));
-        assert_eq!((rows[5].ratio_to_raw, rows[5].ratio_to_ipv4), (Some(0.75), None));
+        assert_eq!((rows[6].ratio_to_raw, rows[6].ratio_to_ipv4), (Some(0.75), None));
         assert_eq!(rows[0].ratio_to_raw, None, "not over itself");
         let text = table(&rows);
         assert!(text.contains("homa        4  1500 1000000"), "{text}");

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, bail};
 use serde::{Deserialize, Serialize};
 
-use super::cases::{Case, HIJACK};
+use super::cases::{Case, HIJACK, XDP};
 use super::links::Links;
 use crate::cli::RunArgs;
 use crate::error::Stop;
@@ -20,6 +20,8 @@ use crate::testbed::{ProcessHandle, Testbed};
 
 /// Port of the probe's server.
 const PORT: u16 = 4100;
+/// Options of a probe of Homa by AF_XDP.
+const BY_XDP: &str = " --device af-xdp";
 /// Time for a server to be ready.
 const READY: Duration = Duration::from_secs(10);
 /// Length of a flow, ms, after a tenth of it to warm up.
@@ -120,8 +122,12 @@ fn one(setting: &Setting<'_>, links: &mut Links, case: Case) -> anyhow::Result<F
     let testbed = links.with_mtu(case.mtu);
     let address = if case.ipv6 { testbed.address(1) } else { testbed.address_v4(1) };
     let interface = testbed.interface(1).to_owned();
-    let (transport, hijack) = if case.transport == HIJACK { ("homa", " --hijack") } else { (case.transport, "") };
-    let common = format!("--transport {transport} --port {PORT} --interface {interface}");
+    let (transport, device, hijack) = match case.transport {
+        HIJACK => ("homa", "", " --hijack"),
+        XDP => ("homa", BY_XDP, ""),
+        other => (other, "", ""),
+    };
+    let common = format!("--transport {transport} --port {PORT} --interface {interface}{device}");
     let count = if transport == "tcp-block" { (options.count / 4).max(1) } else { options.count };
     let (server, client, limit) = match case.flow {
         None => {
@@ -141,13 +147,8 @@ fn one(setting: &Setting<'_>, links: &mut Links, case: Case) -> anyhow::Result<F
             (format!("probe flow-server {common}"), client, Duration::from_millis(FLOW_MILLIS.into()))
         }
     };
-    let words = |text: String| text.split(' ').map(OsString::from).collect::<Vec<_>>();
-    let mut server = Running::start(testbed, 1, &words(server), dir, cores[1])?;
-    let ready = server.line(READY, interrupt)?;
-    if ready.trim() != "ready" {
-        bail!("the server said `{}` instead of `ready`", ready.trim());
-    }
-    let mut client = Running::start(testbed, 0, &words(client), dir, cores[0])?;
+    let _server = serve(setting, testbed, &server)?;
+    let mut client = Running::start(testbed, 0, &words(&client), dir, cores[0])?;
     let line = client.line(CLIENT + limit, interrupt)?;
     let said = || format!("the client said `{}`", line.trim());
     let (mut rtt, mut flow) = (None, None);
@@ -160,6 +161,39 @@ fn one(setting: &Setting<'_>, links: &mut Links, case: Case) -> anyhow::Result<F
         bail!("{errors} messages failed");
     }
     Ok(Found { case, rtt, flow })
+}
+
+/// Why Homa cannot go by AF_XDP on this link; nothing if it can.
+///
+/// # Errors
+/// [`Stop::Interrupted`].
+pub(super) fn without_xdp(setting: &Setting<'_>, links: &mut Links, mtu: u32) -> anyhow::Result<Option<String>> {
+    let testbed = links.with_mtu(mtu);
+    let interface = testbed.interface(1).to_owned();
+    let server = format!("probe server --transport homa --port {PORT} --interface {interface}{BY_XDP}");
+    match serve(setting, testbed, &server) {
+        Ok(_) => Ok(None),
+        Err(_) if setting.interrupt.is_set() => Err(Stop::Interrupted.into()),
+        Err(err) => {
+            // What it said is in the reason.
+            let _ = std::fs::remove_file(setting.out.path().join("node1.stderr"));
+            Ok(Some(format!("{err:#}")))
+        }
+    }
+}
+
+/// A server that is ready.
+fn serve(setting: &Setting<'_>, testbed: &mut dyn Testbed, command: &str) -> anyhow::Result<Running> {
+    let mut server = Running::start(testbed, 1, &words(command), setting.out.path(), setting.cores[1])?;
+    let ready = server.line(READY, setting.interrupt)?;
+    if ready.trim() != "ready" {
+        bail!("the server said `{}` instead of `ready`", ready.trim());
+    }
+    Ok(server)
+}
+
+fn words(text: &str) -> Vec<OsString> {
+    text.split(' ').map(OsString::from).collect()
 }
 
 /// A process whose lines are read; killed when forgotten.

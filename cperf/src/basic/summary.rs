@@ -82,7 +82,8 @@ pub(super) fn table(rows: &[Row], options: &RunArgs, cores: [usize; 2]) -> Strin
         );
     }
     text +=
-        "floor: raw-ring, a packet ring without any protocol. *-spin: both ends poll. tcp-block: both ends sleep.\n";
+        "floor: raw-ring, a packet ring without any protocol. homa: by AF_PACKET; homa-xdp: by AF_XDP. *-spin: both ends poll.\n\
+         tcp-block: both ends sleep.\n";
     text
 }
 

@@ -3,7 +3,7 @@
 use cp_node::workload::{Distribution, Reduction};
 
 use super::homa;
-use crate::cli::RunArgs;
+use crate::cli::{Device, RunArgs};
 use crate::error::Stop;
 use crate::rates::{self, Workload};
 use crate::testbed::netns::{MAX_NODES, MTU_RANGE};
@@ -39,6 +39,9 @@ pub(super) fn effective(args: &RunArgs) -> Result<RunArgs, Stop> {
     let repeated =
         options.protocols.iter().enumerate().find(|(at, protocol)| options.protocols[..*at].contains(protocol));
     require(repeated.is_none(), || "--protocols: each can be named once".to_owned())?;
+    require(!(options.hijack && options.device == Device::AfXdp), || {
+        "--hijack: packets in the guise of TCP's need --device af-packet".to_owned()
+    })?;
     positive("--seconds", args.seconds, LONGEST)?;
     if args.warmup != 0.0 {
         positive("--warmup", args.warmup, LONGEST)?;
@@ -147,6 +150,7 @@ mod tests {
             ("w4 --link-gbps 1 --priorities 9", "--priorities 9"),
             ("w4 --link-gbps 1 --switch-buffer 100", "--switch-buffer 100"),
             ("w4 --loss 1", "--loss 1"),
+            ("w4 --device af-xdp --hijack", "--device af-packet"),
             ("w4 --protocols homa,tcp,homa", "each can be named once"),
         ] {
             let stop = parse(words).unwrap_err();

@@ -10,7 +10,7 @@ use std::time::Duration;
 use anyhow::Context;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
-use crate::cli::{Protocol, RunArgs};
+use crate::cli::{Device, Protocol, RunArgs};
 use crate::journal::Journal;
 use crate::node::Nodes;
 use crate::outdir::OutDir;
@@ -252,9 +252,19 @@ fn common(options: &RunArgs, protocol: Protocol) -> String {
     text
 }
 
-/// Parameters of Homa.
+/// Device, guise and parameters of Homa, where they are not the defaults.
 fn homa(options: &RunArgs) -> String {
-    if options.homa.is_empty() { String::new() } else { format!(" --homa {}", options.homa.join(",")) }
+    let mut text = String::new();
+    if options.device != Device::AfPacket {
+        text += &format!(" --device {}", options.device.name());
+    }
+    if options.hijack {
+        text += " --hijack";
+    }
+    if !options.homa.is_empty() {
+        text += &format!(" --homa {}", options.homa.join(","));
+    }
+    text
 }
 
 /// Version of IP.
@@ -291,6 +301,13 @@ mod tests {
         let homa = client(&options, Protocol::Homa, 0);
         assert!(homa.ends_with(" --protocol homa --ipv6 --homa window=1,tick_us=2"), "{homa}");
         assert!(client(&options, Protocol::Tcp, 0).contains("--protocol tcp --ipv6 --tcp-wait"));
+    }
+
+    #[test]
+    fn device_and_guise_go_to_homa_only() {
+        let options = options("w4 --nodes 2 --gbps 1 --device af-xdp --hijack");
+        assert!(client(&options, Protocol::Homa, 0).ends_with(" --protocol homa --device af-xdp --hijack"));
+        assert!(!client(&options, Protocol::Tcp, 0).contains("--device"));
     }
 
     #[test]

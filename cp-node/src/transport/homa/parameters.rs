@@ -20,7 +20,7 @@ const TICKS: u64 = 86_400_000;
 const BYTES: u64 = 1 << 40;
 
 /// The parameters; units are in the names, otherwise bytes or a number.
-const ALL: [Entry; 21] = [
+const ALL: [Entry; 25] = [
     ("unsched_bytes", 0, BYTES, |c, v| c.unsched_bytes = v as usize),
     ("max_incoming", 1, BYTES, |c, v| c.max_incoming = v as usize),
     ("max_overcommit", 1, 8, |c, v| c.max_overcommit = v as usize),
@@ -40,6 +40,10 @@ const ALL: [Entry; 21] = [
     ("resend_ticks", 1, TICKS, |c, v| c.resend_ticks = v as u32),
     ("resend_interval", 1, TICKS, |c, v| c.resend_interval = v as u32),
     ("timeout_ticks", 1, TICKS, |c, v| c.timeout_ticks = v as u32),
+    ("reorder_window_us", 0, 10_000_000, |c, v| c.reorder_window = Nanos::from_micros(v)),
+    ("reorder_window_max_us", 0, 10_000_000, |c, v| c.reorder_window_max = Nanos::from_micros(v)),
+    ("early_resend", 0, 1, |c, v| c.early_resend = v == 1),
+    ("resend_hold_off_us", 0, 10_000_000, |c, v| c.resend_hold_off = Nanos::from_micros(v)),
     ("request_ack_ticks", 1, TICKS, |c, v| c.request_ack_ticks = v as u32),
     ("max_server_rpcs", 1, 1 << 30, |c, v| c.max_server_rpcs = v as usize),
 ];
@@ -76,10 +80,11 @@ mod tests {
     #[test]
     fn parameters_are_set_by_name() {
         let mut config = Config::default();
-        for text in ["unsched_bytes=5000", "tick_us=250", "link_mbps=200", "window=0", "max_sched_priority=2"] {
+        for text in ["unsched_bytes=5000", "tick_us=250", "link_mbps=200", "window=0", "max_sched_priority=2", "reorder_window_us=900"] {
             text.parse::<Parameter>().unwrap().apply(&mut config);
         }
         assert_eq!((config.unsched_bytes, config.tick), (5000, Nanos::from_micros(250)));
+        assert_eq!(config.reorder_window, Nanos::from_micros(900));
         assert_eq!((config.link_mbps, config.window, config.max_sched_priority), (200, 0, 2));
     }
 
