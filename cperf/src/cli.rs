@@ -120,6 +120,9 @@ pub struct RunArgs {
     /// Homa's packets in the guise of TCP's (af-packet only); on links as fast as the machine, up to 64 KB at a time
     #[arg(long)]
     pub hijack: bool,
+    /// Threads with a Homa stack of their own on each node, behind its one address (af-packet only)
+    #[arg(long, default_value_t = 1, value_name = "N")]
+    pub homa_workers: u16,
     /// What a round-trip time is divided by
     #[arg(long, value_enum, default_value_t = Definition::Atc21)]
     pub slowdown: Definition,

@@ -81,8 +81,7 @@ pub(super) fn table(rows: &[Row], options: &RunArgs, cores: [usize; 2]) -> Strin
             usecs(row.rtt_p50_range_ns[1]),
         );
     }
-    text +=
-        "floor: raw-ring, a packet ring without any protocol. homa: by AF_PACKET; homa-xdp: by AF_XDP. *-spin: both ends poll.\n\
+    text += "floor: raw-ring, a packet ring without any protocol. homa: by AF_PACKET; homa-xdp: by AF_XDP. *-spin: both ends poll.\n\
          tcp-block: both ends sleep.\n";
     text
 }

@@ -42,6 +42,9 @@ pub(super) fn effective(args: &RunArgs) -> Result<RunArgs, Stop> {
     require(!(options.hijack && options.device == Device::AfXdp), || {
         "--hijack: packets in the guise of TCP's need --device af-packet".to_owned()
     })?;
+    require(options.homa_workers == 1 || options.device == Device::AfPacket, || {
+        "--homa-workers: more than one need --device af-packet".to_owned()
+    })?;
     positive("--seconds", args.seconds, LONGEST)?;
     if args.warmup != 0.0 {
         positive("--warmup", args.warmup, LONGEST)?;
@@ -49,6 +52,7 @@ pub(super) fn effective(args: &RunArgs) -> Result<RunArgs, Stop> {
     positive("--base-usecs", args.base_usecs, 1e9)?;
     positive("--link-mbps", args.link_mbps, 1e9)?;
     for (name, value) in [
+        ("--homa-workers", args.homa_workers.into()),
         ("--client-max", args.client_max),
         ("--unloaded-samples", args.unloaded_samples),
         ("--client-ports", args.client_ports.into()),
@@ -151,6 +155,8 @@ mod tests {
             ("w4 --link-gbps 1 --switch-buffer 100", "--switch-buffer 100"),
             ("w4 --loss 1", "--loss 1"),
             ("w4 --device af-xdp --hijack", "--device af-packet"),
+            ("w4 --device af-xdp --homa-workers 2", "--device af-packet"),
+            ("w4 --homa-workers 0", "--homa-workers 0"),
             ("w4 --protocols homa,tcp,homa", "each can be named once"),
         ] {
             let stop = parse(words).unwrap_err();

@@ -252,7 +252,7 @@ fn common(options: &RunArgs, protocol: Protocol) -> String {
     text
 }
 
-/// Device, guise and parameters of Homa, where they are not the defaults.
+/// Device, guise, workers and parameters of Homa, where they are not the defaults.
 fn homa(options: &RunArgs) -> String {
     let mut text = String::new();
     if options.device != Device::AfPacket {
@@ -260,6 +260,9 @@ fn homa(options: &RunArgs) -> String {
     }
     if options.hijack {
         text += " --hijack";
+    }
+    if options.homa_workers > 1 {
+        text += &format!(" --homa-workers {}", options.homa_workers);
     }
     if !options.homa.is_empty() {
         text += &format!(" --homa {}", options.homa.join(","));
@@ -304,9 +307,11 @@ mod tests {
     }
 
     #[test]
-    fn device_and_guise_go_to_homa_only() {
-        let options = options("w4 --nodes 2 --gbps 1 --device af-xdp --hijack");
-        assert!(client(&options, Protocol::Homa, 0).ends_with(" --protocol homa --device af-xdp --hijack"));
+    fn device_guise_and_workers_go_to_homa_only() {
+        let options = options("w4 --nodes 2 --gbps 1 --device af-xdp --hijack --homa-workers 2");
+        assert!(
+            client(&options, Protocol::Homa, 0).ends_with(" --protocol homa --device af-xdp --hijack --homa-workers 2")
+        );
         assert!(!client(&options, Protocol::Tcp, 0).contains("--device"));
     }
 

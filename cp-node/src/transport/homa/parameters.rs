@@ -80,7 +80,14 @@ mod tests {
     #[test]
     fn parameters_are_set_by_name() {
         let mut config = Config::default();
-        for text in ["unsched_bytes=5000", "tick_us=250", "link_mbps=200", "window=0", "max_sched_priority=2", "reorder_window_us=900"] {
+        for text in [
+            "unsched_bytes=5000",
+            "tick_us=250",
+            "link_mbps=200",
+            "window=0",
+            "max_sched_priority=2",
+            "reorder_window_us=900",
+        ] {
             text.parse::<Parameter>().unwrap().apply(&mut config);
         }
         assert_eq!((config.unsched_bytes, config.tick), (5000, Nanos::from_micros(250)));
