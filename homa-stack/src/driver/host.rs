@@ -271,6 +271,11 @@ impl Host {
         Ok(handed || busy)
     }
 
+    /// Changes [`HostConfig::poll`].
+    pub fn set_poll(&mut self, poll: Nanos) {
+        self.poll = poll;
+    }
+
     /// Sends what calls and replies since the last turn have left to send. If that is nothing, waits until a packet
     /// comes, a timer of the protocol is due, `until` has come or a [`Waker`] calls: spins for at most the time given
     /// as [`HostConfig::poll`], then sleeps.

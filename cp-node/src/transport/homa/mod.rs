@@ -173,6 +173,7 @@ impl Engine {
         loads: Vec<Arrivals>,
         lengths: &Distribution,
     ) -> Result<Box<dyn ClientHandle>> {
+        self.set_poll(&options.common)?;
         let mut done = Vec::new();
         let loads: Vec<Load> = if options.unloaded > 0 {
             let plans = ports.iter().map(|_| {
@@ -207,6 +208,7 @@ impl Engine {
         options: &ServerOptions,
         counters: &[Arc<ServerCounters>],
     ) -> Result<Box<dyn ServerHandle>> {
+        self.set_poll(&options.common)?;
         let first = options.common.first_port();
         let last = first.checked_add(options.ports - 1).filter(|p| *p < 1 << 15);
         let last = last.ok_or_else(|| Usage("the last Homa server port is above 32767; lower --first-port".into()))?;
@@ -222,6 +224,17 @@ impl Engine {
             })?;
         }
         Ok(Box::new(HomaServer { mails: self.mails.clone(), ports: numbers }))
+    }
+
+    /// The latest command decides how long the workers spin: a measurement without load may, one with more nodes than
+    /// cores must not.
+    fn set_poll(&self, options: &Common) -> Result<()> {
+        let poll = Nanos::from_micros(options.poll_usecs.into());
+        self.ask_all(move |worker| {
+            worker.host.set_poll(poll);
+            Ok(())
+        })?;
+        Ok(())
     }
 
     /// Writes the metrics text to `file`.
