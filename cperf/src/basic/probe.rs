@@ -153,7 +153,9 @@ fn one(setting: &Setting<'_>, links: &mut Links, case: Case) -> anyhow::Result<F
     let said = || format!("the client said `{}`", line.trim());
     let (mut rtt, mut flow) = (None, None);
     let errors = if case.flow.is_none() {
-        rtt.insert(serde_json::from_str::<Probe>(&line).with_context(said)?).errors
+        let found = serde_json::from_str::<Probe>(&line).with_context(said)?;
+        // The client knows of the transport, not of the device.
+        rtt.insert(Probe { transport: case.transport.to_owned(), ..found }).errors
     } else {
         flow.insert(serde_json::from_str::<FlowProbe>(&line).with_context(said)?).errors
     };

@@ -264,6 +264,10 @@ fn homa(options: &RunArgs) -> String {
     if options.homa_workers > 1 {
         text += &format!(" --homa-workers {}", options.homa_workers);
     }
+    if options.protocols.contains(&Protocol::Tcp) {
+        // The choice of a congestion control may need them.
+        text += " --keep-privileges";
+    }
     if !options.homa.is_empty() {
         text += &format!(" --homa {}", options.homa.join(","));
     }
@@ -294,13 +298,13 @@ mod tests {
     fn a_client_sends_half_of_the_load_to_all_others() {
         let line = client(&options("w4 --nodes 3 --gbps 0.5 --seed 9"), Protocol::Homa, 1);
         let want = "client --ports 1 --server-ports 1 --workload w4 --servers 0,2 --gbps 0.250000 --client-max 200 \
-                    --id 1 --seed 9 --exp homa_w4 --protocol homa";
+                    --id 1 --seed 9 --exp homa_w4 --protocol homa --keep-privileges";
         assert_eq!(line, want);
     }
 
     #[test]
     fn homas_parameters_go_to_homa_only_and_the_ip_version_to_both() {
-        let options = options("w4 --nodes 2 --gbps 1 --ipv6 --homa window=1,tick_us=2");
+        let options = options("w4 --nodes 2 --gbps 1 --ipv6 --protocols homa --homa window=1,tick_us=2");
         let homa = client(&options, Protocol::Homa, 0);
         assert!(homa.ends_with(" --protocol homa --ipv6 --homa window=1,tick_us=2"), "{homa}");
         assert!(client(&options, Protocol::Tcp, 0).contains("--protocol tcp --ipv6 --tcp-wait"));
@@ -308,7 +312,7 @@ mod tests {
 
     #[test]
     fn device_guise_and_workers_go_to_homa_only() {
-        let options = options("w4 --nodes 2 --gbps 1 --device af-xdp --hijack --homa-workers 2");
+        let options = options("w4 --nodes 2 --gbps 1 --protocols homa --device af-xdp --hijack --homa-workers 2");
         assert!(
             client(&options, Protocol::Homa, 0).ends_with(" --protocol homa --device af-xdp --hijack --homa-workers 2")
         );
