@@ -251,7 +251,7 @@ impl PacketDevice {
 }
 
 /// Notes that a packet is about to be handed to the system.
-fn note_sending(transmit: &Transmit, trace: &mut Recorder) {
+pub(super) fn note_sending(transmit: &Transmit, trace: &mut Recorder) {
     let &Transmit { kind, offset, peer_tag: peer, .. } = transmit;
     let (id, queue) = (transmit.id.low(), 0);
     match kind {
@@ -261,16 +261,23 @@ fn note_sending(transmit: &Transmit, trace: &mut Recorder) {
     }
 }
 
-/// Notes what the system made of a packet.
-fn note_sent(transmit: &Transmit, sent: io::Result<()>, trace: &mut Recorder, metrics: &mut Metrics) {
+/// Notes that the system has taken a packet.
+pub(super) fn note_taken(transmit: &Transmit, trace: &mut Recorder) {
     let &Transmit { kind, offset, message_len: length, .. } = transmit;
     let (id, queue) = (transmit.id.low(), 0);
-    match (sent, kind) {
+    match kind {
+        Kind::Data => trace.record(Event::FreeData { id, offset, queue, length }),
+        Kind::Grant => trace.record(Event::FreeGrant { id, offset, queue }),
+        _ => {}
+    }
+}
+
+/// Notes what the system made of a packet.
+fn note_sent(transmit: &Transmit, sent: io::Result<()>, trace: &mut Recorder, metrics: &mut Metrics) {
+    match (sent, transmit.kind) {
         (Err(_), Kind::Data) => metrics.data_xmit_errors += 1,
         (Err(_), _) => metrics.control_xmit_errors += 1,
-        (Ok(()), Kind::Data) => trace.record(Event::FreeData { id, offset, queue, length }),
-        (Ok(()), Kind::Grant) => trace.record(Event::FreeGrant { id, offset, queue }),
-        (Ok(()), _) => {}
+        (Ok(()), _) => note_taken(transmit, trace),
     }
 }
 

@@ -8,7 +8,7 @@ use std::io;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 
 use super::OpenError;
-use super::af_packet::hold_protocol;
+use super::af_packet::{hold_protocol, note_sending, note_taken};
 use super::clock::Clock;
 use super::frame::{self, Addrs, Framing, HOMA_AT};
 use super::neighbours::Neighbours;
@@ -17,10 +17,10 @@ use super::xdp_program::homa_program;
 use crate::device::{BATCH, Device, Rx};
 use crate::metrics::{DropReason, Metrics};
 use crate::proto::{Refusal, Transmit};
-use crate::trace::{Event, Recorder};
+use crate::trace::Recorder;
 use crate::units::{Instant, Nanos};
+use crate::wire::fill_checksum;
 use crate::wire::icmp::write_port_unreachable;
-use crate::wire::{Kind, fill_checksum};
 
 /// Packets that can be on their way out.
 const TX_PACKETS: usize = 256;
@@ -348,24 +348,9 @@ impl Device for XdpDevice {
         if !self.queues[0].must_kick() {
             return;
         }
-        let queue = 0;
-        for &Transmit { kind, id, offset, peer_tag: peer, .. } in &self.burst {
-            let id = id.low();
-            match kind {
-                Kind::Data => trace.record(Event::NicData { peer, id, offset, queue }),
-                Kind::Grant => trace.record(Event::NicGrant { peer, id, offset, queue }),
-                _ => {}
-            }
-        }
+        self.burst.iter().for_each(|transmit| note_sending(transmit, trace));
         self.queues[0].kick();
-        for &Transmit { kind, id, offset, message_len, .. } in &self.burst {
-            let id = id.low();
-            match kind {
-                Kind::Data => trace.record(Event::FreeData { id, offset, queue, length: message_len }),
-                Kind::Grant => trace.record(Event::FreeGrant { id, offset, queue }),
-                _ => {}
-            }
-        }
+        self.burst.iter().for_each(|transmit| note_taken(transmit, trace));
         self.burst.clear();
     }
 }
