@@ -3,18 +3,20 @@
 //! Has a `main` of its own, as `homa_on_veth` and for the same reason. Without the privileges that XDP programs need
 //! (CAP_BPF and CAP_NET_ADMIN outside of any user namespace) the tests are left out, and the output says so.
 
+mod veth;
+
 use std::io::{BufRead, BufReader};
-use std::net::{IpAddr, Ipv6Addr, SocketAddr, UdpSocket};
+use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::process::{Command, ExitCode, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use cperf::netlink::Netlink;
 use cperf::sys;
 use cperf::testbed::Testbed;
 use cperf::testbed::netns::{Netns, Topology};
 use homa_stack::driver::{DeviceKind, Host, HostConfig, OpenError, XdpConfig, XdpMode};
 use homa_stack::{Event, Nanos, Payload};
+use veth::{Check, on, v4, v6};
 
 const PORT: u16 = 4000;
 const LENGTHS: [usize; 9] = [1, 100, 1424, 1425, 8900, 40_000, 40_001, 65_536, 1_000_000];
@@ -27,8 +29,6 @@ const NATIVE: Use = (DeviceKind::AfXdp, XdpMode::Native);
 
 /// The device that a host runs by.
 type Use = (DeviceKind, XdpMode);
-
-type Check = fn(&Netns) -> Result<(), String>;
 
 const CHECKS: [(&str, u32, Check); 11] = [
     ("messages_of_all_lengths_cross", 1500, |net| lengths_cross(net, [AUTO, AUTO], &v4(net))),
@@ -45,27 +45,15 @@ const CHECKS: [(&str, u32, Check); 11] = [
 ];
 
 fn main() -> ExitCode {
-    let filter = std::env::args().skip(1).find(|arg| !arg.starts_with('-')).unwrap_or_default();
     if !may_load_programs() {
         println!("\nrunning 0 tests: XDP programs need CAP_BPF and CAP_NET_ADMIN outside of any user namespace\n");
         return ExitCode::SUCCESS;
     }
-    let chosen: Vec<_> = CHECKS.iter().filter(|(name, ..)| name.contains(&filter)).collect();
-    println!("\nrunning {} tests", chosen.len());
-    let mut failed = 0;
-    for (name, mtu, check) in &chosen {
-        let result = Netns::build(2, Topology::Pair, *mtu).map_err(|e| format!("cannot build two hosts: {e:#}"));
-        match result.and_then(|net| check(&net)) {
-            Ok(()) => println!("test {name} ... ok"),
-            Err(why) => {
-                failed += 1;
-                println!("test {name} ... FAILED\n    {why}");
-            }
-        }
-    }
-    let (verdict, passed) = (if failed == 0 { "ok" } else { "FAILED" }, chosen.len() - failed);
-    println!("\ntest result: {verdict}. {passed} passed; {failed} failed; 0 ignored; 0 measured; 0 filtered out\n");
-    if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    let run = |(_, mtu, check): &(&str, u32, Check)| {
+        let net = Netns::build(2, Topology::Pair, *mtu).map_err(|e| format!("cannot build two hosts: {e:#}"))?;
+        check(&net)
+    };
+    veth::run_each(&CHECKS, |(name, ..)| name, run)
 }
 
 /// True if this process has what XDP programs need; a kernel that then refuses them makes the tests fail.
@@ -76,42 +64,9 @@ fn may_load_programs() -> bool {
     has(CAP_BPF) && has(CAP_NET_ADMIN) && map.split_whitespace().eq(["0", "0", "4294967295"])
 }
 
-/// Runs `host` in a thread on node `node`.
-fn on<T: Send>(net: &Netns, node: usize, host: impl FnOnce() -> Result<T, String> + Send) -> Result<T, String> {
-    std::thread::scope(|scope| {
-        let thread = scope.spawn(|| {
-            sys::enter(net.namespace(node)).map_err(|e| format!("entering node {node}: {e}"))?;
-            host()
-        });
-        thread.join().map_err(|_| format!("node {node} panicked"))?
-    })
-}
-
 fn open((device, mode): Use) -> Result<Host, String> {
     let xdp = XdpConfig { mode, stamps: true, ..XdpConfig::default() };
     Host::open(HostConfig { device, xdp, ..HostConfig::default() }).map_err(|e| e.to_string())
-}
-
-fn v4(net: &Netns) -> [IpAddr; 2] {
-    [0, 1].map(|node| net.address(node))
-}
-
-/// Gives the hosts addresses of IPv6, beside those of IPv4.
-fn v6(net: &Netns) -> Result<[IpAddr; 2], String> {
-    let addrs = [1, 2].map(|n| IpAddr::from(Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, n)));
-    for (node, addr) in addrs.into_iter().enumerate() {
-        on(net, node, || {
-            let interface = net.interface(node);
-            for name in ["accept_dad", "disable_ipv6"] {
-                let setting = format!("/proc/sys/net/ipv6/conf/{interface}/{name}");
-                std::fs::write(&setting, "0").map_err(|e| format!("{setting}: {e}"))?;
-            }
-            let mut netlink = Netlink::open().map_err(|e| e.to_string())?;
-            let index = netlink.index(interface).map_err(|e| e.to_string())?;
-            netlink.add_address(index, addr, 64).map_err(|e| format!("adding {addr}: {e}"))
-        })?;
-    }
-    Ok(addrs)
 }
 
 /// Node 0 calls node 1 with each length, all at once, and gets each request back.

@@ -4,26 +4,26 @@
 //! Has a `main` of its own: a user namespace, for those who are not root, must be entered while the process has one
 //! thread, and threads then play the hosts.
 
+mod veth;
+
 use std::collections::{HashMap, HashSet};
 use std::io::{Read, Write};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::process::{Command, ExitCode, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use cperf::netlink::Netlink;
 use cperf::sys;
 use cperf::testbed::Testbed;
-use cperf::testbed::netns::{Netns, Topology};
+use cperf::testbed::netns::Netns;
 use homa_stack::api::{Runner, RunnerConfig};
 use homa_stack::driver::{Framing, Host, HostConfig, OpenError};
 use homa_stack::metrics::DropReason;
 use homa_stack::{Event, Payload, RpcError};
+use veth::{Check, bytes_of, message, on, v4, v6};
 
 const PORT: u16 = 4000;
 const LENGTHS: [usize; 7] = [1, 1424, 1425, 40_000, 40_001, 65_536, 1_000_000];
-
-type Check = fn(&Netns) -> Result<(), String>;
 
 use Framing::{Hijack, Native};
 
@@ -51,41 +51,7 @@ const CHECKS: [(&str, Check); 14] = [
 ];
 
 fn main() -> ExitCode {
-    // `cargo test NAME` runs only what contains the name; options of the usual harness are accepted and ignored.
-    let filter = std::env::args().skip(1).find(|arg| !arg.starts_with('-')).unwrap_or_default();
-    let net = match Netns::build(2, Topology::Bridge, 1500) {
-        Ok(net) => net,
-        Err(error) => {
-            eprintln!("cannot build two hosts: {error:#}");
-            return ExitCode::FAILURE;
-        }
-    };
-    let chosen: Vec<_> = CHECKS.iter().filter(|(name, _)| name.contains(&filter)).collect();
-    println!("\nrunning {} tests", chosen.len());
-    let mut failed = 0;
-    for (name, check) in &chosen {
-        match check(&net) {
-            Ok(()) => println!("test {name} ... ok"),
-            Err(why) => {
-                failed += 1;
-                println!("test {name} ... FAILED\n    {why}");
-            }
-        }
-    }
-    let (verdict, passed) = (if failed == 0 { "ok" } else { "FAILED" }, chosen.len() - failed);
-    println!("\ntest result: {verdict}. {passed} passed; {failed} failed; 0 ignored; 0 measured; 0 filtered out\n");
-    if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
-}
-
-/// Runs `host` in a thread on node `node`.
-fn on<T: Send>(net: &Netns, node: usize, host: impl FnOnce() -> Result<T, String> + Send) -> Result<T, String> {
-    std::thread::scope(|scope| {
-        let thread = scope.spawn(|| {
-            sys::enter(net.namespace(node)).map_err(|e| format!("entering node {node}: {e}"))?;
-            host()
-        });
-        thread.join().map_err(|_| format!("node {node} panicked"))?
-    })
+    veth::run(2, &CHECKS)
 }
 
 /// Drops `percent` of the Homa frames that both hosts send, at the bridge's ports, until [`pass_all`].
@@ -114,54 +80,12 @@ fn nft(rules: &str) -> Result<(), String> {
     if status.success() { Ok(()) } else { Err(format!("nft refused `{rules}`: {status}")) }
 }
 
-/// A message that names its call and can be checked.
-fn message(call: u64, len: usize) -> Vec<u8> {
-    let mut bytes: Vec<u8> = (0..len).map(|i| (i as u64 * 131 + call * 17 + (i as u64 >> 9)) as u8).collect();
-    let n = len.min(8);
-    bytes[..n].copy_from_slice(&call.to_le_bytes()[..n]);
-    bytes
-}
-
-fn bytes_of(host: &mut Host, msg: homa_stack::Message) -> Vec<u8> {
-    let bytes = host.core().pieces(&msg).collect::<Vec<_>>().concat();
-    host.core().release(msg);
-    bytes
-}
-
 fn open() -> Result<Host, String> {
     open_framed(Native)
 }
 
 fn open_framed(framing: Framing) -> Result<Host, String> {
     Host::open(HostConfig { framing, ..HostConfig::default() }).map_err(|e| e.to_string())
-}
-
-/// The hosts' addresses of IPv4.
-fn v4(net: &Netns) -> [IpAddr; 2] {
-    [0, 1].map(|node| net.address(node))
-}
-
-/// Gives the hosts addresses of IPv6, beside those of IPv4.
-fn v6(net: &Netns) -> Result<[IpAddr; 2], String> {
-    let addrs = [1, 2].map(|n| IpAddr::from(Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, n)));
-    for (node, addr) in addrs.into_iter().enumerate() {
-        on(net, node, || {
-            let interface = net.interface(node);
-            // Nobody else can have the addresses: no seconds of looking for others before the first packet.
-            for name in ["accept_dad", "disable_ipv6"] {
-                let setting = format!("/proc/sys/net/ipv6/conf/{interface}/{name}");
-                std::fs::write(&setting, "0").map_err(|e| format!("{setting}: {e}"))?;
-            }
-            let mut netlink = Netlink::open().map_err(|e| e.to_string())?;
-            let index = netlink.index(interface).map_err(|e| e.to_string())?;
-            match netlink.add_address(index, addr, 64) {
-                // By a check before.
-                Err(e) if e.raw_os_error() == Some(libc::EEXIST) => Ok(()),
-                result => result.map_err(|e| format!("adding {addr}: {e}")),
-            }
-        })?;
-    }
-    Ok(addrs)
 }
 
 /// Both hosts are client and server of each other, with each length several times.

@@ -4,18 +4,20 @@
 //! Has a `main` of its own: a user namespace, for those who are not root, must be entered while the process has one
 //! thread, and threads then play the hosts.
 
+mod veth;
+
 use std::io::{Read as _, Write as _};
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use cperf::sys;
 use cperf::testbed::Testbed;
 use cperf::testbed::links::{Links, PortCounts, Shape};
 use cperf::testbed::netns::{Layout, Netns, Topology};
 use homa_stack::driver::{DeviceKind, Host, HostConfig, RawPing};
 use homa_stack::{Event, Payload};
+use veth::on;
 
 type Check = fn() -> Result<(), String>;
 
@@ -29,23 +31,7 @@ const CHECKS: [(&str, Check); 6] = [
 ];
 
 fn main() -> ExitCode {
-    // `cargo test NAME` runs only what contains the name; options of the usual harness are accepted and ignored.
-    let filter = std::env::args().skip(1).find(|arg| !arg.starts_with('-')).unwrap_or_default();
-    let chosen: Vec<_> = CHECKS.iter().filter(|(name, _)| name.contains(&filter)).collect();
-    println!("\nrunning {} tests", chosen.len());
-    let mut failed = 0;
-    for (name, check) in &chosen {
-        match check() {
-            Ok(()) => println!("test {name} ... ok"),
-            Err(why) => {
-                failed += 1;
-                println!("test {name} ... FAILED\n    {why}");
-            }
-        }
-    }
-    let (verdict, passed) = (if failed == 0 { "ok" } else { "FAILED" }, chosen.len() - failed);
-    println!("\ntest result: {verdict}. {passed} passed; {failed} failed; 0 ignored; 0 measured; 0 filtered out\n");
-    if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    veth::run_each(&CHECKS, |(name, _)| name, |(_, check)| check())
 }
 
 /// Nodes on one switch.
@@ -56,17 +42,6 @@ fn build(nodes: usize, ipv6: bool, links: Links) -> Result<Netns, String> {
 
 fn shaped(link_gbps: f64, switch_buffer_bytes: u32, priorities: u8) -> Links {
     Links { shape: Some(Shape { link_gbps, switch_buffer_bytes, priorities }), loss: 0.0 }
-}
-
-/// Runs `host` in a thread on node `node`.
-fn on<T: Send>(net: &Netns, node: usize, host: impl FnOnce() -> Result<T, String> + Send) -> Result<T, String> {
-    std::thread::scope(|scope| {
-        let thread = scope.spawn(|| {
-            sys::enter(net.namespace(node)).map_err(|e| format!("entering node {node}: {e}"))?;
-            host()
-        });
-        thread.join().map_err(|_| format!("node {node} panicked"))?
-    })
 }
 
 fn ports(net: &mut Netns) -> Result<Vec<PortCounts>, String> {
