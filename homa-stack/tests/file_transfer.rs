@@ -131,3 +131,24 @@ fn names_that_lead_elsewhere_are_refused() {
     there.shutdown().unwrap();
     receiver.join().unwrap();
 }
+
+#[test]
+fn a_receiver_whose_host_stops_before_an_answer_ends_well() {
+    let scratch = Scratch::new("stop");
+    let (a, b) = memory::pair_with(&Config::default());
+    let (here, there) =
+        (Runner::spawn(a, RunnerConfig::default()).unwrap(), Runner::spawn(b, RunnerConfig::default()).unwrap());
+    let server = there.bind(PORT).unwrap();
+    let directory = scratch.0.join("in");
+    let (path, _) = scratch.file("last", 1000);
+    // The host stops once the file is whole, before the sender is told so.
+    let receiver = thread::spawn(move || {
+        let ended = transfer::Receiver::new(&directory).serve(&server, |_| there.shutdown().unwrap());
+        ended.map_err(|error| error.to_string())
+    });
+    let client = here.client().unwrap();
+    let sender = thread::spawn(move || transfer::send(&client, to(), &path, |_| ()).is_ok());
+    assert_eq!(receiver.join().unwrap(), Ok(()));
+    here.shutdown().unwrap();
+    assert!(!sender.join().unwrap(), "no answer came");
+}

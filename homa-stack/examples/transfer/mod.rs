@@ -22,7 +22,7 @@ use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
 use homa_stack::Body;
-use homa_stack::api::{Batch, Client, Server};
+use homa_stack::api::{Batch, Client, ReplyError, Server};
 use sha2::{Digest, Sha256};
 
 type Result<T> = std::result::Result<T, Box<dyn Error + Send + Sync>>;
@@ -150,7 +150,11 @@ impl Receiver {
                 Err(error) => error.to_string().into_bytes(),
             };
             drop(request.body);
-            request.reply.send(answer)?;
+            match request.reply.send(answer) {
+                // A sender that gave up does not wait for its last answers: the host may stop before they are sent.
+                Ok(()) | Err(ReplyError::Stopped(_)) => {}
+                Err(error) => return Err(error.into()),
+            }
         }
         Ok(())
     }
