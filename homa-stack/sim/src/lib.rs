@@ -1,0 +1,31 @@
+//! A cluster in virtual time: hosts that run homa-stack's own protocol core, or TCP, or a transport of yours, joined by
+//! a packet-level model of links and switches.
+//!
+//! | module | holds |
+//! | --- | --- |
+//! | [`transport`], [`port`] | what a transport is, with a whole example |
+//! | [`app`] | what an application is: one object for all hosts |
+//! | [`time`], [`packet`] | picoseconds; what travels |
+//! | [`fabric`] | links, switches with shared memory, topologies |
+//! | [`host`] | what hosts add: delays, cores, batches, noise |
+//! | [`tcp`] | TCP cubic and DCTCP |
+//! | [`cluster`] | a whole measurement: load, run, results |
+//!
+//! A run is one thread and draws all its random numbers from its seed: equal specifications give equal results, to the
+//! byte.
+
+pub mod app;
+pub mod cluster;
+pub mod fabric;
+pub mod host;
+pub mod packet;
+pub mod port;
+pub mod tcp;
+pub mod time;
+pub mod transport;
+
+pub use app::{App, Cx};
+pub use packet::{Ecn, HostId, Packet, frame_bytes};
+pub use port::Port;
+pub use time::Time;
+pub use transport::{Call, Event, Request, Transport};
