@@ -59,9 +59,10 @@ impl Cx<'_> {
         self.actions.push(Action::Discard(host, request));
     }
 
-    /// `host` forgets a one-way call, which was delivered.
-    pub fn forget(&mut self, host: HostId, cookie: u64) {
-        self.actions.push(Action::Forget(host, cookie));
+    /// The client `host` is told that its one-way message was delivered: `host` and `call` as [`Event::Request`] has
+    /// them. The call ends with a response of length 0.
+    pub fn forget(&mut self, host: HostId, call: u64) {
+        self.actions.push(Action::Forget(host, call));
     }
 
     /// Has [`App::timer`] called with `host` and `tag` after `delay`.

@@ -42,8 +42,9 @@
 //!
 //!     fn discard(&mut self, _: Time, _: Request) {}
 //!
-//!     fn forget(&mut self, _: Time, cookie: u64) {
-//!         self.calls.remove(&cookie);
+//!     fn forget(&mut self, _: Time, call: u64) {
+//!         self.calls.remove(&call);
+//!         self.events.push(Event::Response { cookie: call, len: 0 });
 //!     }
 //!
 //!     fn turn(&mut self, now: Time, port: &mut Port<Segment>) {
@@ -52,7 +53,8 @@
 //!                 Segment::Request { cookie, port, len } => {
 //!                     let request = Request::new(self.clients.len() as u64);
 //!                     self.clients.push((packet.from, cookie));
-//!                     self.events.push(Event::Request { request, from: packet.from, server_port: port, len });
+//!                     let (from, call) = (packet.from, cookie);
+//!                     self.events.push(Event::Request { request, from, call, server_port: port, len });
 //!                 }
 //!                 Segment::Response { cookie, len } => {
 //!                     if self.calls.remove(&cookie).is_some() {
@@ -151,6 +153,8 @@ pub enum Event {
         request: Request,
         /// The client's host.
         from: HostId,
+        /// What the client's transport calls the call, for [`Transport::forget`]: its cookie, or another name.
+        call: u64,
         /// Index of the port it came to.
         server_port: u16,
         /// Its length in bytes.
@@ -186,9 +190,9 @@ pub trait Transport {
     /// One-way messages: the server has what it needs, nothing is sent.
     fn discard(&mut self, now: Time, request: Request);
 
-    /// One-way messages: the client knows that its message was delivered; the call ends without an event and without
-    /// a packet.
-    fn forget(&mut self, now: Time, cookie: u64);
+    /// One-way messages: the client knows that its message was delivered. The call ends without a packet and with
+    /// [`Event::Response`] of length 0. `call` is what [`Event::Request`] has under this name on the server.
+    fn forget(&mut self, now: Time, call: u64);
 
     /// Takes all packets of [`Port::receive`], runs due timers, and sends while there is [`Port::room`].
     fn turn(&mut self, now: Time, port: &mut Port<Self::Segment>);
