@@ -163,6 +163,8 @@ counters! {
     calls_refused: "calls refused because too much was under way",
     need_ack_giveups: "responses discarded because no ACK came for all the NEED_ACKs",
     stale_grants: "GRANTs that raised no limit",
+    tx_copied_bytes: "bytes of outgoing messages copied into packets; others are sent from where they lie",
+    rx_copied_bytes: "bytes copied from packets to their place in a message",
     tombstones: "requests remembered so that they run once",
     tombstones_evicted: "of those, forgotten before their time for want of room",
     ring_wait_nanos: "time packets waited in the receive ring, summed, ns",
@@ -400,6 +402,7 @@ const LAYOUT: &[&str] = &[
     "shard_packets_forwarded", "shard_acks_forwarded", "shard_forwards_lost",
     "ring_wait_nanos", "ring_wait_packets", "ring_drops", "calls_refused", "announcements", "cutoff_changes",
     "icmp_errors", "path_mtu_updates", "refusals_sent", "refusals_withheld", "tx_stalls",
+    "tx_copied_bytes", "rx_copied_bytes",
     "calls_held_back", "requests_overdue", "requests_evicted", "peers_forgotten", "gap_resends", "tail_resends", "early_resends", "held_back_bytes",
 ];
 
@@ -439,7 +442,7 @@ mod tests {
         assert_eq!((value("msg_bytes_128"), value("large_msg_count"), value("large_msg_bytes")), (100, 1, 200_000));
         assert_eq!((value("drop_short"), value("short_packets")), (1, 1));
         // The kernel module's text of July 2026 has 353 lines for one core; ours has those and its own.
-        assert_eq!(names.len(), 353 + 30 + DropReason::ALL.len());
+        assert_eq!(names.len(), 353 + 32 + DropReason::ALL.len());
     }
 
     #[test]

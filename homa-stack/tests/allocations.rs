@@ -125,15 +125,17 @@ impl Pair {
 #[test]
 fn the_steady_state_allocates_nothing() {
     for (lose, what) in [(0, "without loss"), (97, "with each 97th packet lost")] {
-        let mut pair = Pair { lose, ..Pair::new() };
-        let mut run = |short, long| {
+        let mut pair = Pair::new();
+        let mut run = |lose, short, long| {
+            pair.lose = lose;
             pair.echo(short, 100);
             pair.echo(long, 500_000);
         };
-        // Tables grow, pages are made, memories of requests come of age.
-        (0..12).for_each(|_| run(10_000, 40));
+        // Tables grow, pages are made, memories of requests come of age; of losses there are more than later, so that
+        // as many lists of ranges have been in use.
+        (0..12).for_each(|i| run(if i < 6 { lose } else { lose / 3 }, 10_000, 40));
         let before = ALLOCATIONS.load(Ordering::Relaxed);
-        run(10_000, 20);
+        run(lose, 10_000, 20);
         let allocated = ALLOCATIONS.load(Ordering::Relaxed) - before;
         assert_eq!(allocated, 0, "{what}, in 10,000 RPCs of 100 bytes and 20 of 500,000");
     }

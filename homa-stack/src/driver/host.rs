@@ -41,10 +41,10 @@ pub struct HostConfig {
     pub trace_entries: usize,
     /// Number of the core that this host plays in its time trace.
     pub trace_core: u16,
-    /// Decides the first RPC id, for repeatable runs; `None`: random, so that a restarted client's ids are new to
-    /// its servers.
+    /// Decides the first RPC id and client port, for repeatable runs; `None`: random, so that a restarted client's
+    /// ids are new to its servers.
     pub seed: Option<u64>,
-    /// Parameters of the protocol; `mtu`, `pid` and `first_id` are filled in by [`Host::open`].
+    /// Parameters of the protocol; `mtu`, `pid`, `first_id` and `first_port` are filled in by [`Host::open`].
     pub homa: Config,
 }
 
@@ -178,7 +178,9 @@ impl Host {
         };
         // The top bits stay clear, so that ids never wrap.
         let gso_bytes = if config.super_frames { device.gso_bytes() } else { 0 };
-        let homa = Config { mtu, gso_bytes, pid: std::process::id(), first_id: first_id >> 2 << 1, ..config.homa };
+        let first_port = spread(first_id) as u16;
+        let first_id = first_id >> 2 << 1;
+        let homa = Config { mtu, gso_bytes, pid: std::process::id(), first_id, first_port, ..config.homa };
         let mut core = Endpoint::new(homa);
         let counter = Clock::Counter(device.clock().counter());
         let mut trace = Recorder::new(config.trace_entries, counter, config.trace_core);

@@ -54,7 +54,7 @@ impl Endpoint {
 
     fn announce(&mut self, key: RpcKey) {
         let rpc = &self.rpcs[key];
-        let header = ends(rpc.port, rpc.peer_port, rpc.id);
+        let header = ends(rpc.wire_port, rpc.peer_port, rpc.id);
         self.control.push_back(Control::new(rpc.peer, header, Body::Announce(key)));
     }
 
@@ -83,7 +83,7 @@ impl Endpoint {
             form: OffsetForm::Both,
             bytes: &[],
         };
-        let len = data.write_header(ends(rpc.port, rpc.peer_port, id), out);
+        let len = data.write_header(ends(rpc.wire_port, rpc.peer_port, id), out);
         let (to, peer_tag, message_len) = (peer.addr, peer.tag, tx.len as u32);
         self.metrics.announcements += 1;
         // Short and awaited, like a control packet.

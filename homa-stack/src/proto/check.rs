@@ -161,6 +161,7 @@ impl Endpoint {
         hold!(rx.incoming == incoming, "{incoming} granted bytes to come, counted as {}", rx.incoming);
         let managed = self.grants.rpcs().filter(|k| *k == key).count();
         hold!(managed == usize::from(rx.managed), "{managed} times in the grant table, managed: {}", rx.managed);
+        hold!(rx.by_age <= rx.granted, "a grant by age up to {}, granted up to {}", rx.by_age, rx.granted);
         hold!(rx.managed || rx.granted == rx.len, "granted {} of {} without being managed", rx.granted, rx.len);
         Ok(())
     }

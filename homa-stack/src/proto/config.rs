@@ -2,6 +2,7 @@
 
 use super::announce::Announce;
 use super::pool::PAGE_LEN;
+use super::ports::FIRST_CLIENT_PORT;
 use super::shard::Shard;
 use crate::units::{Nanos, Priority};
 use crate::wire::MAX_MESSAGE_LEN;
@@ -128,6 +129,11 @@ pub struct Config {
     pub pid: u32,
     /// First RPC id; made even. Should be random, so that a restarted client's ids are new to its servers.
     pub first_id: u64,
+    /// First client port, from which on others are assigned. Should be random, for the same reason.
+    pub first_port: u16,
+    /// True if each call comes from a port of its own, made from its id, so that switches which choose paths by ports
+    /// spread calls over all of them. Servers that know RPCs by id alone, as those of the kernel module do, answer there.
+    pub vary_ports: bool,
     /// Which of the endpoints behind one address this is; by default the only one.
     pub shard: Shard,
     /// A bug on purpose, for tests of tests.
@@ -193,6 +199,8 @@ impl Default for Config {
             gso_bytes: 0,
             pid: 0,
             first_id: 2,
+            first_port: FIRST_CLIENT_PORT,
+            vary_ports: false,
             shard: Shard::default(),
             #[cfg(feature = "check")]
             planted: None,

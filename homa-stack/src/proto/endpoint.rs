@@ -20,7 +20,7 @@ use super::pacer::Pacing;
 use super::payload::Payload;
 use super::peers::{PeerKey, Peers};
 use super::pool::{Body, Lease, Pool};
-use super::ports::Ports;
+use super::ports::{FIRST_CLIENT_PORT, Ports};
 use super::private::Private;
 use super::ranges::{Gap, Spare};
 use super::room::Room;
@@ -168,7 +168,7 @@ impl Endpoint {
             private: FxHashMap::default(),
             forwards: VecDeque::new(),
             streams: Streams::default(),
-            ports: Ports::default(),
+            ports: Ports::new(config.first_port),
             room: Room::default(),
             next_id: config.shard.next_id((config.first_id & !1).max(2)),
             next_serial: 0,
@@ -422,8 +422,14 @@ impl Endpoint {
         self.ports.serves(port)
     }
 
+    /// True if packets to `port` are for us. Calls that are over may have come from any client port, if ports vary.
     pub(super) fn has_port(&self, port: u16) -> bool {
-        self.ports.calls(port).is_some()
+        self.ports.calls(port).is_some() || self.config.vary_ports && port >= FIRST_CLIENT_PORT
+    }
+
+    /// The port that packets of RPC `id` come from, whose port is `port`.
+    fn wire_port(&self, id: RpcId, port: u16) -> u16 {
+        if self.config.vary_ports && id.is_client() { FIRST_CLIENT_PORT | scattered(id) } else { port }
     }
 
     /// The peer at `addr`; there is room for it, if need be beyond the limit: the application itself has named it.
@@ -468,6 +474,7 @@ impl Endpoint {
             unread: false,
             early: 0,
             restarted: false,
+            wire_port: self.wire_port(id, port),
             done: 0,
             next_need_ack: self.config.request_ack_ticks.max(1),
             restarts: 0,
@@ -530,7 +537,8 @@ impl Endpoint {
         if let Some(lengths) = &mut self.lengths {
             lengths.add(len, rx.unscheduled);
         }
-        self.peers[rpc.peer].timing.delivered();
+        self.learn_frame(key, &rx);
+        self.peers[self.rpcs[key].peer].timing.delivered();
         let lease = self.stop_receiving(key, id, rx).expect("a complete message has its bytes");
         let msg = Message { lease, len };
         self.metrics.received(len);
@@ -594,7 +602,8 @@ impl Endpoint {
     pub(super) fn view(rpcs: &Slab<Rpc>) -> impl Fn(RpcKey) -> View + '_ {
         |key| {
             let rx = rpcs[key].rx.as_ref().expect("messages leave the grant table before they go");
-            View { remaining: rx.remaining(), birth: rx.birth, received: rx.received, granted: rx.granted, len: rx.len }
+            let RxMessage { birth, received, granted, len, by_age, .. } = *rx;
+            View { remaining: rx.remaining(), birth, received, granted, len, by_age }
         }
     }
 
@@ -640,6 +649,11 @@ impl Endpoint {
             self.control.push_back(Control::ack(peer, ends(0, server.port(), id), waiting));
         }
     }
+}
+
+/// A number far from those of the ids next to `id`.
+fn scattered(id: RpcId) -> u16 {
+    (id.get().wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 48) as u16
 }
 
 /// The error for a message that can't be sent because of its length.

@@ -22,6 +22,8 @@ pub(crate) struct View {
     pub(crate) received: usize,
     pub(crate) granted: usize,
     pub(crate) len: usize,
+    /// End of the latest grant by age; 0 before the first.
+    pub(crate) by_age: usize,
 }
 
 impl View {
@@ -62,6 +64,11 @@ impl Grants {
     /// Messages in need of grants.
     pub(crate) fn len(&self) -> usize {
         self.active.len() + self.waiting.len()
+    }
+
+    /// Those of them that may have grants now.
+    pub(crate) fn active_len(&self) -> usize {
+        self.active.len()
     }
 
     /// True if no message needs grants.
@@ -151,13 +158,12 @@ impl Grants {
         None
     }
 
-    /// The message to favour by age: the oldest that still needs grants and answers those it has.
+    /// The message to favour by age: the oldest that needs grants and has used up the grant by age that it had, if any.
     pub(crate) fn oldest(&self, config: &Config, view: impl Fn(RpcKey) -> View) -> Option<(RpcKey, usize)> {
-        let window = config.grant_window(self.active.len());
         let increment = config.fifo_grant_increment;
         self.rpcs()
             .map(|rpc| (rpc, view(rpc)))
-            .filter(|(_, v)| v.granted < v.len && v.granted - v.received.min(v.granted) < window + 2 * increment)
+            .filter(|(_, v)| v.granted < v.len && v.received >= v.by_age)
             .min_by_key(|(_, v)| v.birth)
             .map(|(rpc, v)| (rpc, (v.granted + increment).min(v.len)))
     }
@@ -205,6 +211,7 @@ mod tests {
             received: 1_000_000 - remaining[rpc],
             granted: 1_000_000 - remaining[rpc],
             len: 1_000_000,
+            by_age: 0,
         }
     }
 
@@ -271,22 +278,25 @@ mod tests {
     }
 
     #[test]
-    fn the_oldest_is_favoured_unless_it_does_not_answer() {
+    fn the_oldest_is_favoured_unless_it_has_a_grant_by_age_that_it_did_not_use() {
         let config = Config::default();
         let mut g = Grants::default();
         g.insert(0, 0);
         g.insert(1, 1);
-        let v = |granted0| {
+        let v = |granted0, by_age0| {
             move |rpc: RpcKey| View {
                 remaining: 900_000,
                 birth: Instant::from_nanos(rpc as u64),
                 received: 100_000,
                 granted: if rpc == 0 { granted0 } else { 100_000 },
                 len: 1_000_000,
+                by_age: if rpc == 0 { by_age0 } else { 0 },
             }
         };
-        assert_eq!(g.oldest(&config, v(100_000)), Some((0, 150_000)));
-        assert_eq!(g.oldest(&config, v(800_000)), Some((1, 150_000)));
-        assert_eq!(g.oldest(&config, v(1_000_000)), Some((1, 150_000)));
+        assert_eq!(g.oldest(&config, v(100_000, 0)), Some((0, 150_000)));
+        assert_eq!(g.oldest(&config, v(800_000, 0)), Some((0, 850_000)), "other grants do not count");
+        assert_eq!(g.oldest(&config, v(150_000, 100_001)), Some((1, 150_000)), "a byte of it has not come");
+        assert_eq!(g.oldest(&config, v(150_000, 100_000)), Some((0, 200_000)));
+        assert_eq!(g.oldest(&config, v(1_000_000, 0)), Some((1, 150_000)), "it needs none");
     }
 }

@@ -143,7 +143,7 @@ impl Endpoint {
             if id.is_client() { self.clients.get(&id.get()) } else { self.servers.get(&(peer, id.get())) }.copied();
         let key = key.ok_or(DropReason::ForgedIcmp)?;
         let rpc = &self.rpcs[key];
-        let ours = rpc.peer == peer && (rpc.port, rpc.peer_port) == (ends.sport, ends.dport);
+        let ours = rpc.peer == peer && (rpc.wire_port, rpc.peer_port) == (ends.sport, ends.dport);
         if !ours || !may_have_sent(rpc, kind, sequence as usize) {
             return Err(DropReason::ForgedIcmp);
         }

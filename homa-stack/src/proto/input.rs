@@ -309,6 +309,7 @@ impl Endpoint {
         let lease = rx.lease.as_ref().expect("the caller made room");
         self.trace.record_also(trace::Event::CopyOutStart { id });
         self.pool.write(lease, start, data.bytes);
+        self.metrics.rx_copied_bytes += data.bytes.len() as u64;
         self.trace.record(trace::Event::CopyOutDone { start: start as u32, end: end as u32, id });
         let (complete, timed) = (rx.is_complete(), rx.timed);
         self.count_incoming(key);
@@ -568,7 +569,7 @@ impl Endpoint {
     pub(super) fn ask_for_missing(&mut self, key: RpcKey, priority: u8) {
         let rpc = &self.rpcs[key];
         let (peer, id, tag) = (rpc.peer, rpc.id, self.peers[rpc.peer].tag);
-        let header = ends(rpc.port, rpc.peer_port, id);
+        let header = ends(rpc.wire_port, rpc.peer_port, id);
         let mut ask = |offset: u32, length: u32| {
             self.trace.record(trace::Event::ResendTx { id: id.low(), peer: tag, offset, length: length as i32 });
             self.control.push_back(Control::new(peer, header, Body::Resend(Resend { offset, length, priority })));

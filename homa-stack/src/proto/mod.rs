@@ -11,6 +11,7 @@ mod config;
 mod cutoffs;
 mod endpoint;
 mod event;
+mod frames;
 #[cfg(feature = "check")]
 #[doc(hidden)]
 pub mod fuzz;

@@ -206,13 +206,14 @@ impl Endpoint {
             form: if segment > 0 { OffsetForm::SequenceOnly } else { OffsetForm::Both },
             bytes: &[],
         };
-        let header = data.write_header(ends(rpc.port, rpc.peer_port, id), out);
+        let header = data.write_header(ends(rpc.wire_port, rpc.peer_port, id), out);
         let len = header + end - start;
         // What is to be cut does not fit the slot of a device that takes data where they lie.
         let apart = end - start > most || segment > 0 && most < usize::MAX;
         let gathered = if apart { end - start } else { 0 };
         if gathered == 0 {
             tx.payload.copy_to(start, &mut out[header..len]);
+            self.metrics.tx_copied_bytes += (end - start) as u64;
         }
         let (message_len, to, peer_tag) = (tx.len as u32, peer.addr, peer.tag);
         self.metrics.resent_packets += u64::from(again);
@@ -285,7 +286,9 @@ impl Endpoint {
         }
     }
 
-    pub(super) fn apply_grant(&mut self, now: Instant, decision: Decision) {
+    /// Sends a grant, to where a packet ends if that is possible; returns by how many bytes it raises the limit.
+    pub(super) fn apply_grant(&mut self, now: Instant, mut decision: Decision) -> usize {
+        decision.offset = self.whole_frames(decision.rpc, decision.offset);
         let rpc = &mut self.rpcs[decision.rpc];
         debug_assert!(rpc.state == State::Incoming, "only incoming messages are granted to");
         let rx = rpc.rx.as_mut().expect("only incoming messages are granted to");
@@ -297,12 +300,13 @@ impl Endpoint {
         let timed = rx.timed;
         rx.granted = decision.offset;
         let grant = Grant { offset: decision.offset as u32, priority: decision.priority };
-        let header = ends(rpc.port, rpc.peer_port, rpc.id);
+        let header = ends(rpc.wire_port, rpc.peer_port, rpc.id);
         self.control.push_back(Control::new(rpc.peer, header, Body::Grant { grant, increment }));
         self.count_incoming(decision.rpc);
         if !timed {
             self.watch_message(now, decision.rpc);
         }
+        increment as usize
     }
 
     /// Adds up messages in need of grants over time.

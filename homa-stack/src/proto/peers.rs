@@ -39,6 +39,8 @@ pub(crate) struct Peer {
     pub(crate) timing: Timing,
     /// Unscheduled bytes of its responses: the most of late, if any came.
     pub(crate) answer_bytes: Option<usize>,
+    /// Data bytes in a full packet of its, as far as its last long message showed; 0 before one came.
+    pub(crate) frame: usize,
     /// RPCs with the peer, and those of them that are its requests.
     pub(crate) rpcs: usize,
     pub(crate) served: usize,
@@ -178,6 +180,7 @@ impl Peer {
             path_mtu: None,
             timing: Timing::default(),
             answer_bytes: None,
+            frame: 0,
             rpcs: 0,
             served: 0,
             used: Instant::default(),

@@ -22,11 +22,16 @@ pub(crate) struct Ports {
 
 impl Default for Ports {
     fn default() -> Self {
-        Self { calls: FxHashMap::default(), assigned: 0, next: FIRST_CLIENT_PORT }
+        Self::new(FIRST_CLIENT_PORT)
     }
 }
 
 impl Ports {
+    /// No ports; `first` is the client port to be assigned first, or, if it is none, the port that its low bits make it.
+    pub(crate) fn new(first: u16) -> Self {
+        Self { calls: FxHashMap::default(), assigned: 0, next: first | FIRST_CLIENT_PORT }
+    }
+
     /// Takes a server port.
     pub(crate) fn bind(&mut self, port: u16) -> Result<(), SendError> {
         if port == 0 || port >= FIRST_CLIENT_PORT {
@@ -126,6 +131,15 @@ mod tests {
         ports.close(40_000);
         assert_eq!(ports.assign(), Ok(40_000));
         assert_eq!(ports.assign(), Err(SendError::NoFreePort));
+    }
+
+    #[test]
+    fn client_ports_begin_where_they_are_told_to() {
+        for (first, port) in [(0, 32_768), (32_768, 32_768), (50_000, 50_000), (1_000, 33_768)] {
+            assert_eq!(Ports::new(first).assign(), Ok(port));
+        }
+        let mut last = Ports::new(u16::MAX);
+        assert_eq!([last.assign(), last.assign()], [Ok(u16::MAX), Ok(32_768)], "then from the first on");
     }
 
     #[test]

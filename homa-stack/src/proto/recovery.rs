@@ -73,7 +73,7 @@ impl Endpoint {
         let (id, tag) = (rpc.id.low(), peer.tag);
         self.trace.record(trace::Event::ResendTx { id, peer: tag, offset, length: length as i32 });
         let resend = Resend { offset, length, priority: self.config.control_priority() };
-        let ends = ends(rpc.port, rpc.peer_port, rpc.id);
+        let ends = ends(rpc.wire_port, rpc.peer_port, rpc.id);
         self.control.push_back(Control::new(rpc.peer, ends, Body::Resend(resend)));
         self.watch_answer(now, key);
     }
@@ -88,7 +88,7 @@ impl Endpoint {
         }
         let peer = &mut self.peers[rpc.peer];
         let (id, tag, priority) = (rpc.id.low(), peer.tag, self.config.control_priority());
-        let ends = ends(rpc.port, rpc.peer_port, rpc.id);
+        let ends = ends(rpc.wire_port, rpc.peer_port, rpc.id);
         let mut ask = |offset: u32, end: u32| {
             let length = end - offset;
             self.trace.record(trace::Event::ResendTx { id, peer: tag, offset, length: length as i32 });

@@ -35,6 +35,8 @@ pub(crate) struct Rpc {
     pub(crate) peer: PeerKey,
     pub(crate) peer_port: u16,
     pub(crate) port: u16,
+    /// Our port as packets show it.
+    pub(crate) wire_port: u16,
     pub(crate) cookie: u64,
     pub(crate) state: State,
     pub(crate) tx: Option<TxMessage>,

@@ -35,6 +35,10 @@ pub(crate) struct RxMessage {
     pub(crate) timed: bool,
     /// The limit before a GRANT, and when that was made: the first packet beyond shows how long grants take.
     pub(crate) probe: Option<(usize, Instant)>,
+    /// End of the latest grant by age; 0 before the first.
+    pub(crate) by_age: usize,
+    /// Data bytes in its longest packet so far.
+    pub(crate) frame: usize,
     /// True while it stands in the table of messages in need of grants.
     pub(crate) managed: bool,
     /// Room in the pool, once there is some.
@@ -80,6 +84,8 @@ impl RxMessage {
             asked: false,
             timed: false,
             probe: None,
+            by_age: 0,
+            frame: 0,
             managed: false,
             lease: None,
             watched: false,
@@ -97,6 +103,7 @@ impl RxMessage {
         if start == end {
             return Added::default();
         }
+        self.frame = self.frame.max(end - start);
         let mut added = Added::default();
         if start < self.recv_end && !self.gaps.is_empty() {
             (added.fresh, added.since) = self.fill_gaps(start, end);

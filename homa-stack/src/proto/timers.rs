@@ -119,7 +119,7 @@ impl Endpoint {
             rpc.next_need_ack += rpc.next_need_ack.min(self.config.need_ack_max_ticks.max(1));
         }
         let (id, port, ticks) = (rpc.id, rpc.peer_port, rpc.done);
-        let header = ends(rpc.port, port, id);
+        let header = ends(rpc.wire_port, port, id);
         let peer = rpc.peer;
         self.trace.record(trace::Event::NeedAckTx { id: id.low(), peer: self.peers[peer].tag, port, ticks });
         self.control.push_back(Control::new(peer, header, Body::Bare(Kind::NeedAck)));
@@ -150,13 +150,15 @@ impl Endpoint {
     fn grant_by_age(&mut self, now: Instant) {
         self.grants.fill(&self.config, Self::view(&self.rpcs));
         if let Some((rpc, offset)) = self.grants.oldest(&self.config, Self::view(&self.rpcs)) {
-            let granted = self.rpcs[rpc].rx.as_ref().map_or(offset, |rx| rx.granted);
-            self.metrics.fifo_grant_bytes += (offset - granted) as u64;
             let priority = self.config.second_priority();
-            self.apply_grant(now, Decision { rpc, offset, priority, was_needy: false });
-            #[cfg(feature = "check")]
+            let granted = self.apply_grant(now, Decision { rpc, offset, priority, was_needy: false });
+            self.metrics.fifo_grant_bytes += granted as u64;
             if let Some(rx) = self.rpcs[rpc].rx.as_mut() {
-                rx.unasked += offset - granted;
+                rx.by_age = rx.granted;
+                #[cfg(feature = "check")]
+                {
+                    rx.unasked += granted;
+                }
             }
         }
         self.arm_fifo(now);

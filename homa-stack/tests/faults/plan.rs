@@ -115,6 +115,11 @@ impl Plan {
             plan.workers = 2 + split.below(2) as usize;
             plan.astray = if split.chance(0.5) { split.below(500) as f64 / 1e3 } else { 0.0 };
         }
+        // What came later draws for itself, so that seeds keep their meaning.
+        let late = &mut Rng::new(seed ^ 0x1a7e);
+        for config in &mut plan.configs {
+            config.vary_ports = late.chance(0.2);
+        }
         plan
     }
 

@@ -5,7 +5,7 @@ use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
-use homa_stack::wire::{Kind, Packet};
+use homa_stack::wire::{Ends, Kind, Packet};
 use homa_stack::{Config, Endpoint, Event, Instant, Limit, Nanos, Payload, RpcError, SendError, ServerRpc};
 
 pub const PORT: u16 = 99;
@@ -20,6 +20,7 @@ pub struct Sent<'a> {
     pub to: usize,
     pub kind: Kind,
     pub packet: &'a Packet<'a>,
+    pub ends: Ends,
     pub priority: u8,
     pub at: Instant,
 }
@@ -175,7 +176,7 @@ impl Net {
         while let Some(sent) = self.hosts[host].poll_transmit(self.now, &mut out) {
             let IpAddr::V4(to) = sent.to else { panic!("IPv4 only") };
             let to_host = (to.to_bits() - 0x0a00_0001) as usize;
-            let (_, packet) = Packet::parse(&out[..sent.len]).expect("what we send can be read");
+            let (ends, packet) = Packet::parse(&out[..sent.len]).expect("what we send can be read");
             *self.packets.entry(sent.kind.name()).or_default() += 1;
             let priority = match &packet {
                 Packet::Resend(resend) => resend.priority,
@@ -189,6 +190,7 @@ impl Net {
                 to: to_host,
                 kind: sent.kind,
                 packet: &packet,
+                ends,
                 priority: sent.priority.get(),
                 at: self.now,
             };
