@@ -37,7 +37,7 @@ impl Endpoint {
     pub(super) fn announce_new(&mut self, key: RpcKey) {
         let early = self.config.announce == Announce::Early;
         let needs = |tx: &TxMessage| tx.unscheduled == 0 || early && tx.unscheduled < tx.len;
-        if self.rpcs[key].tx.as_ref().is_some_and(needs) {
+        if self.rpcs[key].tx.as_deref().is_some_and(needs) {
             self.announce(key);
         }
     }
@@ -68,7 +68,7 @@ impl Endpoint {
     ) -> Option<Transmit> {
         let rpc = self.rpcs.get(key).filter(|rpc| rpc.id == id && rpc.state == State::Outgoing)?;
         let tx = rpc.tx.as_ref().filter(|tx| tx.next == 0)?;
-        let is_next = open && self.resending.is_empty() && self.ready.peek().is_some_and(|(first, _)| *first == key);
+        let is_next = open && self.resending.is_empty() && self.ready.first() == Some(key);
         if is_next {
             return None;
         }

@@ -9,9 +9,9 @@ use super::peers::PeerKey;
 use crate::metrics::DropReason;
 
 impl Endpoint {
-    /// The peer at `from`, from which a request has come.
-    pub(super) fn admit_client(&mut self, from: IpAddr) -> Result<PeerKey, DropReason> {
-        match self.peers.find(from) {
+    /// The peer at `from`, from which a request has come; `known` if it was met before.
+    pub(super) fn admit_client(&mut self, from: IpAddr, known: Option<PeerKey>) -> Result<PeerKey, DropReason> {
+        match known {
             Some(peer) if self.peers[peer].served >= self.config.max_peer_rpcs => Err(DropReason::TooManyRpcs),
             Some(peer) => Ok(peer),
             None if self.make_room_for_peer() => Ok(self.intern(from)),

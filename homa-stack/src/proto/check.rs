@@ -1,11 +1,10 @@
 //! What must hold of an endpoint at any time, worked out anew from its parts (feature `check`).
 
-use std::cmp::Reverse;
-
 use super::endpoint::Endpoint;
 use super::event::{Event, Message};
 use super::grants::RpcKey;
 use super::icmp::MOST_REFUSALS;
+use super::ready::Turn;
 use super::rpc::{Rpc, State};
 use super::rx_message::RxMessage;
 use super::tx_message::TxMessage;
@@ -66,8 +65,8 @@ impl Endpoint {
                 asked += rx.incoming.saturating_sub(rx.unasked);
                 managed += usize::from(rx.managed);
             }
-            again += usize::from(rpc.tx.as_ref().is_some_and(TxMessage::has_resend));
-            ready += usize::from(self.ready.get(&key).is_some());
+            again += usize::from(rpc.tx.as_deref().is_some_and(TxMessage::has_resend));
+            ready += usize::from(self.ready.turn(key).is_some());
         }
         let total = self.grants.total_incoming;
         hold!(total == incoming, "the sum of granted bytes to come is {total}, of the messages' {incoming}");
@@ -76,6 +75,7 @@ impl Endpoint {
         let in_table = self.grants.len();
         hold!(in_table == managed, "{in_table} messages in the grant table, {managed} should be");
         hold!(self.ready.len() == ready, "{} messages ready to send, {ready} of them alive", self.ready.len());
+        self.ready.check()?;
         let listed = self.resending.len();
         hold!(listed == again, "{listed} entries of messages to send again, of {again} messages");
         hold!(self.rpcs.is_empty() || self.next_tick.is_some(), "no tick is due although there are RPCs");
@@ -133,13 +133,13 @@ impl Endpoint {
         hold!(set == watched || set && waits, "its fine timer is set: {set}, that of its message: {watched}");
         if let Some(tx) = &rpc.tx {
             tx.check()?;
-            let queued = self.ready.get_priority(&key);
+            let queued = self.ready.turn(key);
             let sends = rpc.state == State::Outgoing && tx.can_send() && !rpc.held_back;
             hold!(queued.is_some() || !sends, "may send {}..{} but does not wait to", tx.next, tx.granted);
             if let Some(order) = queued {
                 hold!(tx.can_send(), "waits to send but has nothing to, {} of {}", tx.next, tx.len);
-                let right = Reverse((tx.left(), rpc.serial));
-                hold!(*order == right, "waits to send in place {order:?}, not {right:?}");
+                let right = Turn { left: tx.left(), serial: rpc.serial };
+                hold!(order == right, "waits to send in place {order:?}, not {right:?}");
             }
             hold!(!tx.has_resend() || self.resending.contains(&key), "has packets to send again but is not listed");
         }

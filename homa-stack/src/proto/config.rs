@@ -85,7 +85,7 @@ pub struct Config {
     /// Servers ask for what is missing of requests by themselves. If not, they do so when their client asks for the
     /// response.
     pub server_timers: bool,
-    /// Pages of 64 KiB in the receive pool.
+    /// Pages of 64 KiB in the receive pool; 65,535 at most.
     pub pool_pages: usize,
     /// How long a request is remembered after its RPC so that it runs once: at least the time after which clients
     /// give up, and twice the longest delay of a packet. A copy that comes later runs again.

@@ -1,14 +1,12 @@
 //! The endpoint: its tables, and what the application calls. Packets in: `input`; out: `output`; time: `timers`.
 
-use std::cmp::Reverse;
 use std::collections::VecDeque;
-use std::hash::BuildHasherDefault;
 use std::net::{IpAddr, SocketAddr};
 
-use priority_queue::PriorityQueue;
-use rustc_hash::{FxHashMap, FxHasher};
+use rustc_hash::FxHashMap;
 use slab::Slab;
 
+use super::boxes::Boxes;
 use super::config::Config;
 use super::cutoffs::Lengths;
 use super::event::{Event, Message, RpcError, SendError, ServerRpc};
@@ -19,10 +17,11 @@ use super::output::Control;
 use super::pacer::Pacing;
 use super::payload::Payload;
 use super::peers::{PeerKey, Peers};
-use super::pool::{Body, Lease, Pool};
+use super::pool::{Body, Lease, MOST_PAGES, Pool};
 use super::ports::{FIRST_CLIENT_PORT, Ports};
 use super::private::Private;
 use super::ranges::{Gap, Spare};
+use super::ready::{Ready, Turn};
 use super::room::Room;
 use super::rpc::{Rpc, State};
 use super::rx_message::RxMessage;
@@ -36,9 +35,6 @@ use crate::metrics::Metrics;
 use crate::trace::{self, Recorder, Via};
 use crate::units::{Instant, RpcId};
 use crate::wire::{AckRecord, DATA_HEADER_LEN, MAX_MESSAGE_LEN, ends};
-
-/// Order of messages that can send: fewest bytes left first, the older at a tie.
-type Srpt = Reverse<(usize, u64)>;
 
 /// A Homa endpoint without any input or output of its own: one address, many ports.
 ///
@@ -102,7 +98,7 @@ pub struct Endpoint {
     /// Requests that the application has not taken.
     pub(super) unread: usize,
     /// Messages with new data that may be sent.
-    pub(super) ready: PriorityQueue<RpcKey, Srpt, BuildHasherDefault<FxHasher>>,
+    pub(super) ready: Ready,
     /// Messages with data to send again, each once.
     pub(super) resending: VecDeque<RpcKey>,
     pub(super) control: VecDeque<Control>,
@@ -132,9 +128,11 @@ pub struct Endpoint {
     pub(super) grants_counted: Instant,
     /// Latest time that we were told.
     pub(super) latest: Instant,
-    /// Memory of ranges to send again and of gaps, kept to spare allocations, as is the last.
+    /// Memory of ranges to send again, of gaps and of messages, kept to spare allocations, as is the last.
     pub(super) spare: Spare<(usize, usize)>,
     pub(super) spare_gaps: Spare<Gap>,
+    pub(super) boxes_tx: Boxes<TxMessage>,
+    pub(super) boxes_rx: Boxes<RxMessage>,
     /// What a tick found to do.
     pub(super) due: Vec<(RpcKey, Due)>,
 }
@@ -143,6 +141,7 @@ impl Endpoint {
     /// An endpoint without ports or peers. Its time trace is off: see [`Self::set_trace`].
     pub fn new(mut config: Config) -> Self {
         config.normalise_cutoffs();
+        config.pool_pages = config.pool_pages.min(MOST_PAGES);
         Self {
             metrics: Metrics::default(),
             trace: Recorder::new(0, trace::Clock::Manual, 0),
@@ -159,7 +158,7 @@ impl Endpoint {
             starved: Vec::new(),
             starved_long: false,
             unread: 0,
-            ready: PriorityQueue::with_default_hasher(),
+            ready: Ready::default(),
             resending: VecDeque::new(),
             control: VecDeque::new(),
             pacing: Pacing::new(&config),
@@ -182,6 +181,8 @@ impl Endpoint {
             latest: Instant::default(),
             spare: Spare::default(),
             spare_gaps: Spare::default(),
+            boxes_tx: Boxes::default(),
+            boxes_rx: Boxes::default(),
             due: Vec::new(),
             config,
         }
@@ -500,13 +501,14 @@ impl Endpoint {
             // The RPC may have lived long: late copies of its packets are to be feared from now on.
             self.tombstones.insert(self.latest, rpc.peer, rpc.id);
         }
-        if let Some(tx) = rpc.tx {
-            self.ready.remove(&key);
+        if let Some(mut tx) = rpc.tx {
+            self.ready.remove(key);
             if tx.has_resend() {
                 self.resending.retain(|listed| *listed != key);
             }
             self.give_room(rpc.peer, rpc.id.is_client(), tx.len);
-            self.spare.put(tx.into_ranges());
+            self.spare.put(tx.take_ranges());
+            self.boxes_tx.put(tx);
         }
         if let Some(rx) = rpc.rx
             && let Some(lease) = self.stop_receiving(key, rpc.id, rx)
@@ -530,16 +532,24 @@ impl Endpoint {
     /// Hands a complete message to the application.
     pub(super) fn deliver(&mut self, key: RpcKey) {
         let rpc = &mut self.rpcs[key];
-        let (id, port, cookie) = (rpc.id, rpc.port, rpc.cookie);
-        let peer = SocketAddr::new(self.peers[rpc.peer].addr, rpc.peer_port);
+        let id = rpc.id;
         let rx = rpc.rx.take().expect("a complete message was being received");
-        let len = rx.len;
-        if let Some(lengths) = &mut self.lengths {
-            lengths.add(len, rx.unscheduled);
-        }
+        let (len, unscheduled) = (rx.len, rx.unscheduled);
         self.learn_frame(key, &rx);
-        self.peers[self.rpcs[key].peer].timing.delivered();
         let lease = self.stop_receiving(key, id, rx).expect("a complete message has its bytes");
+        self.hand_in(key, lease, len, unscheduled);
+    }
+
+    /// Hands a message of `len` bytes to the application, of which `unscheduled` came unasked.
+    pub(super) fn hand_in(&mut self, key: RpcKey, lease: Lease, len: usize, unscheduled: usize) {
+        let rpc = &mut self.rpcs[key];
+        let (id, port, cookie) = (rpc.id, rpc.port, rpc.cookie);
+        let known = &mut self.peers[rpc.peer];
+        known.timing.delivered();
+        let peer = SocketAddr::new(known.addr, rpc.peer_port);
+        if let Some(lengths) = &mut self.lengths {
+            lengths.add(len, unscheduled);
+        }
         let msg = Message { lease, len };
         self.metrics.received(len);
         if self.events.is_empty() {
@@ -565,7 +575,7 @@ impl Endpoint {
     }
 
     /// Takes an incoming message, which is no longer its RPC's, out of all tables; returns its room in the pool.
-    fn stop_receiving(&mut self, key: RpcKey, id: RpcId, mut rx: RxMessage) -> Option<Lease> {
+    fn stop_receiving(&mut self, key: RpcKey, id: RpcId, mut rx: Box<RxMessage>) -> Option<Lease> {
         self.forget_starved(key, id);
         self.grants.total_incoming -= rx.incoming;
         if rx.timed {
@@ -578,7 +588,8 @@ impl Endpoint {
         // Even if it needed no grants itself, others have waited for the room that it leaves.
         self.grants_due |= !self.grants.is_empty();
         let lease = rx.lease.take();
-        self.spare_gaps.put(rx.into_gaps());
+        self.spare_gaps.put(rx.take_gaps());
+        self.boxes_rx.put(rx);
         lease
     }
 
@@ -587,14 +598,12 @@ impl Endpoint {
         let rpc = &self.rpcs[key];
         match &rpc.tx {
             Some(tx) if tx.can_send() && !rpc.held_back => {
-                self.ready.push(key, Reverse((tx.left(), rpc.serial)));
+                self.ready.set(key, Turn { left: tx.left(), serial: rpc.serial });
                 if let Some(pacing) = &mut self.pacing {
                     pacing.consider(key, rpc.serial);
                 }
             }
-            _ => {
-                self.ready.remove(&key);
-            }
+            _ => self.ready.remove(key),
         }
     }
 
@@ -602,7 +611,7 @@ impl Endpoint {
     pub(super) fn view(rpcs: &Slab<Rpc>) -> impl Fn(RpcKey) -> View + '_ {
         |key| {
             let rx = rpcs[key].rx.as_ref().expect("messages leave the grant table before they go");
-            let RxMessage { birth, received, granted, len, by_age, .. } = *rx;
+            let RxMessage { birth, received, granted, len, by_age, .. } = **rx;
             View { remaining: rx.remaining(), birth, received, granted, len, by_age }
         }
     }
@@ -613,10 +622,11 @@ impl Endpoint {
         self.next_tick = Some(self.next_tick.map_or(soon, |at| at.min(soon)));
     }
 
-    fn outgoing(&mut self, now: Instant, payload: Payload, peer: PeerKey, id: RpcId) -> TxMessage {
+    fn outgoing(&mut self, now: Instant, payload: Payload, peer: PeerKey, id: RpcId) -> Box<TxMessage> {
         let (segment, batch) = self.segments(now, peer);
         let unscheduled = self.config.announce.unscheduled(payload.len(), self.config.unsched_bytes);
-        let tx = TxMessage::new(payload, unscheduled, segment, self.spare.take()).batched(batch);
+        let mut tx = self.boxes_tx.take();
+        tx.begin(payload, unscheduled, segment, batch, self.spare.take());
         self.metrics.sent_msg_bytes += tx.len as u64;
         self.take_room(peer, id.is_client(), tx.len);
         let (id, length) = (id.low(), tx.len as u32);
@@ -631,7 +641,9 @@ impl Endpoint {
         let headers = peer.addr_header() + DATA_HEADER_LEN;
         let mtu = peer.mtu(now).unwrap_or(usize::MAX).min(self.config.mtu);
         let segment = mtu.saturating_sub(headers).max(1);
-        (segment, (self.config.gso_bytes.saturating_sub(headers) / segment).max(1))
+        let batch =
+            if self.config.gso_bytes > mtu { self.config.gso_bytes.saturating_sub(headers) / segment } else { 1 };
+        (segment, batch.max(1))
     }
 
     fn in_service(&self, rpc: &ServerRpc) -> Option<RpcKey> {

@@ -36,13 +36,12 @@ impl Endpoint {
         }
     }
 
-    /// A response has begun: its unscheduled bytes are known.
-    pub(super) fn learn_answer(&mut self, key: RpcKey) {
+    /// A response has begun: `bytes` of it come unasked.
+    pub(super) fn learn_answer(&mut self, key: RpcKey, bytes: usize) {
         if self.config.incast_bytes == 0 {
             return;
         }
         let rpc = &mut self.rpcs[key];
-        let bytes = rpc.rx.as_ref().map_or(0, |rx| rx.unscheduled);
         let known = &mut self.peers[rpc.peer].answer_bytes;
         // The most of late: too little would cost losses, too much some time.
         *known = Some(known.map_or(bytes, |most| bytes.max(most - most / 8)));

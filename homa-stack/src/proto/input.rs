@@ -7,6 +7,7 @@ use super::grants::RpcKey;
 use super::output::{Body, Control};
 use super::peers::{PeerKey, address_tag};
 use super::planted::Planted;
+use super::pool::Lease;
 use super::recovery::MOST_ASKS;
 use super::rpc::State;
 use super::rx_message::RxMessage;
@@ -136,10 +137,10 @@ impl Endpoint {
         if let Some(ack) = data.ack {
             self.acked(from, known, ack.client_id);
         }
-        let key = match self.find(known, ends) {
-            Ok(key) => key,
+        let (key, new) = match self.find(known, ends) {
+            Ok(key) => (key, false),
             Err(DropReason::UnknownRpc) if !RpcId::from_peer(ends.sender_id).is_client() => {
-                self.accept(now, from, ends, data)?
+                (self.accept(now, from, known, ends, data)?, true)
             }
             Err(reason) => return Err(reason),
         };
@@ -159,25 +160,43 @@ impl Endpoint {
                 return Err(DropReason::Duplicate);
             }
         }
+        let begins = new || state == State::Outgoing;
         let (offset, length) = (data.offset, data.message_len);
+        let unscheduled = data.incoming.min(length);
+        if begins {
+            self.trace.record_also(trace::Event::Unscheduled { id, bytes: unscheduled });
+        }
         self.trace.record_also(trace::Event::SoftirqData { id, peer: self.peers[peer].tag, offset, length });
+        if begins {
+            if data.bytes.len() == length as usize && unscheduled == length && self.take_whole(key, data) {
+                return Ok(());
+            }
+            self.begin_message(now, key, data);
+        }
         self.make_room(key, data)?;
         self.add_data(now, key, data)
     }
 
     /// Makes a server RPC for a request that was not heard of before.
-    fn accept(&mut self, now: Instant, from: IpAddr, ends: Ends, data: &Data<'_>) -> Result<RpcKey, DropReason> {
+    fn accept(
+        &mut self,
+        now: Instant,
+        from: IpAddr,
+        known: Option<PeerKey>,
+        ends: Ends,
+        data: &Data<'_>,
+    ) -> Result<RpcKey, DropReason> {
         if !self.is_server_port(ends.dport) {
             return Err(DropReason::UnknownPort);
         }
         if self.unread >= self.config.max_unread {
             return Err(DropReason::Unread);
         }
-        if self.servers.len() >= self.config.max_server_rpcs || !self.has_room_for_responses(self.peers.find(from)) {
+        if self.servers.len() >= self.config.max_server_rpcs || !self.has_room_for_responses(known) {
             return Err(DropReason::TooManyRpcs);
         }
         self.check_length(data)?;
-        let peer = self.admit_client(from)?;
+        let peer = self.admit_client(from, known)?;
         let id = RpcId::from_peer(ends.sender_id);
         if !self.tombstones.insert(now, peer, id) && !self.config.lacks(Planted::Tombstones) {
             return Err(DropReason::Executed);
@@ -189,7 +208,6 @@ impl Endpoint {
         self.servers.insert((peer, id.get()), key);
         self.metrics.server_requests_started += 1;
         self.metrics.server_request_bytes_started += u64::from(data.message_len);
-        self.begin_message(now, key, data);
         Ok(key)
     }
 
@@ -213,19 +231,51 @@ impl Endpoint {
             self.peers[rpc.peer].timing.answered(&self.config, now.since(tx.sent_at));
         }
         self.wheel.clear(key);
-        self.ready.remove(&key);
+        self.ready.remove(key);
         self.metrics.client_responses_started += 1;
         self.metrics.client_response_bytes_started += u64::from(data.message_len);
-        self.begin_message(now, key, data);
-        self.learn_answer(key);
+        self.learn_answer(key, data.incoming.min(data.message_len) as usize);
+    }
+
+    /// Delivers a message that has come in a single packet, its first, without any of what others need while they
+    /// arrive. False if there is no room for it now.
+    fn take_whole(&mut self, key: RpcKey, data: &Data<'_>) -> bool {
+        let len = data.bytes.len();
+        let Some(lease) = self.alloc(len) else { return false };
+        let rpc = &mut self.rpcs[key];
+        let id = rpc.id.low();
+        self.trace.record_also(trace::Event::CopyOutStart { id });
+        self.pool.write(&lease, 0, data.bytes);
+        self.metrics.rx_copied_bytes += len as u64;
+        self.trace.record(trace::Event::CopyOutDone { start: 0, end: len as u32, id });
+        rpc.heard();
+        if rpc.is_client() {
+            self.metrics.client_response_bytes_done += len as u64;
+        } else {
+            self.metrics.server_request_bytes_done += len as u64;
+        }
+        self.metrics.resent_packets_used += u64::from(data.retransmit);
+        // It needed no grants itself, but leaves room that others may have waited for.
+        self.grants_due |= !self.grants.is_empty();
+        self.hand_in(key, lease, len, len);
+        true
     }
 
     fn begin_message(&mut self, now: Instant, key: RpcKey, data: &Data<'_>) {
-        let mut rx = RxMessage::new(data.message_len as usize, data.incoming as usize, now, self.spare_gaps.take());
+        let mut rx = self.boxes_rx.take();
+        *rx = RxMessage::new(data.message_len as usize, data.incoming as usize, now, self.spare_gaps.take());
         rx.watched = self.streams.watches(self.rpcs[key].port);
-        let (id, bytes) = (self.rpcs[key].id.low(), rx.granted as u32);
-        self.trace.record_also(trace::Event::Unscheduled { id, bytes });
         self.rpcs[key].rx = Some(rx);
+    }
+
+    /// Room in the pool for a message of `len` bytes, unless there is none or it is kept for one that waits.
+    fn alloc(&mut self, len: usize) -> Option<Lease> {
+        if self.starved_long {
+            return None;
+        }
+        let lease = self.pool.alloc(len).or_else(|| self.pool.take_back().then(|| self.pool.alloc(len)).flatten());
+        self.metrics.bpage_reuses = self.pool.reuses;
+        lease
     }
 
     /// Sees to it that the message has room in the pool, and grants to come if it needs any.
@@ -235,14 +285,13 @@ impl Endpoint {
         if rx.len != data.message_len as usize {
             return Err(DropReason::LengthChanged);
         }
-        if rx.lease.is_none() && !self.starved_long {
-            rx.lease = self.pool.alloc(rx.len);
-            if rx.lease.is_none() && self.pool.take_back() {
-                rx.lease = self.pool.alloc(rx.len);
-            }
-            self.metrics.bpage_reuses = self.pool.reuses;
-        }
         if rx.lease.is_none() {
+            let len = rx.len;
+            let lease = self.alloc(len);
+            self.rpcs[key].rx.as_mut().expect("it was there above").lease = lease;
+        }
+        let rpc = &self.rpcs[key];
+        if rpc.rx.as_ref().is_some_and(|rx| rx.lease.is_none()) {
             self.metrics.dropped_data_no_bufs += data.bytes.len() as u64;
             let (id, offset, length) = (rpc.id.low(), data.offset, data.bytes.len() as u32);
             self.trace.record(trace::Event::DiscardNoBuffers { id, offset, length });
@@ -411,7 +460,7 @@ impl Endpoint {
         } else if held == 0 && self.announce_again(key) {
             self.metrics.resend_restarts += 1;
         }
-        if !listed && self.rpcs[key].tx.as_ref().is_some_and(TxMessage::has_resend) {
+        if !listed && self.rpcs[key].tx.as_deref().is_some_and(TxMessage::has_resend) {
             self.resending.push_back(key);
         }
         self.watch_answer(self.latest, key);

@@ -5,6 +5,7 @@
 mod abort;
 mod announce;
 mod bounds;
+mod boxes;
 #[cfg(feature = "check")]
 mod check;
 mod config;
@@ -28,6 +29,7 @@ mod pool;
 mod ports;
 mod private;
 mod ranges;
+mod ready;
 mod recovery;
 mod room;
 mod rpc;

@@ -1,12 +1,12 @@
 //! Packets out.
 
-use std::cmp::Reverse;
 use std::net::IpAddr;
 use std::ops::Range;
 
 use super::endpoint::Endpoint;
 use super::grants::{Decision, RpcKey};
 use super::peers::{PeerKey, address_tag};
+use super::ready::Turn;
 use super::rpc::State;
 use crate::metrics::Metrics;
 use crate::trace;
@@ -144,9 +144,9 @@ impl Endpoint {
         tx.sent_at = now;
         let (is_client, id, serial) = (rpc.is_client(), rpc.id.low(), rpc.serial);
         if stays {
-            self.ready.change_priority(&key, Reverse((left, serial)));
+            self.ready.set(key, Turn { left, serial });
         } else {
-            self.ready.remove(&key);
+            self.ready.remove(key);
         }
         let bytes = (end - start) as u64;
         let (done_bytes, done) = if is_client {
@@ -190,7 +190,8 @@ impl Endpoint {
             (false, false) => tx.priority,
         };
         let (id, offset) = (rpc.id, start as u32);
-        let packets = (end - start).div_ceil(tx.segment()).max(1);
+        // A division takes longer than all the rest.
+        let packets = if end - start > tx.segment() { (end - start).div_ceil(tx.segment()) } else { 1 };
         let segment = if packets > 1 { tx.segment() } else { 0 };
         let overhead = DATA_HEADER_LEN + peer.addr_header() + ETHERNET_OVERHEAD;
         let wire_bytes = (end - start + packets * overhead) as u32;

@@ -142,7 +142,7 @@ impl Endpoint {
     /// The message that sends next: by SRPT, or in its turn the oldest. `open` as [`Self::nic_has_room`] has it:
     /// without room only short messages go.
     pub(super) fn pick(&mut self, now: Instant, open: bool) -> Option<RpcKey> {
-        let (&head, _) = self.ready.peek()?;
+        let head = self.ready.first()?;
         let Some(pacing) = &mut self.pacing else { return Some(head) };
         // The length of the whole message: a long one's tail must not overtake its head.
         if self.rpcs[head].tx.as_ref().is_some_and(|tx| tx.len < self.config.defer_min_bytes) {
@@ -157,9 +157,8 @@ impl Endpoint {
             return Some(head);
         }
         pacing.turn = Some(Turn::Oldest);
-        let still = |&(key, serial): &(RpcKey, u64)| self.ready.get_priority(&key).is_some_and(|p| p.0.1 == serial);
-        let all = self.ready.iter().map(|(key, order)| (*key, order.0.1));
-        pacing.oldest = pacing.oldest.filter(still).or_else(|| all.min_by_key(|(_, serial)| *serial));
+        let still = |&(key, serial): &(RpcKey, u64)| self.ready.turn(key).is_some_and(|turn| turn.serial == serial);
+        pacing.oldest = pacing.oldest.filter(still).or_else(|| self.ready.oldest());
         pacing.oldest.map(|(key, _)| key)
     }
 

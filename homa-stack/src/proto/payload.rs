@@ -29,6 +29,17 @@ impl Payload {
         Self { head: inline, head_len: head.len() as u8, body }
     }
 
+    /// No message: has no bytes and keeps none.
+    pub(crate) const fn none() -> Self {
+        Self { head: [0; MAX_HEAD], head_len: 0, body: Bytes::new() }
+    }
+
+    /// Lets go of the bytes.
+    #[inline]
+    pub(crate) fn clear(&mut self) {
+        (self.head_len, self.body) = (0, Bytes::new());
+    }
+
     /// Length in bytes.
     pub fn len(&self) -> usize {
         usize::from(self.head_len) + self.body.len()

@@ -13,6 +13,9 @@ use crate::wire::MAX_MESSAGE_LEN;
 /// Bytes in a page.
 pub const PAGE_LEN: usize = 65_536;
 
+/// Most pages of a pool, 4 GiB: leases are moved with each message and should be small.
+pub(super) const MOST_PAGES: usize = u16::MAX as usize;
+
 /// Pages that the longest message can span.
 const MAX_PAGES: usize = MAX_MESSAGE_LEN.div_ceil(PAGE_LEN);
 
@@ -22,11 +25,11 @@ const FRAGMENT_ALIGN: usize = 64;
 /// Pages leased to one message: whole ones, and a fragment for the rest. Source: homa-protocol.md 6.1.
 #[derive(Debug)]
 pub(crate) struct Lease {
-    pages: [u32; MAX_PAGES],
+    pages: [u16; MAX_PAGES],
     /// Pages used, the last of which may be shared with other messages.
     count: u8,
     /// Where the message's last part begins in its last page; 0 if that page is whole.
-    fragment: u32,
+    fragment: u16,
 }
 
 impl Lease {
@@ -52,9 +55,9 @@ struct Page {
 pub(crate) struct Pool {
     pages: Vec<Page>,
     /// Pages without references; the last freed is used first, while it is warm in the cache.
-    free: Vec<u32>,
+    free: Vec<u16>,
     /// The page that fragments are cut from, and how much of it is cut.
-    open: Option<(u32, usize)>,
+    open: Option<(u16, usize)>,
     /// Times that the open page was begun anew because all messages had left it.
     pub(crate) reuses: u64,
     /// Messages that have left the endpoint.
@@ -64,10 +67,10 @@ pub(crate) struct Pool {
 impl Pool {
     /// A pool of `pages` pages; memory is taken as pages are first used.
     pub(crate) fn new(pages: usize) -> Self {
-        let pages = pages.min(u32::MAX as usize);
+        let pages = pages.min(MOST_PAGES);
         Self {
             pages: (0..pages).map(|_| Page::default()).collect(),
-            free: (0..pages as u32).rev().collect(),
+            free: (0..pages as u16).rev().collect(),
             open: None,
             reuses: 0,
             lending: Lending::default(),
@@ -95,7 +98,7 @@ impl Pool {
             };
             lease.pages[whole] = page;
             lease.count += 1;
-            lease.fragment = start as u32;
+            lease.fragment = start as u16;
         }
         Some(lease)
     }
@@ -162,7 +165,7 @@ impl Pool {
     }
 
     /// Cuts `len` bytes, less than a page, from the open page or a new one.
-    fn fragment(&mut self, len: usize) -> Option<(u32, usize)> {
+    fn fragment(&mut self, len: usize) -> Option<(u16, usize)> {
         let cut = len.next_multiple_of(FRAGMENT_ALIGN);
         if let Some((page, used)) = self.open {
             if self.pages[page as usize].refs == 1 && used > 0 {
@@ -217,7 +220,7 @@ impl Pool {
         }
     }
 
-    fn take(&mut self) -> u32 {
+    fn take(&mut self) -> u16 {
         let page = self.free.pop().expect("the caller has looked");
         let slot = &mut self.pages[page as usize];
         slot.refs = 1;
@@ -225,7 +228,7 @@ impl Pool {
         page
     }
 
-    fn unref(&mut self, page: u32) {
+    fn unref(&mut self, page: u16) {
         let slot = &mut self.pages[page as usize];
         slot.refs -= 1;
         if slot.refs == 0 {

@@ -39,8 +39,8 @@ pub(crate) struct Rpc {
     pub(crate) wire_port: u16,
     pub(crate) cookie: u64,
     pub(crate) state: State,
-    pub(crate) tx: Option<TxMessage>,
-    pub(crate) rx: Option<RxMessage>,
+    pub(crate) tx: Option<Box<TxMessage>>,
+    pub(crate) rx: Option<Box<RxMessage>>,
     /// Ticks without a sign of progress from the peer.
     pub(crate) silent: u32,
     /// BUSY packets since the last other sign: RESENDs become rarer.

@@ -1,5 +1,6 @@
 //! An incoming message: what has come, what is missing, what was granted.
 
+use super::boxes::Recycle;
 #[cfg(feature = "check")]
 use super::check::hold;
 use super::pool::Lease;
@@ -63,9 +64,21 @@ pub(crate) struct Added {
     pub(crate) since: Option<Instant>,
 }
 
+/// An empty one, to be begun.
+impl Default for RxMessage {
+    fn default() -> Self {
+        Self::new(0, 0, Instant::default(), Gaps::new())
+    }
+}
+
+impl Recycle for RxMessage {
+    fn clear(&mut self) {
+        self.lease = None;
+    }
+}
+
 impl RxMessage {
-    /// A message of `len` bytes whose sender sends `unscheduled` bytes unasked.
-    /// `gaps` is memory for its gaps.
+    /// A message of `len` bytes whose sender sends `unscheduled` bytes unasked. `gaps` is memory for its gaps.
     pub(crate) fn new(len: usize, unscheduled: usize, birth: Instant, gaps: Gaps) -> Self {
         debug_assert!(gaps.is_empty(), "ranges that were put back have no content");
         let granted = unscheduled.min(len);
@@ -175,8 +188,8 @@ impl RxMessage {
     }
 
     /// The memory of the gaps, which are no longer of interest.
-    pub(crate) fn into_gaps(self) -> Gaps {
-        self.gaps
+    pub(crate) fn take_gaps(&mut self) -> Gaps {
+        std::mem::take(&mut self.gaps)
     }
 
     /// Bytes that have come without a gap, from the first on.

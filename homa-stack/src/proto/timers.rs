@@ -78,7 +78,7 @@ impl Endpoint {
         self.review_cutoffs(now);
         let mut due = std::mem::take(&mut self.due);
         for (key, rpc) in &mut self.rpcs {
-            let stalled = rpc.tx.as_mut().filter(|_| rpc.state == State::Outgoing).map_or(0, TxMessage::tick);
+            let stalled = rpc.tx.as_deref_mut().filter(|_| rpc.state == State::Outgoing).map_or(0, TxMessage::tick);
             if stalled > 0 && stalled == self.config.stall_ticks {
                 self.metrics.tx_stalls += 1;
                 due.push((key, Due::GiveUp));

@@ -1,5 +1,6 @@
 //! An outgoing message: what was sent, what may be sent, what must be sent again.
 
+use super::boxes::Recycle;
 #[cfg(feature = "check")]
 use super::check::hold;
 use super::payload::Payload;
@@ -40,35 +41,73 @@ pub(crate) struct TxMessage {
     pub(crate) sent_at: Instant,
 }
 
-impl TxMessage {
-    /// A message of which nothing was sent, in packets of `segment` data bytes.
-    /// `ranges` is memory for those to send again.
-    pub(crate) fn new(payload: Payload, unsched_bytes: usize, segment: usize, ranges: Ranges) -> Self {
-        debug_assert!(ranges.is_empty(), "ranges that were put back have no content");
-        let len = payload.len();
-        let unscheduled = unsched_bytes.min(len);
+/// An empty one, to be begun.
+impl Default for TxMessage {
+    fn default() -> Self {
         Self {
-            payload,
-            len,
+            payload: Payload::none(),
+            len: 0,
             next: 0,
-            granted: unscheduled,
-            unscheduled,
+            granted: 0,
+            unscheduled: 0,
             priority: 0,
-            segment,
+            segment: 1,
             batch: 1,
             uneven: false,
-            first_segment: segment,
-            resend: ranges,
+            first_segment: 1,
+            resend: Ranges::new(),
             resend_priority: 0,
             stalled: (0, 0),
             log: SendLog::default(),
             sent_at: Instant::default(),
         }
     }
+}
 
-    /// The message, with up to `batch` packets given to the device as one.
-    pub(crate) fn batched(self, batch: usize) -> Self {
-        Self { batch: batch.max(1), ..self }
+impl Recycle for TxMessage {
+    #[inline]
+    fn clear(&mut self) {
+        self.payload.clear();
+    }
+}
+
+impl TxMessage {
+    /// Begins a message of which nothing was sent, in packets of `segment` data bytes, up to `batch` of which are given
+    /// to the device as one. `ranges` is memory for those to send again. In place: as a value it would be moved about.
+    #[inline]
+    pub(crate) fn begin(
+        &mut self,
+        payload: Payload,
+        unsched_bytes: usize,
+        segment: usize,
+        batch: usize,
+        ranges: Ranges,
+    ) {
+        debug_assert!(ranges.is_empty(), "ranges that were put back have no content");
+        let len = payload.len();
+        let unscheduled = unsched_bytes.min(len);
+        // All fields are named, so that none can be forgotten: what was here before must not shine through.
+        let Self {
+            payload: bytes,
+            len: length,
+            next,
+            granted,
+            unscheduled: unasked,
+            priority,
+            segment: packet,
+            batch: packets,
+            uneven,
+            first_segment,
+            resend,
+            resend_priority,
+            stalled,
+            log,
+            sent_at,
+        } = self;
+        (*bytes, *length, *next, *granted, *unasked) = (payload, len, 0, unscheduled, unscheduled);
+        (*packet, *first_segment, *packets, *uneven) = (segment, segment, batch.max(1), false);
+        (*priority, *resend_priority, *resend, *stalled) = (0, 0, ranges, (0, 0));
+        (*log, *sent_at) = (SendLog::default(), Instant::default());
     }
 
     /// Has all packets from now on hold at most `segment` data bytes, also those sent again.
@@ -108,7 +147,9 @@ impl TxMessage {
 
     /// End of the packets, given to the device as one, that byte `start` begins; none begins at `limit` or later.
     fn batch_end(&self, start: usize, limit: usize) -> usize {
-        let whole = self.segment * self.batch.min((limit - start).div_ceil(self.segment));
+        // A division takes longer than all the rest.
+        let packets = if self.batch > 1 { self.batch.min((limit - start).div_ceil(self.segment)) } else { 1 };
+        let whole = self.segment * packets;
         let most = if start < self.unscheduled { self.unscheduled } else { self.len };
         (start + whole).min(most)
     }
@@ -180,8 +221,8 @@ impl TxMessage {
     }
 
     /// The memory of the ranges, which are no longer of interest.
-    pub(crate) fn into_ranges(self) -> Ranges {
-        self.resend
+    pub(crate) fn take_ranges(&mut self) -> Ranges {
+        std::mem::take(&mut self.resend)
     }
 
     /// Counts a tick; returns for how many the message has waited for grants without getting any.
@@ -223,8 +264,14 @@ impl TxMessage {
 mod tests {
     use super::*;
 
+    fn batches(len: usize, unscheduled: usize, batch: usize) -> TxMessage {
+        let mut m = TxMessage::default();
+        m.begin(Payload::from(vec![7; len]), unscheduled, 1000, batch, Ranges::new());
+        m
+    }
+
     fn message(len: usize, unscheduled: usize) -> TxMessage {
-        TxMessage::new(Payload::from(vec![7; len]), unscheduled, 1000, Ranges::new())
+        batches(len, unscheduled, 1)
     }
 
     #[test]
@@ -266,7 +313,7 @@ mod tests {
 
     #[test]
     fn a_device_that_cuts_gets_several_packets_at_once_but_none_that_is_not_granted() {
-        let mut m = message(10_000, 2_500).batched(4);
+        let mut m = batches(10_000, 2_500, 4);
         assert_eq!(m.take_new(), Some((0, 2500)), "the unscheduled limit ends it");
         m.grant(4_501);
         assert_eq!(m.take_new(), Some((2500, 5500)), "three packets begin below the limit");

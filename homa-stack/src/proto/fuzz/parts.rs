@@ -81,7 +81,8 @@ pub fn sent(bytes: &[u8]) {
     let len = 1 + input.below(2_000);
     let segment = 1 + input.below(200);
     let unscheduled = input.below(2_100);
-    let mut tx = TxMessage::new(Payload::from(vec![0; len]), unscheduled, segment, Ranges::new());
+    let mut tx = TxMessage::default();
+    tx.begin(Payload::from(vec![0; len]), unscheduled, segment, 1, Ranges::new());
     let mut packets = Vec::new();
     let mut asked = vec![false; len];
     while !input.is_empty() {
