@@ -70,6 +70,11 @@ macro_rules! counters {
                 grown
             }
 
+            /// All plain counters by name, in the order of the table; those that come in families are left out.
+            pub fn values(&self) -> Vec<(&'static str, u64)> {
+                vec![$((stringify!($name), self.$name)),*]
+            }
+
             fn named(&self, name: &str) -> Option<(u64, &'static str)> {
                 match name {
                     $(stringify!($name) => Some((self.$name, $text)),)*

@@ -52,6 +52,9 @@ pub struct HostModel {
     pub noise: Vec<Noise>,
     /// Most time that the NIC's queue may need with which more is taken.
     pub nic_limit: Time,
+    /// Once that was reached, more is taken when what is left needs this time: above 0 several packets are chosen at a
+    /// time, by SRPT, some 100 ns before they must be.
+    pub nic_wake: Time,
 }
 
 impl Default for HostModel {
@@ -67,6 +70,7 @@ impl Default for HostModel {
             wakeup_delay: Delay::NONE,
             noise: Vec::new(),
             nic_limit: Time::from_micros(2),
+            nic_wake: Time::from_micros(1),
         }
     }
 }

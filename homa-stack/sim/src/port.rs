@@ -2,7 +2,8 @@
 
 use std::collections::VecDeque;
 
-use crate::packet::{HostId, LINK_OVERHEAD, Packet};
+use crate::fabric::Link;
+use crate::packet::{HostId, Packet};
 use crate::time::Time;
 
 /// Packets in and the NIC's queue out.
@@ -14,14 +15,26 @@ pub struct Port<S> {
     host: HostId,
     now: Time,
     inbox: VecDeque<Packet<S>>,
-    outbox: VecDeque<Packet<S>>,
+    /// Packets sent, with the times at which their last bits leave.
+    outbox: VecDeque<(Time, Packet<S>)>,
     /// When the NIC will have sent what it was given.
     busy_until: Time,
     /// Most backlog with which the NIC takes more.
     limit: Time,
-    /// What a byte takes on the link, in picoseconds.
-    picos_per_byte: u64,
+    /// What packets take; nothing: no time.
+    link: Option<Link>,
+    /// What packets take on their way to the NIC now.
+    delay: Time,
     refused: bool,
+}
+
+/// What a [`Port`] that serves many hosts must know of each.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Nic {
+    /// When it will have sent what it was given.
+    pub(crate) busy_until: Time,
+    /// True if the host is to be told when there is room.
+    pub(crate) refused: bool,
 }
 
 impl<S> Port<S> {
@@ -34,7 +47,8 @@ impl<S> Port<S> {
             outbox: VecDeque::new(),
             busy_until: Time::ZERO,
             limit: Time::ZERO,
-            picos_per_byte: 0,
+            link: None,
+            delay: Time::ZERO,
             refused: false,
         }
     }
@@ -63,9 +77,9 @@ impl<S> Port<S> {
 
     /// Gives a packet to the NIC, which sends in the order of these calls, with room or without.
     pub fn send(&mut self, packet: Packet<S>) {
-        let wire = u64::from(packet.frame + LINK_OVERHEAD);
-        self.busy_until = self.busy_until.max(self.now) + Time::from_picos(wire * self.picos_per_byte);
-        self.outbox.push_back(packet);
+        let time = self.link.map_or(Time::ZERO, |link| link.frame_time(packet.frame));
+        self.busy_until = self.busy_until.max(self.now + self.delay) + time;
+        self.outbox.push_back((self.busy_until, packet));
     }
 
     /// How long the NIC needs for what it has.
@@ -80,6 +94,60 @@ impl<S> Port<S> {
 
     /// Takes what was sent.
     pub fn sent(&mut self) -> impl Iterator<Item = Packet<S>> + '_ {
-        self.outbox.drain(..)
+        self.outbox.drain(..).map(|(_, packet)| packet)
+    }
+
+    /// A port for hosts on links like `link`, whose NICs take packets with at most `limit` of backlog.
+    pub(crate) fn on(link: Link, limit: Time) -> Self {
+        Self { link: Some(link), limit, ..Self::new(HostId(0)) }
+    }
+
+    /// Becomes the port of `host` at `now`, whose packets need `delay` to the NIC.
+    #[inline]
+    pub(crate) fn enter(&mut self, host: HostId, now: Time, nic: Nic, delay: Time) {
+        (self.host, self.now, self.delay) = (host, now, delay);
+        (self.busy_until, self.refused) = (nic.busy_until, false);
+    }
+
+    /// What is to be known when it becomes another's.
+    #[inline]
+    pub(crate) fn leave(&self) -> Nic {
+        Nic { busy_until: self.busy_until, refused: self.refused }
+    }
+
+    /// The next packet sent, and when its last bit leaves.
+    #[inline]
+    pub(crate) fn take_sent(&mut self) -> Option<(Time, Packet<S>)> {
+        self.outbox.pop_front()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::packet::{Ecn, frame_bytes};
+
+    fn packet() -> Packet<()> {
+        let frame = frame_bytes(1500);
+        let (from, to) = (HostId(0), HostId(1));
+        Packet { from, to, frame, priority: 0, ecn: Ecn::NotCapable, flow: 0, arrived: Time::ZERO, segment: () }
+    }
+
+    #[test]
+    fn the_nic_sends_one_after_the_other_and_refuses_beyond_its_limit() {
+        let one = Time::from_picos(1538 * 320);
+        let mut port = Port::on(Link::new(25.0, Time::ZERO), Time::from_micros(1));
+        let now = Time::from_micros(7);
+        port.enter(HostId(0), now, Nic::default(), Time::ZERO);
+        for n in 1..=3 {
+            assert!(port.room(), "{n} packets before take less than 1 us");
+            port.send(packet());
+            assert_eq!(port.nic_backlog(), Time::from_picos(one.as_picos() * n));
+        }
+        assert!(!port.leave().refused && !port.room() && port.leave().refused);
+        let times: Vec<_> = std::iter::from_fn(|| port.take_sent()).map(|(at, _)| (at - now).as_picos()).collect();
+        assert_eq!(times, [1, 2, 3].map(|n| n * one.as_picos()));
+        port.enter(HostId(0), now + one, port.leave(), Time::ZERO);
+        assert!(port.room() && !port.leave().refused, "984 ns are left");
     }
 }

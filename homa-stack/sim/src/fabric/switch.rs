@@ -1,5 +1,14 @@
 //! A switch: shared memory with dynamic thresholds, strict priorities at each port, marks.
 
+//!
+//! A packet that finds its port idle goes on at once; others wait in the shared memory until their first bit leaves.
+//! Store and forward: a packet is there when its last bit is.
+
+use cp_node::rng::Rng;
+
+use super::{Link, Routing, Topology};
+use crate::packet::{Ecn, HostId, Packet};
+use crate::packets::{NONE, Packets};
 use crate::time::Time;
 
 /// Parameters of each switch.
@@ -74,4 +83,271 @@ pub struct SwitchStats {
     pub marks: u64,
     /// Of each port; those to hosts first, then those to other switches.
     pub ports: Vec<PortStats>,
+}
+
+/// What the fabric has happen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Hop {
+    /// The packet comes to a switch.
+    Switch { switch: u32, packet: u32 },
+    /// The packet comes to its host.
+    Host { packet: u32 },
+    /// A port of a switch has sent a packet and has others.
+    Port { port: u32 },
+}
+
+/// Where a link leads.
+#[derive(Clone, Copy, Debug)]
+enum End {
+    Host,
+    Switch(u32),
+}
+
+/// Packets of one level at one port, in a list through [`Packets`].
+#[derive(Clone, Copy, Debug)]
+struct Level {
+    first: u32,
+    last: u32,
+    bytes: u64,
+}
+
+#[derive(Debug)]
+struct Egress {
+    link: Link,
+    end: End,
+    switch: u32,
+    /// Levels with packets, as bits.
+    full: u8,
+    busy_until: Time,
+    bytes: u64,
+    levels: [Level; 8],
+    stats: PortStats,
+}
+
+#[derive(Debug)]
+struct Switch {
+    /// Bytes that wait.
+    used: u64,
+    /// Hosts below it: the first, and how many.
+    hosts: (u32, u32),
+    /// Its first port of all ports, and those that lead up to spines.
+    first_port: u32,
+    uplinks: u32,
+    stats: SwitchStats,
+}
+
+/// All switches.
+#[derive(Debug)]
+pub(crate) struct Fabric {
+    config: SwitchConfig,
+    routing: Routing,
+    hosts_per_leaf: u32,
+    switches: Vec<Switch>,
+    ports: Vec<Egress>,
+    rng: Rng,
+}
+
+impl Fabric {
+    /// The switches of `topology`, each as `config` says; `rng` chooses ways.
+    pub(crate) fn new(topology: &Topology, config: SwitchConfig, rng: Rng) -> Self {
+        let mut fabric = Self {
+            config,
+            routing: Routing::Spray,
+            hosts_per_leaf: topology.hosts(),
+            switches: Vec::new(),
+            ports: Vec::new(),
+            rng,
+        };
+        match *topology {
+            Topology::SingleTor { hosts, host_gbps, link_delay } => {
+                fabric.add((0, hosts), Link::new(host_gbps, link_delay), &[], Link::new(host_gbps, link_delay));
+            }
+            Topology::LeafSpine { racks, hosts_per_rack, spines, host_gbps, spine_gbps, link_delay, routing } => {
+                (fabric.routing, fabric.hosts_per_leaf) = (routing, hosts_per_rack);
+                let (down, across) = (Link::new(host_gbps, link_delay), Link::new(spine_gbps, link_delay));
+                let up: Vec<_> = (racks..racks + spines).collect();
+                for rack in 0..racks {
+                    fabric.add((rack * hosts_per_rack, hosts_per_rack), down, &up, across);
+                }
+                let leaves: Vec<_> = (0..racks).collect();
+                for _ in 0..spines {
+                    fabric.add((0, 0), down, &leaves, across);
+                }
+            }
+        }
+        fabric
+    }
+
+    fn add(&mut self, hosts: (u32, u32), down: Link, others: &[u32], across: Link) {
+        let switch = self.switches.len() as u32;
+        let first_port = self.ports.len() as u32;
+        let latency = self.config.latency;
+        let egress = |mut link: Link, end: End| {
+            // The time within the next switch comes with the link to it.
+            if let End::Switch(_) = end {
+                link.delay += latency;
+            }
+            let levels = [Level { first: NONE, last: NONE, bytes: 0 }; 8];
+            let stats = PortStats::default();
+            Egress { link, end, switch, full: 0, busy_until: Time::ZERO, bytes: 0, levels, stats }
+        };
+        self.ports.extend((0..hosts.1).map(|_| egress(down, End::Host)));
+        self.ports.extend(others.iter().map(|other| egress(across, End::Switch(*other))));
+        let uplinks = if hosts.1 > 0 { others.len() as u32 } else { 0 };
+        self.switches.push(Switch { used: 0, hosts, first_port, uplinks, stats: SwitchStats::default() });
+    }
+
+    /// The switch that `host` is on.
+    pub(crate) fn leaf_of(&self, host: HostId) -> u32 {
+        host.0 / self.hosts_per_leaf
+    }
+
+    /// A packet has come to a switch: goes on, waits, or is dropped. `then` is told what follows when.
+    #[inline]
+    pub(crate) fn arrive<S>(
+        &mut self,
+        now: Time,
+        switch: u32,
+        index: u32,
+        packets: &mut Packets<S>,
+        then: impl FnOnce(Time, Hop),
+    ) {
+        let packet = packets.get(index);
+        let port_index = self.route(switch, packet);
+        let port = &mut self.ports[port_index as usize];
+        if port.full == 0 && port.busy_until <= now {
+            let (at, hop) = port.transmit(now, index, packet.frame);
+            return then(at, hop);
+        }
+        let frame = u64::from(packet.frame);
+        let at = &mut self.switches[switch as usize];
+        let level = &mut port.levels[usize::from(packet.priority & 7)];
+        let free = self.config.pool.saturating_sub(at.used);
+        let reason = if frame > free {
+            Some(DropReason::PoolFull)
+        } else if self.config.alpha.is_finite() && level.bytes as f64 >= self.config.alpha * free as f64 {
+            Some(DropReason::Threshold)
+        } else {
+            None
+        };
+        if let Some(reason) = reason {
+            at.stats.drops[reason as usize] += 1;
+            port.stats.drops += 1;
+            packets.take(index);
+            return;
+        }
+        if packet.ecn == Ecn::Capable && self.config.ecn_threshold.is_some_and(|most| level.bytes >= most) {
+            packet.ecn = Ecn::Experienced;
+            at.stats.marks += 1;
+            port.stats.marks += 1;
+        }
+        level.bytes += frame;
+        at.used += frame;
+        port.bytes += frame;
+        if at.used > at.stats.high_water_bytes {
+            (at.stats.high_water_bytes, at.stats.high_water_at) = (at.used, now);
+        }
+        port.stats.high_water_bytes = port.stats.high_water_bytes.max(port.bytes);
+        let last = std::mem::replace(&mut level.last, index);
+        if last == NONE {
+            level.first = index
+        } else {
+            packets.set_next(last, index)
+        }
+        packets.set_next(index, NONE);
+        let was_idle = std::mem::replace(&mut port.full, port.full | 1 << (packets.get(index).priority & 7)) == 0;
+        if was_idle {
+            then(port.busy_until, Hop::Port { port: port_index });
+        }
+    }
+
+    /// A port with packets is free: the first of the highest level goes.
+    #[inline]
+    pub(crate) fn port_free<S>(
+        &mut self,
+        now: Time,
+        port_index: u32,
+        packets: &mut Packets<S>,
+        mut then: impl FnMut(Time, Hop),
+    ) {
+        let port = &mut self.ports[port_index as usize];
+        let priority = 7 - port.full.leading_zeros() as usize;
+        let level = &mut port.levels[priority];
+        let index = level.first;
+        let frame = packets.get(index).frame;
+        level.first = packets.next(index);
+        level.bytes -= u64::from(frame);
+        if level.first == NONE {
+            level.last = NONE;
+            port.full &= !(1 << priority);
+        }
+        port.bytes -= u64::from(frame);
+        self.switches[port.switch as usize].used -= u64::from(frame);
+        let (at, hop) = port.transmit(now, index, frame);
+        then(at, hop);
+        if port.full != 0 {
+            then(port.busy_until, Hop::Port { port: port_index });
+        }
+    }
+
+    /// Forgets all counts; high-water marks begin with what waits now.
+    pub(crate) fn reset_stats(&mut self, now: Time) {
+        for switch in &mut self.switches {
+            switch.stats = SwitchStats { high_water_bytes: switch.used, high_water_at: now, ..SwitchStats::default() };
+        }
+        for port in &mut self.ports {
+            port.stats = PortStats { high_water_bytes: port.bytes, ..PortStats::default() };
+        }
+    }
+
+    /// Counts of each switch since the last [`Self::reset_stats`].
+    pub(crate) fn stats(&self) -> Vec<SwitchStats> {
+        let with_ports = |(index, switch): (usize, &Switch)| {
+            let own = self.ports.iter().filter(|port| port.switch as usize == index);
+            let ports = own.map(|port| {
+                let high_water = port.link.time(port.stats.high_water_bytes);
+                PortStats { high_water, ..port.stats.clone() }
+            });
+            SwitchStats { ports: ports.collect(), ..switch.stats.clone() }
+        };
+        self.switches.iter().enumerate().map(with_ports).collect()
+    }
+
+    /// The port by which `packet` leaves `switch`.
+    #[inline]
+    fn route<S>(&mut self, switch: u32, packet: &Packet<S>) -> u32 {
+        let Switch { hosts, first_port, uplinks, .. } = self.switches[switch as usize];
+        let below = packet.to.0.wrapping_sub(hosts.0);
+        if below < hosts.1 {
+            return first_port + below;
+        }
+        if uplinks == 0 {
+            return first_port + self.leaf_of(packet.to);
+        }
+        let choice = match self.routing {
+            Routing::Spray => self.rng.below(uplinks as usize) as u32,
+            Routing::Ecmp => mix(packet.flow) % uplinks,
+        };
+        first_port + hosts.1 + choice
+    }
+}
+
+impl Egress {
+    /// Sends a packet, which is there when the link has brought it.
+    #[inline]
+    fn transmit(&mut self, now: Time, packet: u32, frame: u32) -> (Time, Hop) {
+        self.busy_until = now + self.link.frame_time(frame);
+        self.stats.packets += 1;
+        self.stats.bytes += u64::from(frame);
+        let hop = match self.end {
+            End::Host => Hop::Host { packet },
+            End::Switch(switch) => Hop::Switch { switch, packet },
+        };
+        (self.busy_until + self.link.delay, hop)
+    }
+}
+
+/// A number that differs in all bits for flows that differ in one.
+pub(crate) fn mix(flow: u64) -> u32 {
+    (flow.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32) as u32
 }

@@ -75,4 +75,11 @@ impl Topology {
             Self::SingleTor { host_gbps, .. } | Self::LeafSpine { host_gbps, .. } => host_gbps,
         }
     }
+
+    /// Delay of a host's link, in one direction.
+    pub fn link_delay(&self) -> Time {
+        match *self {
+            Self::SingleTor { link_delay, .. } | Self::LeafSpine { link_delay, .. } => link_delay,
+        }
+    }
 }

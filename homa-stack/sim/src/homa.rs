@@ -1,0 +1,343 @@
+//! Homa: the protocol core as shipped, through its own [`Device`] and [`turn`].
+//!
+//! Headers are real, data are not: a packet carries the bytes of its header and the number of its data bytes, which are
+//! all zero.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+
+use bytes::Bytes;
+use cp_node::workload::Distribution;
+use homa_stack::device::{BATCH, Content, Device, Rx, turn};
+use homa_stack::metrics::{DropReason, Metrics};
+use homa_stack::trace::{self, Recorder};
+use homa_stack::wire::{Kind, MAX_MESSAGE_LEN};
+use homa_stack::{Config, Endpoint, Nanos, Payload, RpcError, RpcId, SendError, ServerRpc, Transmit};
+use slab::Slab;
+
+use crate::packet::{Ecn, HostId, Packet, frame_bytes};
+use crate::port::Port;
+use crate::time::Time;
+use crate::transport::{Call, Event, Request, Transport};
+
+/// Longest header of any packet: that of ACK, 80 bytes.
+const HEADER: usize = 80;
+
+/// Bytes of an IPv4 header.
+const IP_HEADER: usize = 20;
+
+/// Number of the first server port.
+const FIRST_PORT: u16 = 4000;
+
+/// The bytes of all messages.
+static ZEROS: [u8; MAX_MESSAGE_LEN] = [0; MAX_MESSAGE_LEN];
+
+/// A Homa packet: its header, and how many bytes of data follow.
+#[derive(Clone, Debug)]
+pub struct Segment {
+    header: [u8; HEADER],
+    header_len: u16,
+    data_len: u16,
+}
+
+/// The address of a host: 10.0.0.1 and those after it.
+pub fn address(host: HostId) -> IpAddr {
+    Ipv4Addr::from_bits(0x0a00_0001 + host.0).into()
+}
+
+/// The host at an address of [`address`].
+fn host_at(addr: IpAddr) -> HostId {
+    match addr {
+        IpAddr::V4(v4) => HostId(v4.to_bits().wrapping_sub(0x0a00_0001)),
+        IpAddr::V6(_) => HostId(u32::MAX),
+    }
+}
+
+/// Homa on one host.
+#[derive(Debug)]
+pub struct Homa {
+    core: Endpoint,
+    wire: Wire,
+    /// Numbers of the client ports.
+    clients: Vec<u16>,
+    requests: Slab<ServerRpc>,
+    failed: Vec<Event>,
+}
+
+impl Homa {
+    /// The core of `host` with `config` and so many client and server ports. Its RPC ids are those of no other host,
+    /// unless it has 50 million RPCs.
+    ///
+    /// # Panics
+    ///
+    /// If there are more ports than the protocol has.
+    pub fn new(host: HostId, config: &Config, client_ports: u16, server_ports: u16) -> Self {
+        let first_id = 100_000_000 * (u64::from(host.0) + 1);
+        // The application limits what is outstanding.
+        let config = Config { tx_budget: usize::MAX, tx_peer_share: 1000, first_id, ..config.clone() };
+        let wire = Wire::new(config.mtu);
+        let mut core = Endpoint::new(config);
+        for port in 0..server_ports {
+            core.bind(FIRST_PORT + port).expect("the port is free");
+        }
+        let clients = (0..client_ports).map(|_| core.client_port().expect("a client port is free")).collect();
+        Self { core, wire, clients, requests: Slab::new(), failed: Vec::new() }
+    }
+
+    /// The core's counters.
+    pub fn counters(&self) -> &Metrics {
+        &self.core.metrics
+    }
+
+    /// The core.
+    pub fn core(&self) -> &Endpoint {
+        &self.core
+    }
+}
+
+impl Transport for Homa {
+    type Segment = Segment;
+
+    fn call(&mut self, now: Time, call: Call) {
+        let (len, from) = (call.len as usize, self.clients[usize::from(call.client_port)]);
+        let to = SocketAddr::new(address(call.to), FIRST_PORT + call.server_port);
+        self.core.trace.set_now(now.as_nanos());
+        let begun = match ZEROS.get(..len) {
+            Some(zeros) => self.core.call(now.instant(), from, to, Bytes::from_static(zeros).into(), call.cookie),
+            None => Err(SendError::TooLong { len, max: MAX_MESSAGE_LEN }),
+        };
+        if let Err(error) = begun {
+            let why = match error {
+                SendError::TooLong { .. } => "the message is longer than 1,000,000 bytes",
+                SendError::Empty => "the message is empty",
+                SendError::WouldBlock(_) => "too much is under way",
+                _ => "there is no such port",
+            };
+            self.failed.push(Event::Failed { cookie: call.cookie, why });
+        }
+    }
+
+    fn reply(&mut self, now: Time, request: Request, len: u32) {
+        let rpc = self.requests.remove(request.key() as usize);
+        self.core.trace.set_now(now.as_nanos());
+        let zeros = &ZEROS[..(len as usize).clamp(1, MAX_MESSAGE_LEN)];
+        self.core.reply(now.instant(), rpc, Payload::from(Bytes::from_static(zeros))).expect("the length is allowed");
+    }
+
+    fn discard(&mut self, now: Time, request: Request) {
+        let rpc = self.requests.remove(request.key() as usize);
+        self.core.trace.set_now(now.as_nanos());
+        self.core.discard(rpc);
+    }
+
+    fn forget(&mut self, now: Time, call: u64) {
+        self.core.trace.set_now(now.as_nanos());
+        self.core.cancel(RpcId::local(call), RpcError::Aborted);
+    }
+
+    fn turn(&mut self, now: Time, port: &mut Port<Segment>) {
+        self.core.trace.set_now(now.as_nanos());
+        let mut nic = Nic { wire: &mut self.wire, port, now, sent: 0 };
+        loop {
+            nic.sent = 0;
+            turn(&mut self.core, &mut nic, now.instant());
+            // A burst that is full may not be all.
+            if nic.port.waiting() == 0 && nic.sent < BATCH {
+                return;
+            }
+        }
+    }
+
+    fn next_deadline(&self) -> Option<Time> {
+        self.core.next_deadline().map(Time::at)
+    }
+
+    fn poll_event(&mut self) -> Option<Event> {
+        if let Some(event) = self.failed.pop() {
+            return Some(event);
+        }
+        loop {
+            match self.core.poll_event()? {
+                homa_stack::Event::Request { rpc, port, peer, msg } => {
+                    let (from, call) = (host_at(peer.ip()), rpc.id().get() ^ 1);
+                    let len = msg.len() as u32;
+                    self.core.release(msg);
+                    let request = Request::new(self.requests.insert(rpc) as u64);
+                    return Some(Event::Request { request, from, call, server_port: port - FIRST_PORT, len });
+                }
+                homa_stack::Event::Response { cookie, msg, .. } => {
+                    let len = msg.len() as u32;
+                    self.core.release(msg);
+                    return Some(Event::Response { cookie, len });
+                }
+                homa_stack::Event::Failed { cookie, error, .. } => {
+                    return Some(match error {
+                        RpcError::Aborted => Event::Response { cookie, len: 0 },
+                        RpcError::TimedOut => Event::Failed { cookie, why: "the server was silent for too long" },
+                        RpcError::PortUnreachable => Event::Failed { cookie, why: "no server at that port" },
+                        _ => Event::Failed { cookie, why: "the server's host is unreachable" },
+                    });
+                }
+                homa_stack::Event::Room(_) => {}
+            }
+        }
+    }
+
+    fn metrics(&self) -> Vec<(&'static str, u64)> {
+        self.core.metrics.values()
+    }
+
+    fn metrics_text(&self, now: Time) -> Option<String> {
+        // A clock of 1 GHz that counts virtual nanoseconds.
+        Some(self.core.metrics.to_text(now.as_nanos(), 1_000_000, 0))
+    }
+
+    fn begin_trace(&mut self, now: Time, events: usize) {
+        let mut recorder = Recorder::new(events, trace::Clock::Manual, 0);
+        recorder.set_now(now.as_nanos());
+        recorder.set_device("sim");
+        self.core.set_trace(recorder);
+    }
+
+    fn end_trace(&mut self, now: Time) -> Option<Vec<u8>> {
+        let mut recorder = std::mem::replace(&mut self.core.trace, Recorder::new(0, trace::Clock::Manual, 0));
+        recorder.set_now(now.as_nanos());
+        recorder.freeze();
+        let mut text = Vec::new();
+        recorder.write_tt(&mut text, 1.0).expect("a vector takes all bytes");
+        Some(text)
+    }
+}
+
+/// Sets the levels of unscheduled packets for messages with these `lengths`: as many of `num_priorities` as their share
+/// of the bytes is, at least one, and one less than all; each with as many unscheduled bytes as the others, shorter
+/// messages the more urgent. Source: "Homa: a receiver-driven low-latency transport protocol using network priorities"
+/// (SIGCOMM 2018), 3.4.
+pub fn fit_cutoffs(config: &mut Config, lengths: &Distribution) {
+    let levels = usize::from(config.num_priorities.clamp(1, 8));
+    if levels == 1 {
+        return;
+    }
+    let mut below = 0.0;
+    let weights = lengths.points().iter().map(|point| {
+        let weight = point.fraction - std::mem::replace(&mut below, point.fraction);
+        (point.len, weight * f64::from(point.len.min(config.unsched_bytes as u32)))
+    });
+    let weights: Vec<(u32, f64)> = weights.collect();
+    let total: f64 = weights.iter().map(|(_, bytes)| bytes).sum();
+    let number = ((total / lengths.mean() * levels as f64).round() as usize).clamp(1, levels - 1);
+    let (lowest, mut level, mut sum) = (levels - number, levels - 1, 0.0);
+    config.cutoffs = [0; 8];
+    for pair in weights.windows(2) {
+        sum += pair[0].1;
+        // The next length would take this level further beyond its share than this one leaves it short.
+        let share = total * (levels - level) as f64 / number as f64;
+        if level > lowest && sum + pair[1].1 / 2.0 > share {
+            config.cutoffs[level] = pair[0].0;
+            level -= 1;
+        }
+    }
+    config.cutoffs[lowest..=level].fill(MAX_MESSAGE_LEN as u32);
+    config.cutoffs[0] = u32::MAX;
+    config.max_sched_priority = lowest.saturating_sub(1) as u8;
+}
+
+/// What lies between the core and the port.
+#[derive(Debug)]
+struct Wire {
+    /// Packets as the core reads them: headers in front of zeros.
+    received: Box<[Box<[u8]>]>,
+    /// Of each: sender, priority, length in bytes, how long it waited.
+    held: Vec<(HostId, u8, usize, Nanos)>,
+    /// Where the core writes headers.
+    slot: Box<[u8]>,
+}
+
+impl Wire {
+    fn new(mtu: usize) -> Self {
+        let received = (0..BATCH).map(|_| vec![0; mtu.max(HEADER)].into_boxed_slice()).collect();
+        Self { received, held: Vec::with_capacity(BATCH), slot: vec![0; mtu.max(HEADER)].into_boxed_slice() }
+    }
+}
+
+/// The host's network as a device of the core.
+struct Nic<'a> {
+    wire: &'a mut Wire,
+    port: &'a mut Port<Segment>,
+    now: Time,
+    /// Packets sent in this turn.
+    sent: usize,
+}
+
+impl Nic<'_> {
+    fn send(&mut self, transmit: &Transmit, trace: &mut Recorder) {
+        let header_len = transmit.len - transmit.gathered;
+        let mut segment =
+            Segment { header: [0; HEADER], header_len: header_len as u16, data_len: transmit.gathered as u16 };
+        segment.header[..header_len].copy_from_slice(&self.wire.slot[..header_len]);
+        let (from, to) = (self.port.host(), host_at(transmit.to));
+        let ports = u32::from_be_bytes([segment.header[0], segment.header[1], segment.header[2], segment.header[3]]);
+        self.port.send(Packet {
+            from,
+            to,
+            frame: frame_bytes((transmit.len + IP_HEADER) as u32),
+            priority: transmit.priority.get(),
+            ecn: Ecn::NotCapable,
+            flow: u64::from(from.0) << 48 ^ u64::from(to.0) << 32 ^ u64::from(ports),
+            arrived: Time::ZERO,
+            segment,
+        });
+        self.sent += 1;
+        note_sent(transmit, trace);
+    }
+}
+
+/// The events that a device's `send` makes.
+fn note_sent(transmit: &Transmit, trace: &mut Recorder) {
+    let (peer, id, offset) = (transmit.peer_tag, transmit.id.get() as u32, transmit.offset);
+    match transmit.kind {
+        Kind::Data => trace.record(trace::Event::NicData { peer, id, offset, queue: 0 }),
+        Kind::Grant => trace.record(trace::Event::NicGrant { peer, id, offset, queue: 0 }),
+        _ => {}
+    }
+}
+
+impl Device for Nic<'_> {
+    fn fetch(&mut self, most: usize) -> usize {
+        let Wire { received, held, .. } = &mut *self.wire;
+        while held.len() < most.min(BATCH) {
+            let Some(packet) = self.port.receive() else { break };
+            let Segment { header, header_len, data_len } = &packet.segment;
+            let header_len = usize::from(*header_len);
+            received[held.len()][..header_len].copy_from_slice(&header[..header_len]);
+            let wait = Nanos::from_nanos((self.now - packet.arrived).as_nanos());
+            held.push((packet.from, packet.priority, header_len + usize::from(*data_len), wait));
+        }
+        held.len()
+    }
+
+    fn packet(&self, i: usize) -> Result<Rx<'_>, DropReason> {
+        let (from, priority, len, wait) = self.wire.held[i];
+        let bytes = &self.wire.received[i][..len];
+        Ok(Rx { from: address(from), priority, content: Content::Homa, bytes, wait: Some(wait) })
+    }
+
+    fn release(&mut self) {
+        self.wire.held.clear();
+    }
+
+    fn tx_slot(&mut self) -> Option<&mut [u8]> {
+        self.port.room().then_some(&mut self.wire.slot[..])
+    }
+
+    fn commit(&mut self, transmit: &Transmit, trace: &mut Recorder, _: &mut Metrics) {
+        self.send(transmit, trace);
+    }
+
+    fn most_copied(&self) -> usize {
+        0
+    }
+
+    fn commit_gathered(&mut self, transmit: &Transmit, _: [&[u8]; 2], trace: &mut Recorder, _: &mut Metrics) {
+        self.send(transmit, trace);
+    }
+}
