@@ -1,14 +1,20 @@
 //! A whole measurement: what it is, what comes of it.
 
 use std::ops::ControlFlow;
+use std::sync::Arc;
 
 use cp_node::samples::Sample;
-use cp_node::workload::{Reduction, Workload};
+use cp_node::workload::{Distribution, Reduction, Workload};
 
+use crate::engine::Sim;
 use crate::fabric::{SwitchConfig, SwitchStats, Topology};
+use crate::homa::{Homa, fit_cutoffs};
 use crate::host::HostModel;
+use crate::load::{Load, LoadSpec, NodeLoad};
+use crate::packet::HostId;
 use crate::tcp::TcpConfig;
 use crate::time::Time;
+use crate::transport::Transport;
 
 /// What the nodes speak.
 #[derive(Clone, Debug)]
@@ -76,6 +82,32 @@ pub struct ClusterSpec {
     pub trace: Option<TraceSpec>,
 }
 
+impl ClusterSpec {
+    /// `nodes` nodes on one switch of 25 Gbit/s, loaded to 80 % with the echoed messages of w4: the published clusters'
+    /// standard, with Homa's unscheduled levels worked out from the workload.
+    pub fn rack(nodes: u32) -> Self {
+        let config = homa_stack::Config { auto_cutoffs: true, ..homa_stack::Config::default() };
+        Self {
+            topology: Topology::rack(nodes),
+            protocol: Protocol::Homa(Box::new(config)),
+            workload: Workload::Named("w4"),
+            reduction: Reduction::default(),
+            gbps: 10.0,
+            client_ports: 3,
+            server_ports: 3,
+            client_max: 200,
+            one_way: false,
+            seed: 1,
+            warmup: Time::from_millis(10),
+            stop: StopRule::After(Time::from_millis(100)),
+            mtu: 1500,
+            switch: SwitchConfig::default(),
+            host: HostModel::default(),
+            trace: None,
+        }
+    }
+}
+
 /// Time traces of a run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TraceSpec {
@@ -107,8 +139,10 @@ pub struct NodeRun {
     pub metrics: Option<[String; 2]>,
     /// The time trace as `.tt` text.
     pub trace: Option<Vec<u8>>,
-    /// Requests begun in the measured interval, and their bytes.
+    /// Messages begun in the measured interval, requests and responses, and their bytes.
     pub sent: (u64, u64),
+    /// Whole messages received in the measured interval, and their bytes.
+    pub received: (u64, u64),
     /// Calls that failed in the measured interval.
     pub failed: u64,
     /// Calls without an end when the run ended.
@@ -165,13 +199,161 @@ pub enum SpecError {
 ///
 /// If `spec` makes no sense, or `progress` ended the run.
 pub fn run(spec: &ClusterSpec, progress: &mut dyn FnMut(Progress) -> ControlFlow<()>) -> Result<ClusterRun, SpecError> {
+    check(spec)?;
+    let lengths = Arc::new(Distribution::new(spec.workload, spec.reduction));
+    match &spec.protocol {
+        Protocol::Homa(config) => {
+            let config = homa_config(config, spec, &lengths);
+            let make = |host| Homa::new(host, &config, spec.client_ports, spec.server_ports);
+            measure(spec, lengths, make, progress)
+        }
+        Protocol::Tcp(_) | Protocol::Dctcp(_) => {
+            Err(SpecError::Value { what: "protocol", found: "TCP".into(), expected: "Homa" })
+        }
+    }
+}
+
+/// The parameters as they are used: those that the network decides are made to fit it, and with
+/// [`auto_cutoffs`](homa_stack::Config::auto_cutoffs) the levels of unscheduled packets are worked out from the lengths
+/// that will come, where real nodes would find them out by and by.
+fn homa_config(config: &homa_stack::Config, spec: &ClusterSpec, lengths: &Distribution) -> homa_stack::Config {
+    let mut config = homa_stack::Config {
+        mtu: spec.mtu as usize,
+        link_mbps: (spec.topology.host_gbps() * 1e3).round().max(1.0) as u64,
+        ..config.clone()
+    };
+    if std::mem::take(&mut config.auto_cutoffs) {
+        fit_cutoffs(&mut config, lengths);
+    }
+    config
+}
+
+fn check(spec: &ClusterSpec) -> Result<(), SpecError> {
     let hosts = spec.topology.hosts();
     if !(2..=65535).contains(&hosts) {
         return Err(SpecError::Nodes(hosts));
     }
-    let now = Progress { now: Time::ZERO, end: spec.warmup, packets: 0 };
-    if progress(now).is_break() {
-        return Err(SpecError::Ended(Time::ZERO));
+    let wrong = |what, found: String, expected| Err(SpecError::Value { what, found, expected });
+    let ports = [("client_ports", spec.client_ports), ("server_ports", spec.server_ports)];
+    if let Some((what, ports)) = ports.into_iter().find(|(_, ports)| !(1..=1000).contains(ports)) {
+        return wrong(what, ports.to_string(), "1 to 1000");
     }
-    Err(SpecError::Value { what: "protocol", found: "one without an engine".into(), expected: "an engine" })
+    if !(spec.gbps >= 0.0 && spec.gbps.is_finite()) {
+        return wrong("gbps", spec.gbps.to_string(), "0 or more");
+    }
+    if !(spec.topology.host_gbps() > 0.0 && spec.topology.host_gbps().is_finite()) {
+        return wrong("the rate of a link", spec.topology.host_gbps().to_string(), "more than 0 Gbit/s");
+    }
+    if !(100..=65_535).contains(&spec.mtu) {
+        return wrong("mtu", spec.mtu.to_string(), "100 to 65535");
+    }
+    if spec.client_max == 0 {
+        return wrong("client_max", "0".into(), "1 or more");
+    }
+    if let StopRule::Converged { every: Time::ZERO, .. } = spec.stop {
+        return wrong("the time between looks at convergence", "0".into(), "more than 0");
+    }
+    Ok(())
+}
+
+/// Virtual time between two calls of `progress`.
+const STEP: Time = Time::from_millis(1);
+
+fn measure<T: Transport>(
+    spec: &ClusterSpec,
+    lengths: Arc<Distribution>,
+    make: impl Fn(HostId) -> T,
+    progress: &mut dyn FnMut(Progress) -> ControlFlow<()>,
+) -> Result<ClusterRun, SpecError> {
+    let nodes = spec.topology.hosts();
+    let load = Load::new(LoadSpec {
+        nodes,
+        lengths,
+        gbps: spec.gbps,
+        client_ports: spec.client_ports,
+        server_ports: spec.server_ports,
+        client_max: spec.client_max,
+        one_way: spec.one_way,
+        seed: spec.seed,
+    });
+    let transports = (0..nodes).map(|host| make(HostId(host))).collect();
+    let mut sim = Sim::new(&spec.topology, spec.switch.clone(), spec.host.clone(), transports, load, spec.seed);
+    let longest = match spec.stop {
+        StopRule::After(time) => time,
+        StopRule::Converged { most, .. } => most,
+    };
+    let end = spec.warmup + longest;
+    advance(&mut sim, spec.warmup, end, progress)?;
+    sim.app_mut().measure();
+    sim.reset_switch_stats();
+    let before: Vec<Snapshot> = sim.transports().iter().map(|t| (t.metrics(), t.metrics_text(spec.warmup))).collect();
+    if let Some(trace) = spec.trace {
+        advance(&mut sim, end - trace.window.min(longest), end, progress)?;
+        sim.transports_mut().iter_mut().for_each(|transport| transport.begin_trace(end - trace.window, trace.events));
+    }
+    advance(&mut sim, end, end, progress)?;
+    Ok(collect(spec, sim, before))
+}
+
+/// Runs until `until`, step by step.
+fn advance<T: Transport>(
+    sim: &mut Sim<T, Load>,
+    until: Time,
+    end: Time,
+    progress: &mut dyn FnMut(Progress) -> ControlFlow<()>,
+) -> Result<(), SpecError> {
+    while sim.now() < until {
+        sim.run_until(until.min(sim.now() + STEP));
+        let now = Progress { now: sim.now(), end, packets: sim.delivered() };
+        if progress(now).is_break() {
+            return Err(SpecError::Ended(sim.now()));
+        }
+    }
+    Ok(())
+}
+
+/// A transport's counters and metrics text.
+type Snapshot = (Vec<(&'static str, u64)>, Option<String>);
+
+fn collect<T: Transport>(spec: &ClusterSpec, mut sim: Sim<T, Load>, before: Vec<Snapshot>) -> ClusterRun {
+    let (now, measured) = (sim.now(), sim.now() - spec.warmup);
+    let loads = sim.app_mut().take_nodes();
+    let gbps = |sum: &dyn Fn(&NodeLoad) -> u64| {
+        loads.iter().map(sum).sum::<u64>() as f64 * 8.0 / (measured.as_picos() as f64 / 1e3) / loads.len() as f64
+    };
+    let (in_gbps, out_gbps) = (gbps(&|load| load.received.1), gbps(&|load| load.sent.1));
+    let mut nodes = Vec::new();
+    for (index, (load, (counters, text))) in loads.into_iter().zip(before).enumerate() {
+        let transport = &mut sim.transports_mut()[index];
+        let grown = transport
+            .metrics()
+            .into_iter()
+            .zip(counters)
+            .map(|((name, now), (_, then))| (name, now.saturating_sub(then)));
+        let counters = grown.collect();
+        let metrics = text.zip(transport.metrics_text(now)).map(<[String; 2]>::from);
+        let trace = spec.trace.and_then(|_| transport.end_trace(now));
+        let outstanding = sim.app().outstanding(HostId(index as u32));
+        nodes.push(NodeRun {
+            samples: load.samples,
+            counters,
+            metrics,
+            trace,
+            sent: load.sent,
+            received: load.received,
+            failed: load.failed,
+            outstanding,
+        });
+    }
+    ClusterRun {
+        nodes,
+        switches: sim.switch_stats(),
+        packets: sim.delivered(),
+        events: sim.events(),
+        measured,
+        end: now,
+        in_gbps,
+        out_gbps,
+        converged: matches!(spec.stop, StopRule::After(_)),
+    }
 }

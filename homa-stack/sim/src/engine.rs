@@ -23,7 +23,10 @@ enum What {
     /// A host's transport wanted a turn.
     Deadline(u32),
     /// A timer of the application.
-    Timer { host: u32, tag: u64 },
+    Timer {
+        host: u32,
+        tag: u64,
+    },
 }
 
 /// What the engine knows of a host.
@@ -80,8 +83,8 @@ pub enum Ended {
 /// let (topology, switch) = (Topology::rack(2), SwitchConfig::default());
 /// let mut sim = Sim::new(&topology, switch, HostModel::default(), transports, Once::default(), 1);
 /// sim.run_until(Time::from_millis(1));
-/// // Each way: 194 + 20 bytes on two links of 25 Gbit/s and 250 ns.
-/// assert_eq!(sim.app().rtt, Some(Time::from_picos(4 * (214 * 320 + 250_000))));
+/// // Each way 194 + 20 bytes on two links of 25 Gbit/s and 250 ns; the first answer goes behind CUTOFFS, 100 + 20 bytes.
+/// assert_eq!(sim.app().rtt, Some(Time::from_picos(4 * (214 * 320 + 250_000) + 120 * 320)));
 /// ```
 #[derive(Debug)]
 pub struct Sim<T: Transport, A> {

@@ -233,7 +233,7 @@ mod tests {
                     }
                 }
             }
-            assert_eq!(queue.added(), made.into());
+            assert_eq!(queue.added(), u64::from(made));
         }
     }
 

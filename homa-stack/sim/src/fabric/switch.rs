@@ -221,7 +221,8 @@ impl Fabric {
         }
         let frame = u64::from(packet.frame);
         let at = &mut self.switches[switch as usize];
-        let level = &mut port.levels[usize::from(packet.priority & 7)];
+        let priority = packet.priority & 7;
+        let level = &mut port.levels[usize::from(priority)];
         let free = self.config.pool.saturating_sub(at.used);
         let reason = if frame > free {
             Some(DropReason::PoolFull)
@@ -255,7 +256,8 @@ impl Fabric {
             packets.set_next(last, index)
         }
         packets.set_next(index, NONE);
-        let was_idle = std::mem::replace(&mut port.full, port.full | 1 << (packets.get(index).priority & 7)) == 0;
+        let was_idle = port.full == 0;
+        port.full |= 1 << priority;
         if was_idle {
             then(port.busy_until, Hop::Port { port: port_index });
         }
