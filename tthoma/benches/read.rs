@@ -9,7 +9,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use tthoma::analyze::{Options, delay};
+use tthoma::analyze::{self, Options};
 use tthoma::read;
 
 fn main() {
@@ -27,7 +27,7 @@ fn main() {
     let read_all = best(rounds, || read::read(&files).expect("the traces are good").len());
     line("read, 2 files", bytes, 2 * lines, read_all);
     let analyse = best(rounds, || {
-        let report = delay::delay(&files, &Options::default()).expect("the traces are good");
+        let report = analyze::run(&["delay"], &files, &Options::default()).expect("the traces are good");
         assert!(report.has_results());
         report.nodes.len()
     });

@@ -180,7 +180,7 @@ impl Witnesses {
             let place = usize::from(sent.node) * self.nodes + usize::from(received.node);
             let pair = if message.started { &mut self.certain[place] } else { &mut self.others[place] };
             pair.packets += 1;
-            let stamp_error = if received.ring.is_some() { STAMP_ERROR } else { 0 };
+            let stamp_error = if received.ring().is_some() { STAMP_ERROR } else { 0 };
             pair.min = pair.min.min(received.time() + stamp_error - sent.xmit);
         }
     }

@@ -17,13 +17,14 @@
 //! | whose RPC is it | [`hosts`] | addresses of nodes; the client of each record's RPC |
 //! | records to packets | [`packets`] | each transmission and each reception of every packet |
 //! | one time base | [`clock`] | an offset for each node, and how wrong it can be |
-//! | answers | [`analyze`] | a report: table, JSON, CSV |
+//! | a run | [`model`] | all of this together, and what is derived of it |
+//! | answers | [`analyze`] | tables with units: for people, JSON, CSV, data files |
 //!
 //! ```no_run
-//! use tthoma::analyze::{Options, delay};
+//! use tthoma::analyze::{self, Options};
 //!
-//! let report = delay::delay(&["run/traces".into()], &Options::default())?;
-//! println!("{}", report.to_table());
+//! let run = analyze::run(&["delay"], &["run/traces".into()], &Options::default())?;
+//! println!("{}", run.to_text());
 //! # Ok::<(), tthoma::read::ReadError>(())
 //! ```
 //!
@@ -43,9 +44,10 @@ pub mod analyze;
 pub mod clock;
 pub mod event;
 pub mod hosts;
+pub mod model;
 mod out;
 pub mod packets;
 pub mod read;
-#[cfg(test)]
-mod testing;
+pub mod stats;
+pub mod testing;
 pub mod vocabulary;

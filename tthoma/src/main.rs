@@ -2,15 +2,15 @@
 
 mod cli;
 
-use std::ffi::OsString;
 use std::io::{self, Write};
 use std::process::ExitCode;
 
 use anyhow::Context as _;
 use clap::Parser as _;
-use tthoma::analyze::{self, Options};
+use tthoma::analyze;
+use tthoma::event::Kind;
 
-use cli::{Analyze, Cli, Command, Common, Format};
+use cli::{Analyze, Cli, Command, Format};
 
 fn main() -> ExitCode {
     match run(Cli::parse()) {
@@ -27,49 +27,41 @@ fn main() -> ExitCode {
 fn run(cli: Cli) -> anyhow::Result<ExitCode> {
     match cli.command {
         Command::List => list(),
-        Command::Analyze(Analyze::Delay(common)) => {
-            let report = analyze::delay::delay(&common.paths, &options(&common))?;
-            let text = match common.format {
-                Format::Table => report.to_table(),
-                Format::Json => json(&report)?,
-                Format::Csv => report.to_csv(),
-            };
-            finish("delay", &text, &report.warnings(), report.has_results())
-        }
-        Command::Analyze(Analyze::Sync(common)) => {
-            let report = analyze::sync::sync(&common.paths, &options(&common))?;
-            let text = match common.format {
-                Format::Table => report.to_table(),
-                Format::Json => json(&report)?,
-                Format::Csv => report.to_csv(),
-            };
-            finish("sync", &text, &report.warnings(), report.has_results())
-        }
-        Command::Analyze(Analyze::Unknown(words)) => Ok(unknown(&words)),
+        Command::Analyze(command) => analyse(&command),
     }
 }
 
-fn options(common: &Common) -> Options {
-    Options { verbose: common.verbose, no_sync: common.no_sync, negative_ok: common.negative_ok }
+fn analyse(command: &Analyze) -> anyhow::Result<ExitCode> {
+    let names: Vec<&str> = command.names.split(',').collect();
+    let unknown = |name: &&&str| **name != "all" && analyze::find(name).is_none();
+    if let Some(name) = names.iter().find(unknown) {
+        let hint = analyze::nearest(name).map_or_else(String::new, |near| format!("; did you mean `{near}`?"));
+        eprintln!("tthoma: no analysis named `{name}`{hint} (`tthoma list` says what there is)");
+        return Ok(ExitCode::from(2));
+    }
+    let run = analyze::run(&names, &command.paths, &command.options)?;
+    for warning in run.warnings() {
+        eprintln!("tthoma: warning: {warning}");
+    }
+    if let Some(dir) = &command.options.data {
+        run.write_data(dir).with_context(|| format!("cannot write data files to {}", dir.display()))?;
+    }
+    match command.format {
+        Format::Table => print(&run.to_text())?,
+        Format::Json => print(&json(&run)?)?,
+        Format::Csv => print(&run.to_csv())?,
+    }
+    if run.has_results() {
+        return Ok(ExitCode::SUCCESS);
+    }
+    eprintln!("tthoma: {}: no results: these traces lack what it needs (see `tthoma list`)", command.names);
+    Ok(ExitCode::from(1))
 }
 
 fn json(report: &impl serde::Serialize) -> anyhow::Result<String> {
     let mut text = serde_json::to_string_pretty(report).context("cannot write the report as JSON")?;
     text.push('\n');
     Ok(text)
-}
-
-/// Prints warnings and results.
-fn finish(name: &str, text: &str, warnings: &[String], has_results: bool) -> anyhow::Result<ExitCode> {
-    for warning in warnings {
-        eprintln!("tthoma: warning: {warning}");
-    }
-    print(text)?;
-    if has_results {
-        return Ok(ExitCode::SUCCESS);
-    }
-    eprintln!("tthoma: {name}: no results: these traces lack what it needs (see `tthoma list`)");
-    Ok(ExitCode::from(1))
 }
 
 fn print(text: &str) -> anyhow::Result<()> {
@@ -79,19 +71,31 @@ fn print(text: &str) -> anyhow::Result<()> {
 
 fn list() -> anyhow::Result<ExitCode> {
     let mut text = String::new();
-    for analysis in analyze::ALL {
-        let names = |kinds: &[tthoma::event::Kind]| kinds.iter().map(|k| k.name()).collect::<Vec<_>>().join(", ");
-        text += &format!("{}\n    {}\n", analysis.name, analysis.question);
-        text += &wrapped("    needs: ", &names(analysis.needs));
-        text += &wrapped("    uses: ", &names(analysis.uses));
+    for about in analyze::ALL.iter().map(|a| a.about()) {
+        let names = |kinds: &[Kind]| kinds.iter().map(|k| k.name()).collect::<Vec<_>>().join(", ");
+        let option = |name: &&str| {
+            let need = if about.requires.contains(name) { " (needed)" } else { "" };
+            format!("--{}{need}", name.replace('_', "-"))
+        };
+        let needs = match about.needs {
+            analyze::Needs::All(_) => "    needs: ",
+            analyze::Needs::Any(_) => "    needs any of: ",
+        };
+        text += &format!("{}\n    {}\n", about.name, about.question);
+        text += &wrapped(needs, &names(about.needs.kinds()));
+        text += &wrapped("    uses: ", &names(about.uses));
+        text += &wrapped("    options: ", &about.options.iter().map(option).collect::<Vec<_>>().join(", "));
     }
     print(&text)?;
     Ok(ExitCode::SUCCESS)
 }
 
-/// `words` after `start`, in lines of at most 100 characters.
+/// `words` after `start`, in lines of at most 100 characters; nothing if there are no words.
 fn wrapped(start: &str, words: &str) -> String {
     let mut out = String::new();
+    if words.is_empty() {
+        return out;
+    }
     let mut line = start.to_string();
     for word in words.split_inclusive(", ") {
         if line.len() + word.trim_end().len() > 100 {
@@ -102,13 +106,6 @@ fn wrapped(start: &str, words: &str) -> String {
         line += word;
     }
     out + line.trim_end() + "\n"
-}
-
-fn unknown(words: &[OsString]) -> ExitCode {
-    let name = words.first().map(|w| w.to_string_lossy().into_owned()).unwrap_or_default();
-    let hint = analyze::nearest(&name).map_or_else(String::new, |near| format!("; did you mean `{near}`?"));
-    eprintln!("tthoma: no analysis named `{name}`{hint} (`tthoma list` says what there is)");
-    ExitCode::from(2)
 }
 
 fn is_broken_pipe(error: &anyhow::Error) -> bool {

@@ -89,7 +89,7 @@ mod tests {
         ];
         let text: String = (0..).zip(lines).map(|(i, l)| format!("{i:9.3} us (+   1.000 us) [C00] {l}\n")).collect();
         std::fs::write(&path, text).unwrap();
-        let report = tthoma::analyze::delay::delay(&[path], &Default::default()).unwrap();
+        let report = tthoma::analyze::run(&["sync"], &[path], &Default::default()).unwrap();
         std::fs::remove_dir_all(&dir).unwrap();
         report.nodes[0].clone()
     }

@@ -4,7 +4,7 @@ use std::fs;
 use std::io::Write as _;
 
 use serde_json::json;
-use tthoma::analyze::{NodeReport, delay};
+use tthoma::analyze::{self, NodeReport};
 
 use super::{Part, collect, status};
 use crate::cli::{Format, RunArgs};
@@ -95,7 +95,7 @@ fn delays(out: &OutDir, journal: &mut Journal) -> anyhow::Result<Option<String>>
     if fs::read_dir(&traces)?.next().is_none() {
         return Ok(None);
     }
-    let report = match delay::delay(&[traces], &Default::default()) {
+    let report = match analyze::run(&["delay"], &[traces], &Default::default()) {
         Ok(report) => report,
         Err(err) => {
             journal.say(&format!("the time traces cannot be analysed: {err}"));
@@ -107,7 +107,7 @@ fn delays(out: &OutDir, journal: &mut Journal) -> anyhow::Result<Option<String>>
     for node in counts.iter().filter(|node| !node.counts.is_empty() && !node.agrees) {
         journal.say(&format!("{}: its trace and its metrics differ: {:?}", node.node, node.counts));
     }
-    let table = report.to_table() + "\n" + &agreement::table(&counts);
+    let table = report.to_text() + "\n" + &agreement::table(&counts);
     out.write("reports/delay.txt", table.as_bytes())?;
     out.write("reports/delay.json", &serde_json::to_vec_pretty(&report)?)?;
     let counts = json!({ "version": manifest::VERSION, "nodes": counts });

@@ -1,13 +1,32 @@
 //! Tests on traces whose delays are known.
 
+use super::super::Run;
 use super::*;
 use crate::testing::traces;
 
-fn report_of(nodes: &[(&str, &str)], options: Options) -> Report {
-    of_input(&Input::new(traces(nodes), &options), &options)
+/// What was found, and the run with its tables.
+struct Found {
+    delays: Delays,
+    run: Run,
 }
 
-fn report(nodes: &[(&str, &str)]) -> Report {
+impl std::ops::Deref for Found {
+    type Target = Delays;
+
+    fn deref(&self) -> &Delays {
+        &self.delays
+    }
+}
+
+fn found(model: &Model, options: &Options) -> Found {
+    Found { delays: Delays::find(model, options), run: Run::new(model, &[], &[&Delay], options) }
+}
+
+fn report_of(nodes: &[(&str, &str)], options: Options) -> Found {
+    found(&Model::new(traces(nodes), &options), &options)
+}
+
+fn report(nodes: &[(&str, &str)]) -> Found {
     report_of(nodes, Options { verbose: true, ..Options::default() })
 }
 
@@ -16,7 +35,7 @@ fn figures(row: &Row) -> (u64, f64, f64, f64) {
     row.distribution.map_or((row.count, 0.0, 0.0, 0.0), |d| (row.count, d.min_us, d.p50_us, d.max_us))
 }
 
-fn phase(report: &Report, group: &str, phase: &str) -> (u64, f64, f64, f64) {
+fn phase(report: &Found, group: &str, phase: &str) -> (u64, f64, f64, f64) {
     figures(report.groups.get(group).unwrap().get(phase).unwrap())
 }
 
@@ -71,9 +90,9 @@ fn known_delays_are_found_whatever_the_clocks() {
         assert!(report.negatives.is_empty());
         assert_eq!(report.excluded, Excluded::default());
         // The way to the ring takes 5.5 us both ways, and its time may be wrong by 1: the error is half the sum of both.
-        assert_eq!(report.clock.nodes[1].error_us, Some(6.5));
-        assert_eq!(report.clock.nodes[1].offset_us, Some(-ahead));
-        let node = &report.nodes[0];
+        assert_eq!(report.run.clock.nodes[1].error_us, Some(6.5));
+        assert_eq!(report.run.clock.nodes[1].offset_us, Some(-ahead));
+        let node = &report.run.nodes[0];
         assert_eq!((node.data_sent, node.packets_gro, node.packets_softirq), (200, 200, 200));
         assert_eq!(report.breakdown.get("short").unwrap().phases.get("net").unwrap().p50_us, 5.0);
         assert_eq!(report.slowest.iter().filter(|s| s.phase == Some("total") && s.group == "short").count(), 20);
@@ -93,14 +112,19 @@ fn phases_without_their_events_say_which_are_missing() {
     assert_eq!(short.get("free").unwrap().missing_events, ["nic_data", "free_tx_skb"]);
     assert!(short.get("ring").is_none(), "no row for what only some stacks log");
     assert_eq!(short.get("total").unwrap().count, 6);
-    let table = report.to_table();
-    assert!(table.contains("Net            -  the traces have no nic_data\n"), "{table}");
-    assert!(table.contains("SoftIRQ to sleeping app:           -  the traces have no rpc_handoff, wait_found_rpc\n"));
-    let json = serde_json::to_value(&report).unwrap();
-    assert_eq!(json["groups"]["short"]["xmit"]["count"], 0);
-    assert_eq!(json["groups"]["short"]["xmit"]["missing_events"][0], "nic_data");
-    assert_eq!(json["groups"]["short"]["total"]["p50_us"], 8.0);
-    assert_eq!((json["version"].as_i64(), json["nodes"][1]["data_gro"].as_i64()), (Some(1), Some(3)));
+    let table = report.run.to_text();
+    assert!(table.contains("  the traces have no nic_data\n"), "{table}");
+    assert!(table.contains("  the traces have no rpc_handoff, wait_found_rpc\n"));
+    let json = serde_json::to_value(&report.run).unwrap();
+    let rows = &json["analyses"]["delay"]["tables"]["phases"]["rows"];
+    let wanted = serde_json::json!({
+        "group": "Data packets from messages <= 1000 bytes", "phase": "Xmit", "count": null, "min_us": null, "p10_us": null,
+        "p50_us": null, "p90_us": null, "p99_us": null, "max_us": null, "avg_us": null,
+        "note": "the traces have no nic_data",
+    });
+    assert_eq!(rows[0], wanted);
+    assert_eq!((rows[4]["phase"].as_str(), rows[4]["p50_us"].as_f64()), (Some("Total"), Some(8.0)));
+    assert_eq!((json["version"].as_i64(), json["nodes"][1]["data_gro"].as_i64()), (Some(2), Some(3)));
 }
 
 #[test]
@@ -121,7 +145,7 @@ fn negative_delays_are_kept_and_reported_once() {
     );
     assert!(net.within_error && net.clock_error_us == Some(6.5));
     assert_eq!(report.negatives.len(), 1);
-    assert!(report.warnings().is_empty() && report.to_table().contains("within the clocks' error"));
+    assert!(report.run.warnings().is_empty() && report.run.to_text().contains("within the clocks' error"));
 }
 
 #[test]
@@ -129,10 +153,10 @@ fn times_used_as_they_are_have_the_error_of_their_offset() {
     let [a, b] = exchange(10, -100.0);
     let report = report_of(&[("node1", &a), ("node2", &b)], Options { no_sync: true, ..Options::default() });
     // Without synchronisation the error of the times is the offset and what the delays leave open.
-    assert_eq!(report.clock.nodes[1].error_us, Some(106.5));
+    assert_eq!(report.run.clock.nodes[1].error_us, Some(106.5));
     let total = report.negatives.iter().find(|n| n.phase == "total").unwrap();
     assert_eq!((total.count, total.min_us, total.within_error), (10, -92.0, true));
-    assert!(report.warnings().is_empty());
+    assert!(report.run.warnings().is_empty());
 }
 
 #[test]
@@ -154,12 +178,13 @@ fn negative_delays_that_no_clock_explains_are_a_warning() {
     assert_eq!((net.min_us, net.within_error), (-13.0, false));
     assert!(
         report
+            .run
             .warnings()
             .iter()
             .any(|w| w.starts_with("1 negative net delays from node1 to node2, down to -13.000 us"))
     );
     let quiet = report_of(&nodes, Options { negative_ok: true, ..Options::default() });
-    assert!(quiet.warnings().is_empty() && !quiet.to_table().contains("Negative"));
+    assert!(quiet.run.warnings().is_empty() && !quiet.run.to_text().contains("Negative"));
     assert_eq!(phase(&quiet, "short", "net").1, -13.0, "but they stay in the tables");
 }
 
@@ -217,7 +242,7 @@ fn retransmissions_are_paired_only_if_certain() {
     assert_eq!(phase(&report, "short", "total"), (21, 8.0, 8.0, 501.0));
     assert_eq!(phase(&report, "short", "softirq").0, 22);
     assert_eq!(report.excluded, Excluded { ambiguous_retransmissions: 1, ..Excluded::default() });
-    assert_eq!((report.nodes[0].data_sent, report.nodes[0].data_sent_again), (14, 2));
+    assert_eq!((report.run.nodes[0].data_sent, report.run.nodes[0].data_sent_again), (14, 2));
 }
 
 #[test]
@@ -270,10 +295,10 @@ fn a_node_without_a_common_clock_is_named_and_left_out() {
     let c = "10 homa_gro_receive got packet from 0xa id 5001, offset 0, priority 5
         11 incoming data packet, id 5001, peer 0xa, offset 0/100";
     let report = report(&[("node1", &a), ("node2", &b), ("node3", c)]);
-    assert_eq!(report.clock.unplaced, ["node3"]);
+    assert_eq!(report.run.clock.unplaced, ["node3"]);
     assert_eq!(report.excluded, Excluded { unsynchronised: 1, ..Excluded::default() });
     assert_eq!((phase(&report, "short", "softirq").0, phase(&report, "short", "total").0), (11, 10));
-    assert!(report.warnings()[0].contains("no clock offset for node3"), "{:?}", report.warnings());
+    assert!(report.run.warnings()[0].contains("no clock offset for node3"), "{:?}", report.run.warnings());
 }
 
 #[test]
@@ -287,7 +312,7 @@ fn the_edges_of_a_trace_are_counted() {
         Excluded { softirq_without_gro: 1, gro_without_softirq: 1, unknown_length: 1, ..Excluded::default() };
     // The length of message 2000 is unknown, and so it is in no group, where its edge would be counted.
     assert_eq!(report.excluded, Excluded { gro_without_softirq: 0, ..expected });
-    assert_eq!(report.nodes[1].packets_gro, 6);
+    assert_eq!(report.run.nodes[1].packets_gro, 6);
 }
 
 #[test]
@@ -297,16 +322,18 @@ fn one_node_alone_has_its_local_delays() {
     assert_eq!(phase(&report, "short", "softirq"), (5, 2.0, 2.0, 2.0));
     assert_eq!(phase(&report, "short", "xmit"), (5, 1.0, 1.0, 1.0));
     assert_eq!(phase(&report, "short", "total").0, 0);
-    assert!(report.has_results() && report.warnings().is_empty(), "{:?}", report.warnings());
+    assert!(report.run.has_results() && report.run.warnings().is_empty(), "{:?}", report.run.warnings());
 }
 
 #[test]
 fn csv_has_a_line_for_each_row() {
     let [a, b] = exchange(5, 0.0);
-    let csv = report(&[("node1", &a), ("node2", &b)]).to_csv();
-    assert!(csv.contains("\nshort,net,10,5.000,5.000,5.000,5.000,5.000,5.000,5.000\n"), "{csv}");
-    assert!(csv.contains("\nlong,net,0,,,,,,,\n"));
-    assert!(csv.lines().all(|l| l.matches(',').count() == 9));
+    let csv = report(&[("node1", &a), ("node2", &b)]).run.to_csv();
+    let short = "\nData packets from messages <= 1000 bytes,Net,10,5.000,5.000,5.000,5.000,5.000,5.000,5.000\n";
+    assert!(csv.contains(short), "{csv}");
+    assert!(
+        csv.contains("\nData packets from messages > 1000 bytes,Net,0,,,,,,,\n") && csv.contains("# delay/handoffs\n")
+    );
 }
 
 /// Any events with any numbers in any order, on three nodes: a line is (template, time, core, numbers).
@@ -342,11 +369,12 @@ proptest::proptest! {
             let name = format!("node{i}");
             crate::read::parse_text(name.as_ref(), &name, crate::read::Format::Plain, &mut text.as_bytes())
         };
-        let input = Input::new(nodes.iter().enumerate().map(parse).collect(), &options);
-        let report = of_input(&input, &options);
-        proptest::prop_assert!(!report.to_table().is_empty() && !report.to_csv().is_empty());
+        let model = Model::new(nodes.iter().enumerate().map(parse).collect(), &options);
+        let report = found(&model, &options);
+        proptest::prop_assert!(!report.run.to_text().is_empty());
+        proptest::prop_assert!(!report.run.has_results() || !report.run.to_csv().is_empty());
         // Each reception is in a group or counted, once.
-        let softirq: u64 = report.nodes.iter().map(|n| n.packets_softirq).sum();
+        let softirq: u64 = report.run.nodes.iter().map(|n| n.packets_softirq).sum();
         proptest::prop_assert!(report.groups.0.iter().map(|(_, g)| g.get("softirq").unwrap().count).sum::<u64>() <= softirq);
     }
 
@@ -363,7 +391,7 @@ proptest::proptest! {
             let name = format!("node{i}");
             crate::read::parse_text(name.as_ref(), &name, crate::read::Format::Plain, &mut &text[..])
         };
-        let input = Input::new(nodes.iter().enumerate().map(parse).collect(), &Options::default());
-        proptest::prop_assert!(!of_input(&input, &Options::default()).to_table().is_empty());
+        let model = Model::new(nodes.iter().enumerate().map(parse).collect(), &Options::default());
+        proptest::prop_assert!(!found(&model, &Options::default()).run.to_text().is_empty());
     }
 }

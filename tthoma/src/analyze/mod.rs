@@ -1,98 +1,143 @@
-//! The analyses: each reads traces and answers one question.
+//! The analyses: each answers one question about a [`Model`].
+//!
+//! # How to add one
+//!
+//! 1. A file `analyze/NAME.rs` with a unit struct that implements [`Analyzer`]: [`Analyzer::about`] says its name, its
+//!    question, the events that it needs and the options that it looks at; [`Analyzer::run`] makes [`Table`]s of a model.
+//!    [`delay`] and [`sync`] are examples.
+//! 2. A line in [`ALL`]. The command line, `tthoma list`, `analyze all`, JSON, CSV and data files need nothing more.
+//! 3. Tests on a trace with known answers: [`testing`](crate::testing) makes one.
+//!
+//! What an analysis must not do: print zeros where events are missing. If it can say nothing at all, [`About::needs`]
+//! sees to it; a row without samples has a [`note`](Row::note) that says which events it would take
+//! ([`Model::missing`] names them); a field that is unknown is [`Cell::None`].
+//!
+//! Times in a model are of each node's own clock; [`Clock::between`](crate::clock::Clock::between) makes a time between
+//! two nodes of them, and [`Model::common`] a moment for people. How wrong they can be is in every output
+//! ([`Run::clock`]).
 
 pub mod delay;
-mod delay_table;
-mod handoffs;
-mod journeys;
-mod pairing;
+mod delay_negatives;
+mod delay_tables;
+mod options;
 mod report;
-mod stats;
+mod run;
 pub mod sync;
+mod table;
+mod table_text;
 
 use std::path::PathBuf;
 
-use serde::Serialize;
 use strsim::osa_distance as edits;
 
-use crate::clock::Clock;
 use crate::event::Kind;
-use crate::hosts::{self, Hosts};
-use crate::packets::Packets;
-use crate::read::{self, FileStats, NodeTrace, ReadError};
+use crate::model::Model;
+use crate::read::ReadError;
 
+pub use crate::stats::Distribution;
+pub use options::{From, Options, Pkt, PktTypes, Range};
 pub use report::{ClockReport, ImportReport, NodeReport, PairReport};
-pub use stats::Distribution;
+pub use run::{Finding, Report, Run};
+pub use table::{Cell, Column, Row, Table, Unit};
 
-/// What all analyses can be told.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
-pub struct Options {
-    /// More detail: the slowest packets, the most frequent unrecognised lines.
-    pub verbose: bool,
-    /// Use the traces' times as they are.
-    pub no_sync: bool,
-    /// Do not list negative delays.
-    pub negative_ok: bool,
+/// An analysis.
+pub trait Analyzer: Sync {
+    /// What it is.
+    fn about(&self) -> &'static About;
+
+    /// Its answer. Called only if the model has what [`About::needs`], and the options what [`About::requires`].
+    fn run(&self, model: &Model, options: &Options) -> Report;
 }
 
-/// An analysis, for `tthoma list`.
+/// What an analysis is, for `tthoma list` and for those who run it.
 #[derive(Clone, Copy, Debug)]
-pub struct Analysis {
+pub struct About {
     /// Its name on the command line.
     pub name: &'static str,
     /// The question that it answers.
     pub question: &'static str,
+    /// Where its definition is: a section of timetrace.md.
+    pub source: &'static str,
     /// Events without which it has nothing to say.
-    pub needs: &'static [Kind],
+    pub needs: Needs,
     /// Events that add to it.
     pub uses: &'static [Kind],
+    /// Fields of [`Options`] that it looks at, beside [`Options::COMMON`].
+    pub options: &'static [&'static str],
+    /// Fields of [`Options`] that must be given; of `options`.
+    pub requires: &'static [&'static str],
 }
 
-/// All analyses.
-pub const ALL: &[Analysis] = &[delay::ANALYSIS, sync::ANALYSIS];
-
-/// Traces read, with everything that is common to analyses.
-#[derive(Debug)]
-pub(crate) struct Input {
-    pub(crate) traces: Vec<NodeTrace>,
-    pub(crate) hosts: Hosts,
-    pub(crate) packets: Packets,
-    pub(crate) clock: Clock,
+/// Events without which an analysis has nothing to say.
+#[derive(Clone, Copy, Debug)]
+pub enum Needs {
+    /// Each of them.
+    All(&'static [Kind]),
+    /// Any of them.
+    Any(&'static [Kind]),
 }
 
-impl Input {
-    pub(crate) fn read(paths: &[PathBuf], options: &Options) -> Result<Self, ReadError> {
-        Ok(Self::new(read::read(paths)?, options))
+impl Needs {
+    /// The events.
+    pub const fn kinds(self) -> &'static [Kind] {
+        match self {
+            Self::All(kinds) | Self::Any(kinds) => kinds,
+        }
     }
 
-    pub(crate) fn new(mut traces: Vec<NodeTrace>, options: &Options) -> Self {
-        let hosts = hosts::resolve(&mut traces);
-        let packets = Packets::collect(&traces);
-        let clock = Clock::estimate(traces.len(), &packets);
-        let clock = if options.no_sync { clock.unapplied() } else { clock };
-        Self { traces, hosts, packets, clock }
+    /// Names of those that are missing in a model and without which the analysis can't run; empty if it can.
+    pub fn missing(self, model: &Model) -> Vec<&'static str> {
+        let missing = model.missing(self.kinds());
+        match self {
+            Self::Any(kinds) if missing.len() < kinds.len() => Vec::new(),
+            _ => missing,
+        }
     }
+}
 
-    pub(crate) fn stats(&self) -> impl Iterator<Item = &FileStats> {
-        self.traces.iter().map(|t| &t.stats)
-    }
+/// All analyses, in the order of `tthoma list`.
+pub const ALL: &[&dyn Analyzer] = &[&delay::Delay, &sync::Sync];
 
-    /// Lines of `kind` in all traces.
-    pub(crate) fn count(&self, kind: Kind) -> u64 {
-        self.stats().map(|s| s.count(kind)).sum()
-    }
+/// The analysis of that name.
+pub fn find(name: &str) -> Option<&'static dyn Analyzer> {
+    ALL.iter().copied().find(|a| a.about().name == name)
+}
 
-    /// Names of those of `kinds` that occur nowhere.
-    pub(crate) fn missing(&self, kinds: &[Kind]) -> Vec<&'static str> {
-        kinds.iter().filter(|k| self.count(**k) == 0).map(|k| k.name()).collect()
+/// Reads the traces that `paths` name and runs the analyses `names` on them; `all` stands for every one whose required
+/// options are given.
+///
+/// # Errors
+///
+/// As [`crate::read::read`].
+///
+/// # Panics
+///
+/// If there is no analysis of one of the names.
+pub fn run(names: &[&str], paths: &[PathBuf], options: &Options) -> Result<Run, ReadError> {
+    let model = Model::read(paths, options)?;
+    Ok(Run::new(&model, paths, &chosen(names, options), options))
+}
+
+/// The analyses of these names.
+fn chosen(names: &[&str], options: &Options) -> Vec<&'static dyn Analyzer> {
+    let given = options.given();
+    let ready = |a: &&&'static dyn Analyzer| a.about().requires.iter().all(|r| given.iter().any(|g| g == r));
+    let mut all: Vec<&'static dyn Analyzer> = Vec::new();
+    for name in names {
+        if *name == "all" {
+            all.extend(ALL.iter().filter(ready).copied());
+        } else {
+            all.push(find(name).unwrap_or_else(|| panic!("no analysis named `{name}`")));
+        }
     }
+    all
 }
 
 /// The name of an analysis that `name` is most probably meant for: at most a third of its letters wrong.
 pub fn nearest(name: &str) -> Option<&'static str> {
     let name = name.to_lowercase();
-    let distance = |analysis: &&Analysis| edits(&name, analysis.name);
-    let best = ALL.iter().min_by_key(distance)?;
-    (edits(&name, best.name) <= best.name.len().div_ceil(3)).then_some(best.name)
+    let best = ALL.iter().map(|a| a.about().name).min_by_key(|known| edits(&name, known))?;
+    (edits(&name, best) <= best.len().div_ceil(3)).then_some(best)
 }
 
 #[cfg(test)]
@@ -102,10 +147,24 @@ mod tests {
     #[test]
     fn a_mistyped_name_suggests_the_nearest() {
         for (typed, meant) in
-            [("dealy", Some("delay")), ("DELAYX", Some("delay")), ("snyc", Some("sync")), ("grants", None)]
+            [("dealy", Some("delay")), ("DELAYX", Some("delay")), ("snyc", Some("sync")), ("xxxxxxxx", None)]
         {
             assert_eq!(nearest(typed), meant, "{typed}");
         }
         assert_eq!(edits("", "abc"), 3);
+    }
+
+    #[test]
+    fn every_analysis_is_described_and_has_a_name_of_its_own() {
+        let mut names: Vec<&str> = ALL.iter().map(|a| a.about().name).collect();
+        for about in ALL.iter().map(|a| a.about()) {
+            assert!(about.question.ends_with('?'), "{}", about.name);
+            assert!(about.options.iter().all(|o| Options::exists(o)), "{}: {:?}", about.name, about.options);
+            assert!(about.requires.iter().all(|o| about.options.contains(o)), "{}", about.name);
+            assert!(!about.needs.kinds().is_empty(), "{}", about.name);
+        }
+        names.sort_unstable();
+        names.dedup();
+        assert_eq!(names.len(), ALL.len());
     }
 }

@@ -4,11 +4,11 @@ use std::fmt::Write as _;
 
 use serde::Serialize;
 
-use super::Input;
-use super::stats::micros;
 use crate::clock::NodeClock;
 use crate::event::Kind;
+use crate::model::Model;
 use crate::read::FileStats;
+use crate::stats::micros;
 
 /// A node: its trace and the packets in it, counted one event a packet. The trace holds only the time that its buffers
 /// reach back; within that, the counts are those of the node's metrics.
@@ -57,11 +57,11 @@ pub struct NodeClockFields {
 }
 
 impl NodeReport {
-    pub(crate) fn all(input: &Input) -> Vec<Self> {
-        let clocks = input.clock.nodes(&input.hosts.nodes);
-        let mut again = vec![0; input.traces.len()];
-        for packet in &input.packets.data.packets {
-            for sent in input.packets.data.sent_of(packet).filter(|s| s.again) {
+    pub(crate) fn all(model: &Model) -> Vec<Self> {
+        let clocks = model.clock.nodes(&model.hosts.nodes);
+        let mut again = vec![0; model.traces.len()];
+        for packet in &model.packets.data.packets {
+            for sent in model.packets.data.sent_of(packet).filter(|s| s.again) {
                 again[usize::from(sent.node)] += 1;
             }
         }
@@ -88,7 +88,7 @@ impl NodeReport {
                 packets_softirq: data_softirq + grants_softirq,
             }
         };
-        input.traces.iter().zip(clocks).zip(again).map(one).collect()
+        model.traces.iter().zip(clocks).zip(again).map(one).collect()
     }
 }
 
@@ -126,8 +126,8 @@ pub struct PairReport {
 }
 
 impl ClockReport {
-    pub(crate) fn new(input: &Input) -> Self {
-        let (clock, names) = (&input.clock, &input.hosts.nodes);
+    pub(crate) fn new(model: &Model) -> Self {
+        let (clock, names) = (&model.clock, &model.hosts.nodes);
         let pair = |p: &crate::clock::Pair| PairReport {
             from: names[p.from].clone(),
             to: names[p.to].clone(),
@@ -202,12 +202,12 @@ pub struct ImportReport {
 const SHAPES: usize = 20;
 
 impl ImportReport {
-    pub(crate) fn new(input: &Input) -> Self {
-        let sum = |field: fn(&FileStats) -> u64| input.stats().map(field).sum();
-        let mut files: Vec<FileStats> = input.stats().cloned().collect();
+    pub(crate) fn new(model: &Model) -> Self {
+        let sum = |field: fn(&FileStats) -> u64| model.stats().map(field).sum();
+        let mut files: Vec<FileStats> = model.stats().cloned().collect();
         files.iter_mut().for_each(|f| f.shapes.truncate(SHAPES));
         let mut problems: Vec<String> = files.iter().flat_map(FileStats::problems).collect();
-        problems.extend(input.hosts.notes.iter().cloned());
+        problems.extend(model.hosts.notes.iter().cloned());
         Self {
             bytes: sum(|s| s.bytes),
             lines: sum(|s| s.lines),

@@ -1,141 +1,90 @@
-//! `sync`: how far apart are the nodes' clocks, and how sure is that?
+//! `sync`: how far apart are the nodes' clocks, and how sure is that? Nothing is written to the traces; every analysis
+//! synchronises clocks for itself.
 
-use std::fmt::Write as _;
-use std::path::PathBuf;
-
-use serde::Serialize;
-
-use super::{Analysis, ClockReport, ImportReport, Input, NodeReport, Options};
+use super::{About, Analyzer, ClockReport, Needs, NodeReport, Options, Report, Table, Unit};
 use crate::event::Kind;
-use crate::read::ReadError;
+use crate::model::Model;
 
-pub(crate) const ANALYSIS: Analysis = Analysis {
-    name: "sync",
-    question: "How far apart are the nodes' clocks, and how wrong can times between nodes be?",
-    needs: &[Kind::IpXmit, Kind::GroData],
-    uses: &[Kind::SendGrant, Kind::GroGrant, Kind::Retransmit],
-};
+/// See [the module](self).
+#[derive(Clone, Copy, Debug)]
+pub struct Sync;
 
-/// What `sync` found. Nothing is written to the traces; every analysis synchronises clocks for itself.
-#[derive(Clone, Debug, Serialize)]
-pub struct Report {
-    /// Version of this form.
-    pub version: u32,
-    /// `sync`.
-    pub command: &'static str,
-    /// Files and directories given.
-    pub paths: Vec<PathBuf>,
-    /// Options in effect.
-    pub options: Options,
-    /// Nodes.
-    pub nodes: Vec<NodeReport>,
-    /// Clocks.
-    pub clock: ClockReport,
-    /// Events without which clocks can't be synchronised, and that do not occur.
-    pub missing_events: Vec<&'static str>,
-    /// What reading found.
-    pub import: ImportReport,
+impl Analyzer for Sync {
+    fn about(&self) -> &'static About {
+        &About {
+            name: "sync",
+            question: "How far apart are the nodes' clocks, and how wrong can times between nodes be?",
+            source: "timetrace.md 2",
+            needs: Needs::All(&[Kind::IpXmit, Kind::GroData]),
+            uses: &[Kind::SendGrant, Kind::GroGrant, Kind::Retransmit],
+            options: &[],
+            requires: &[],
+        }
+    }
+
+    fn run(&self, model: &Model, _: &Options) -> Report {
+        let clock = ClockReport::new(model);
+        let placed = clock.nodes.iter().filter(|n| n.offset_us.is_some()).count();
+        let mut report = Report::of([packets(&NodeReport::all(model)), offsets(&clock), pairs(&clock)]);
+        if placed < 2 {
+            report.warnings.push("sync: no two nodes have a common clock".into());
+        }
+        report
+    }
 }
 
-/// Synchronises the traces that `paths` name.
-///
-/// # Errors
-///
-/// As [`crate::read::read`].
-pub fn sync(paths: &[PathBuf], options: &Options) -> Result<Report, ReadError> {
-    let input = Input::read(paths, &Options { no_sync: false, ..options.clone() })?;
-    Ok(Report {
-        version: 1,
-        command: "sync",
-        paths: paths.to_vec(),
-        options: options.clone(),
-        nodes: NodeReport::all(&input),
-        clock: ClockReport::new(&input),
-        missing_events: input.missing(ANALYSIS.needs),
-        import: ImportReport::new(&input),
-    })
+fn packets(nodes: &[NodeReport]) -> Table {
+    let mut table = Table::new("packets", "Events that clocks are synchronised by:")
+        .column("Node", Unit::None, "")
+        .column("Span", Unit::Ms, "")
+        .column("DataSent", Unit::None, "")
+        .column("DataGRO", Unit::None, "")
+        .column("GrantSent", Unit::None, "")
+        .column("GrantGRO", Unit::None, "");
+    for n in nodes {
+        let counts = [n.data_sent, n.data_gro, n.grants_sent, n.grants_gro].map(Into::into);
+        table.row([(&n.node).into(), n.span_ms.into()].into_iter().chain(counts));
+    }
+    table
 }
 
-impl Report {
-    /// True if at least two nodes have a common clock.
-    pub fn has_results(&self) -> bool {
-        self.clock.nodes.iter().filter(|n| n.offset_us.is_some()).count() > 1
+fn offsets(clock: &ClockReport) -> Table {
+    let title = format!("Offsets, to be added to the node's times (reference {}):", clock.reference);
+    let column = |table: Table, title, meaning| table.column(title, Unit::Us, meaning).decimals(3);
+    let mut table = Table::new("offsets", title).column("Node", Unit::None, "");
+    table = column(table, "Min", "no packet arrives before it is sent: the offset is surely no less");
+    table = column(table, "Max", "and surely no more");
+    table = column(table, "Range", "");
+    table = column(table, "Offset", "the middle");
+    table = column(table, "Error", "how wrong that can be");
+    for n in &clock.nodes {
+        let range = n.max_us.zip(n.min_us).map(|(max, min)| max - min);
+        let row = table.row([
+            (&n.node).into(),
+            n.min_us.into(),
+            n.max_us.into(),
+            range.into(),
+            n.offset_us.into(),
+            n.error_us.into(),
+        ]);
+        if n.offset_us.is_none() {
+            row.note("no usable packets in both directions");
+        }
     }
+    table
+}
 
-    /// What a reader must know before believing the figures, one sentence each.
-    pub fn warnings(&self) -> Vec<String> {
-        let mut all = self.import.problems.clone();
-        all.extend(self.clock.problems());
-        if !self.missing_events.is_empty() {
-            all.push(format!("clocks can't be synchronised without events {}", self.missing_events.join(", ")));
-        }
-        all
+fn pairs(clock: &ClockReport) -> Table {
+    let mut table = Table::new("pairs", "Pairs of nodes:")
+        .column("From", Unit::None, "")
+        .column("To", Unit::None, "")
+        .column("Packets", Unit::None, "packets that were sent once and received once")
+        .column("MinDelay", Unit::Us, "smallest one-way delay with these offsets")
+        .decimals(3)
+        .column("Error", Unit::Us, "how wrong times between the two nodes can be")
+        .decimals(3);
+    for p in &clock.pairs {
+        table.row([(&p.from).into(), (&p.to).into(), p.packets.into(), p.min_delay_us.into(), p.clock_error_us.into()]);
     }
-
-    /// Tables for people.
-    pub fn to_table(&self) -> String {
-        let mut out = format!("{}\n\n", self.import.line());
-        let _ = writeln!(
-            out,
-            "{:<16} {:>9} {:>9} {:>9} {:>9} {:>9}",
-            "Node", "Span ms", "DataSent", "DataGRO", "GrantSent", "GrantGRO"
-        );
-        for n in &self.nodes {
-            let _ = writeln!(
-                out,
-                "{:<16} {:>9.1} {:>9} {:>9} {:>9} {:>9}",
-                n.node, n.span_ms, n.data_sent, n.data_gro, n.grants_sent, n.grants_gro
-            );
-        }
-        let number = |value: Option<f64>| value.map_or_else(|| "-".to_string(), |v| format!("{v:.3}"));
-        let _ = writeln!(
-            out,
-            "\nOffset: to be added to the node's times (reference {}); it lies surely",
-            self.clock.reference
-        );
-        let _ = writeln!(out, "between Min and Max, as no packet arrives before it is sent (us):");
-        let _ = writeln!(
-            out,
-            "{:<16} {:>14} {:>14} {:>10} {:>14} {:>10}",
-            "Node", "Min", "Max", "Range", "Offset", "Error"
-        );
-        for n in &self.clock.nodes {
-            let range = n.max_us.zip(n.min_us).map(|(max, min)| max - min);
-            let _ = writeln!(
-                out,
-                "{:<16} {:>14} {:>14} {:>10} {:>14} {:>10}",
-                n.node,
-                number(n.min_us),
-                number(n.max_us),
-                number(range),
-                number(n.offset_us),
-                number(n.error_us)
-            );
-        }
-        let _ = writeln!(
-            out,
-            "\nMinDelay: smallest one-way delay with these offsets; Error: how wrong times between the two"
-        );
-        let _ = writeln!(out, "nodes can be (us):");
-        let _ = writeln!(out, "{:<16} {:<16} {:>9} {:>10} {:>10}", "From", "To", "Packets", "MinDelay", "Error");
-        for p in &self.clock.pairs {
-            let (min, error) = (number(p.min_delay_us), number(p.clock_error_us));
-            let _ = writeln!(out, "{:<16} {:<16} {:>9} {:>10} {:>10}", p.from, p.to, p.packets, min, error);
-        }
-        if self.options.verbose {
-            let _ = write!(out, "\n{}", self.import.shapes());
-        }
-        out
-    }
-
-    /// A line for each node, with a heading.
-    pub fn to_csv(&self) -> String {
-        let mut out = String::from("node,offset_us,min_us,max_us,error_us\n");
-        let number = |value: Option<f64>| value.map_or_else(String::new, |v| format!("{v:.3}"));
-        for n in &self.clock.nodes {
-            let numbers = [n.offset_us, n.min_us, n.max_us, n.error_us].map(number);
-            let _ = writeln!(out, "{},{}", crate::out::csv_field(&n.node), numbers.join(","));
-        }
-        out
-    }
+    table
 }

@@ -135,7 +135,7 @@ impl Builder {
                 Some(LastGro { id: last, offset: at, reception }) if (*last, *at) == (id, offset) => {
                     if let Some((grant, place)) = *reception {
                         let flow = if grant { &mut self.packets.grants } else { &mut self.packets.data };
-                        flow.received[place as usize].ring = Some(record.a);
+                        flow.received[place as usize].ring = record.a;
                     }
                 }
                 _ => self.packets.lone_ring_waits += 1,

@@ -64,8 +64,8 @@ pub struct Received {
     pub softirq: i64,
     /// SoftIRQ threw it away, as its RPC did not exist (any more).
     pub discarded: bool,
-    /// Wait in the receive ring before GRO, ns, if logged.
-    pub ring: Option<u32>,
+    /// Wait in the receive ring before GRO, ns; [`NO_RING`] if not logged.
+    ring: u32,
     /// Receiver.
     pub node: u16,
     /// Core of GRO.
@@ -75,10 +75,18 @@ pub struct Received {
     next: u32,
 }
 
+/// No wait in the receive ring was logged.
+const NO_RING: u32 = u32::MAX;
+
 impl Received {
+    /// Wait in the receive ring before GRO, ns, if logged.
+    pub fn ring(&self) -> Option<u32> {
+        (self.ring != NO_RING).then_some(self.ring)
+    }
+
     /// Time of the first event: in the receive ring, if the wait there is logged, at GRO, or in SoftIRQ.
     pub fn time(&self) -> i64 {
-        if self.gro == UNSEEN { self.softirq } else { self.gro - i64::from(self.ring.unwrap_or(0)) }
+        if self.gro == UNSEEN { self.softirq } else { self.gro - i64::from(self.ring().unwrap_or(0)) }
     }
 }
 
@@ -136,8 +144,10 @@ impl Packet {
 pub struct Flow {
     /// Packets in the order of their first event.
     pub packets: Vec<Packet>,
-    sent: Vec<Sent>,
-    received: Vec<Received>,
+    /// Transmissions of all packets, in the order of their first event on each node.
+    pub sent: Vec<Sent>,
+    /// Receptions of all packets, in the order of their first event on each node.
+    pub received: Vec<Received>,
     /// Packets of each message.
     by_message: Vec<Index>,
 }
@@ -229,12 +239,22 @@ const MAX_SEGMENTS: usize = 120;
 impl Flow {
     /// Transmissions that began at the packet's offset, in time order.
     pub fn sent_of(&self, packet: &Packet) -> impl Iterator<Item = &Sent> {
-        follow(packet.sent.first, |i| &self.sent[i as usize], |s| s.next)
+        self.sent_places(packet).map(|place| &self.sent[place as usize])
     }
 
     /// Receptions of the packet, in time order.
     pub fn received_of(&self, packet: &Packet) -> impl Iterator<Item = &Received> {
-        follow(packet.received.first, |i| &self.received[i as usize], |r| r.next)
+        self.received_places(packet).map(|place| &self.received[place as usize])
+    }
+
+    /// Places in [`Flow::sent`] of the transmissions that began at the packet's offset, in time order.
+    pub fn sent_places(&self, packet: &Packet) -> impl Iterator<Item = u32> {
+        follow(packet.sent.first, |place| self.sent[place as usize].next)
+    }
+
+    /// Places in [`Flow::received`] of the receptions of the packet, in time order.
+    pub fn received_places(&self, packet: &Packet) -> impl Iterator<Item = u32> {
+        follow(packet.received.first, |place| self.received[place as usize].next)
     }
 
     /// Makes room for the packets of a trace.
@@ -354,7 +374,7 @@ impl Flow {
             gro: UNSEEN,
             softirq: UNSEEN,
             discarded: false,
-            ring: None,
+            ring: NO_RING,
             node,
             gro_core: 0,
             softirq_core: 0,
@@ -398,12 +418,12 @@ impl Flow {
     }
 }
 
-fn follow<'a, T: 'a>(first: u32, at: impl Fn(u32) -> &'a T, next: impl Fn(&T) -> u32) -> impl Iterator<Item = &'a T> {
+fn follow(first: u32, next: impl Fn(u32) -> u32) -> impl Iterator<Item = u32> {
     let mut place = first;
     std::iter::from_fn(move || {
-        let item = (place != END).then(|| at(place))?;
-        place = next(item);
-        Some(item)
+        let this = (place != END).then_some(place)?;
+        place = next(this);
+        Some(this)
     })
 }
 

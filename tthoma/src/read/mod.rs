@@ -56,7 +56,6 @@ pub fn read(paths: &[PathBuf]) -> Result<Vec<NodeTrace>, ReadError> {
 }
 
 /// Reads a trace from `input` as if it lay in `path`.
-#[cfg(test)]
 pub(crate) fn parse_text(
     path: &std::path::Path,
     node: &str,

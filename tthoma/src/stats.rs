@@ -23,18 +23,18 @@ pub struct Distribution {
 }
 
 /// Nanoseconds as microseconds.
-pub(crate) fn micros(ns: i64) -> f64 {
+pub fn micros(ns: i64) -> f64 {
     ns as f64 / 1000.0
 }
 
 /// Percentile `q` (below 100) of an ascending list; `None` if it is empty.
-pub(crate) fn percentile(sorted: &[i64], q: usize) -> Option<i64> {
+pub fn percentile(sorted: &[i64], q: usize) -> Option<i64> {
     sorted.get(q * sorted.len() / 100).copied()
 }
 
 impl Distribution {
     /// The distribution of an ascending list of ns; `None` if it is empty.
-    pub(crate) fn of(sorted: &[i64]) -> Option<Self> {
+    pub fn of(sorted: &[i64]) -> Option<Self> {
         let at = |q| percentile(sorted, q).map(micros);
         Some(Self {
             min_us: micros(*sorted.first()?),
@@ -49,7 +49,7 @@ impl Distribution {
 }
 
 /// Mean of a list of ns, in us.
-pub(crate) fn average(samples: &[i64]) -> Option<f64> {
+pub fn average(samples: &[i64]) -> Option<f64> {
     let sum: i128 = samples.iter().map(|s| i128::from(*s)).sum();
     // To the ns, so that the same samples print the same in any order.
     (!samples.is_empty()).then(|| (sum as f64 / samples.len() as f64).round() / 1000.0)

@@ -7,7 +7,7 @@ use crate::read::NodeTrace;
 
 /// One hand-off.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Handoff {
+pub struct Handoff {
     /// How long it took, ns.
     pub delay: i64,
     /// When it was over, on the node's own clock.
@@ -18,7 +18,7 @@ pub(crate) struct Handoff {
 
 /// All hand-offs of the nodes that were looked at.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Handoffs {
+pub struct Handoffs {
     /// From the end of a GRO batch to the SoftIRQ invocation that processes the batch's first packet.
     pub to_softirq: Vec<Handoff>,
     /// From SoftIRQ to a thread that polls.
@@ -38,6 +38,15 @@ pub(crate) struct Handoffs {
 }
 
 impl Handoffs {
+    /// Those of all nodes.
+    pub(crate) fn collect(traces: &[NodeTrace]) -> Self {
+        let mut all = Self::default();
+        for (node, trace) in traces.iter().enumerate() {
+            all.add(node as u16, trace);
+        }
+        all
+    }
+
     /// Adds those of a node.
     pub(crate) fn add(&mut self, node: u16, trace: &NodeTrace) {
         Batches::default().run(self, node, trace);

@@ -1,0 +1,108 @@
+//! Everything that is known of a run, as analyses see it: nodes, events, hosts, packets, clocks, and what is derived of
+//! them.
+//!
+//! | table | what it is | a row |
+//! | --- | --- | --- |
+//! | [`Model::traces`] | nodes and their events | [`Record`](crate::event::Record), in the order of the file |
+//! | [`Model::packets`] | messages, packets, transmissions and receptions of data and grants | [`Message`](crate::packets::Message), [`Packet`](crate::packets::Packet), [`Sent`](crate::packets::Sent), [`Received`](crate::packets::Received) |
+//! | [`Model::data`], [`Model::grants`] | which transmission arrived as which reception, and how long each phase took | [`Journey`] |
+//! | [`Model::handoffs`] | from core to core and from SoftIRQ to threads | [`Handoff`] |
+//!
+//! Tables that not all analyses need are made when they are first asked for, once. Times are nanoseconds on the clock of
+//! the node where the event was logged; [`Model::clock`] knows the offsets and how wrong they can be.
+
+mod handoffs;
+mod journeys;
+mod pairing;
+
+use std::path::PathBuf;
+use std::sync::OnceLock;
+
+use crate::analyze::Options;
+use crate::clock::Clock;
+use crate::event::Kind;
+use crate::hosts::{self, Hosts};
+use crate::packets::Packets;
+use crate::read::{self, FileStats, NodeTrace, ReadError};
+use crate::stats::micros;
+
+pub use handoffs::{Handoff, Handoffs};
+pub use journeys::{Excluded, Group, Journey, Journeys, Matched, NOWHERE, Phase, SHORT_BYTES};
+
+/// A run: all nodes' traces with everything that is common to analyses.
+#[derive(Debug)]
+pub struct Model {
+    /// Nodes with traces, in the order of all reports; the index is the node in other tables.
+    pub traces: Vec<NodeTrace>,
+    /// Names and addresses of nodes, and of hosts without traces.
+    pub hosts: Hosts,
+    /// Messages and packets.
+    pub packets: Packets,
+    /// Offsets of the nodes' clocks, and how wrong they can be.
+    pub clock: Clock,
+    journeys: OnceLock<Journeys>,
+    handoffs: OnceLock<Handoffs>,
+}
+
+impl Model {
+    /// Reads the traces that `paths` name.
+    ///
+    /// # Errors
+    ///
+    /// As [`read::read`].
+    pub fn read(paths: &[PathBuf], options: &Options) -> Result<Self, ReadError> {
+        Ok(Self::new(read::read(paths)?, options))
+    }
+
+    /// A model of these traces.
+    pub fn new(mut traces: Vec<NodeTrace>, options: &Options) -> Self {
+        let hosts = hosts::resolve(&mut traces);
+        let packets = Packets::collect(&traces);
+        let clock = Clock::estimate(traces.len(), &packets);
+        let clock = if options.no_sync { clock.unapplied() } else { clock };
+        Self { traces, hosts, packets, clock, journeys: OnceLock::new(), handoffs: OnceLock::new() }
+    }
+
+    /// Which transmission of each packet arrived as which reception.
+    pub fn journeys(&self) -> &Journeys {
+        self.journeys.get_or_init(|| {
+            let unused = Excluded {
+                ambiguous_records: self.hosts.ambiguous_records,
+                unresolved_records: self.hosts.unresolved_records,
+                lone_ring_waits: self.packets.lone_ring_waits,
+                ..Excluded::default()
+            };
+            Journeys::collect(&self.packets, &self.clock, unused)
+        })
+    }
+
+    /// Hand-offs between cores and to threads.
+    pub fn handoffs(&self) -> &Handoffs {
+        self.handoffs.get_or_init(|| Handoffs::collect(&self.traces))
+    }
+
+    /// Accounts of all files.
+    pub fn stats(&self) -> impl Iterator<Item = &FileStats> {
+        self.traces.iter().map(|t| &t.stats)
+    }
+
+    /// Lines of `kind` in all traces.
+    pub fn count(&self, kind: Kind) -> u64 {
+        self.stats().map(|s| s.count(kind)).sum()
+    }
+
+    /// Names of those of `kinds` that occur nowhere.
+    pub fn missing(&self, kinds: &[Kind]) -> Vec<&'static str> {
+        kinds.iter().filter(|k| self.count(**k) == 0).map(|k| k.name()).collect()
+    }
+
+    /// Index of the node of that name.
+    pub fn node(&self, name: &str) -> Option<u16> {
+        self.hosts.nodes.iter().position(|n| n == name).map(|i| i as u16)
+    }
+
+    /// A node's time, in ns, as microseconds on the common clock; its own if the node can't be placed.
+    pub fn common(&self, node: u16, time: i64) -> f64 {
+        micros(time + self.clock.offset(usize::from(node)).unwrap_or(0))
+    }
+}
