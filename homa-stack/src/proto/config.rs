@@ -87,6 +87,12 @@ pub struct Config {
     pub server_timers: bool,
     /// Pages of 64 KiB in the receive pool; 65,535 at most.
     pub pool_pages: usize,
+    /// False if the bytes of received messages are counted and thrown away, as in a simulation or a sink of load: they
+    /// then need no room in the pool, and read as nothing.
+    pub keep_bodies: bool,
+    /// Longest message, in bytes; longer ones are neither sent nor taken. More than the 1,000,000 of the protocol only if
+    /// both ends allow it and keep no bodies.
+    pub longest_message: usize,
     /// How long a request is remembered after its RPC so that it runs once: at least the time after which clients
     /// give up, and twice the longest delay of a packet. A copy that comes later runs again.
     pub tombstone_time: Nanos,
@@ -180,6 +186,8 @@ impl Default for Config {
             resend_hold_off: Nanos::from_micros(200),
             server_timers: true,
             pool_pages: 1000,
+            keep_bodies: true,
+            longest_message: MAX_MESSAGE_LEN,
             tombstone_time: Nanos::from_secs(5),
             tombstone_chunks: 4096,
             incast_bytes: 0,

@@ -142,6 +142,9 @@ impl Endpoint {
     pub fn new(mut config: Config) -> Self {
         config.normalise_cutoffs();
         config.pool_pages = config.pool_pages.min(MOST_PAGES);
+        if config.keep_bodies {
+            config.longest_message = config.longest_message.min(MAX_MESSAGE_LEN);
+        }
         Self {
             metrics: Metrics::default(),
             trace: Recorder::new(0, trace::Clock::Manual, 0),
@@ -153,7 +156,11 @@ impl Endpoint {
             grants: Grants::default(),
             grants_due: false,
             lengths: Lengths::new(&config),
-            pool: Pool::new(config.pool_pages),
+            pool: if config.keep_bodies {
+                Pool::new(config.pool_pages)
+            } else {
+                Pool::without_bodies(config.pool_pages)
+            },
             incast: Incast::default(),
             starved: Vec::new(),
             starved_long: false,
@@ -248,7 +255,7 @@ impl Endpoint {
         payload: Payload,
         cookie: u64,
     ) -> Result<RpcId, SendError> {
-        check_length(&payload)?;
+        check_length_up_to(&payload, self.config.longest_message)?;
         if self.ports.calls(from).is_none() {
             return Err(SendError::NotBound(from));
         }
@@ -289,7 +296,7 @@ impl Endpoint {
     /// If the message is empty or longer than 1,000,000 bytes; the request is then given up.
     pub fn reply(&mut self, now: Instant, rpc: ServerRpc, payload: Payload) -> Result<(), SendError> {
         let Some(key) = self.in_service(&rpc) else { return Ok(()) };
-        if let Err(error) = check_length(&payload) {
+        if let Err(error) = check_length_up_to(&payload, self.config.longest_message) {
             self.end(key);
             return Err(error);
         }
@@ -670,9 +677,13 @@ fn scattered(id: RpcId) -> u16 {
 
 /// The error for a message that can't be sent because of its length.
 pub(crate) fn check_length(payload: &Payload) -> Result<(), SendError> {
+    check_length_up_to(payload, MAX_MESSAGE_LEN)
+}
+
+fn check_length_up_to(payload: &Payload, max: usize) -> Result<(), SendError> {
     match payload.len() {
         0 => Err(SendError::Empty),
-        len if len > MAX_MESSAGE_LEN => Err(SendError::TooLong { len, max: MAX_MESSAGE_LEN }),
+        len if len > max => Err(SendError::TooLong { len, max }),
         _ => Ok(()),
     }
 }

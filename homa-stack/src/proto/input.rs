@@ -62,7 +62,7 @@ impl Endpoint {
 
     /// Takes a packet that is for this endpoint.
     pub(super) fn handle_own(&mut self, now: Instant, from: IpAddr, bytes: &[u8]) {
-        let (ends, packet) = match Packet::parse(bytes) {
+        let (ends, packet) = match Packet::parse_up_to(bytes, self.config.longest_message) {
             Ok(parsed) => parsed,
             Err(error) => {
                 return self.metrics.dropped(match error {

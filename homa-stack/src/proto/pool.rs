@@ -62,6 +62,8 @@ pub(crate) struct Pool {
     pub(crate) reuses: u64,
     /// Messages that have left the endpoint.
     lending: Lending,
+    /// False if leases have no pages and bytes go nowhere.
+    kept: bool,
 }
 
 impl Pool {
@@ -74,11 +76,20 @@ impl Pool {
             open: None,
             reuses: 0,
             lending: Lending::default(),
+            kept: true,
         }
+    }
+
+    /// A pool that has room for everything and keeps nothing.
+    pub(crate) fn without_bodies(pages: usize) -> Self {
+        Self { kept: false, ..Self::new(pages) }
     }
 
     /// Room for a message of `len` bytes, or nothing if there is none now.
     pub(crate) fn alloc(&mut self, len: usize) -> Option<Lease> {
+        if !self.kept {
+            return Some(Lease { pages: [0; MAX_PAGES], count: 0, fragment: 0 });
+        }
         debug_assert!((1..=MAX_MESSAGE_LEN).contains(&len), "lengths are checked when packets are parsed");
         let (whole, rest) = (len / PAGE_LEN, len % PAGE_LEN);
         if self.free.len() < whole {
@@ -105,7 +116,7 @@ impl Pool {
 
     /// False if a message of `len` bytes would not fit even if no other were there.
     pub(crate) fn can_hold(&self, len: usize) -> bool {
-        len.div_ceil(PAGE_LEN) <= self.pages.len()
+        !self.kept || len.div_ceil(PAGE_LEN) <= self.pages.len()
     }
 
     /// Returns the pages of `lease` that no other message is on.
@@ -122,6 +133,9 @@ impl Pool {
 
     /// Copies `bytes` to offset `offset` of the message that has `lease`.
     pub(crate) fn write(&mut self, lease: &Lease, mut offset: usize, mut bytes: &[u8]) {
+        if lease.count == 0 {
+            return;
+        }
         while !bytes.is_empty() {
             let (index, start) = Self::place(lease, offset);
             let page = self.pages[lease.page(index)].bytes.as_deref_mut().expect("leased pages have memory");

@@ -80,9 +80,14 @@ impl<'a> Data<'a> {
     ///
     /// If it is cut off, or its lengths and offsets contradict each other.
     pub fn parse(packet: &'a [u8]) -> Result<Self, WireError> {
+        Self::parse_up_to(packet, MAX_MESSAGE_LEN)
+    }
+
+    /// As [`Self::parse`], with another limit for the length of messages.
+    pub(crate) fn parse_up_to(packet: &'a [u8], longest: usize) -> Result<Self, WireError> {
         let (hdr, bytes) = prefix::<DataHdr>("DATA", packet)?;
         let message_len = hdr.message_length.get();
-        if message_len == 0 || message_len as usize > MAX_MESSAGE_LEN {
+        if message_len == 0 || message_len as usize > longest {
             return Err(WireError::MessageLength(message_len));
         }
         let (sequence, segment) = (hdr.common.sequence.get(), hdr.seg_offset.get());

@@ -101,9 +101,14 @@ impl<'a> Packet<'a> {
     ///
     /// [`WireError`] if the bytes are cut off, of an unknown type, or say what no sender may say.
     pub fn parse(bytes: &'a [u8]) -> Result<(Ends, Self), WireError> {
+        Self::parse_up_to(bytes, MAX_MESSAGE_LEN)
+    }
+
+    /// As [`Self::parse`], with another limit for the length of messages.
+    pub(crate) fn parse_up_to(bytes: &'a [u8], longest: usize) -> Result<(Ends, Self), WireError> {
         let (common, kind) = CommonHdr::parse(bytes)?;
         let packet = match kind {
-            Kind::Data => Self::Data(Data::parse(bytes)?),
+            Kind::Data => Self::Data(Data::parse_up_to(bytes, longest)?),
             Kind::Grant => Self::Grant(Grant::parse(bytes)?),
             Kind::Resend => Self::Resend(Resend::parse(bytes)?),
             Kind::RpcUnknown => Self::RpcUnknown,
