@@ -12,7 +12,7 @@ use crate::homa::{Homa, fit_cutoffs};
 use crate::host::HostModel;
 use crate::load::{Load, LoadSpec, NodeLoad};
 use crate::packet::HostId;
-use crate::tcp::TcpConfig;
+use crate::tcp::{Congestion, Tcp, TcpConfig};
 use crate::time::Time;
 use crate::transport::Transport;
 
@@ -21,9 +21,9 @@ use crate::transport::Transport;
 pub enum Protocol {
     /// The protocol core with these parameters.
     Homa(Box<homa_stack::Config>),
-    /// TCP cubic.
+    /// TCP, cubic by default; its [`TcpConfig::mtu`] is that of the measurement.
     Tcp(TcpConfig),
-    /// DCTCP; the switches mark at [`SwitchConfig::ecn_threshold`].
+    /// The same with DCTCP as congestion control; the switches mark at [`SwitchConfig::ecn_threshold`].
     Dctcp(TcpConfig),
 }
 
@@ -207,8 +207,13 @@ pub fn run(spec: &ClusterSpec, progress: &mut dyn FnMut(Progress) -> ControlFlow
             let make = |host| Homa::new(host, &config, spec.client_ports, spec.server_ports);
             measure(spec, lengths, make, progress)
         }
-        Protocol::Tcp(_) | Protocol::Dctcp(_) => {
-            Err(SpecError::Value { what: "protocol", found: "TCP".into(), expected: "Homa" })
+        Protocol::Tcp(config) => {
+            let config = TcpConfig { mtu: spec.mtu, ..config.clone() };
+            measure(spec, lengths, Tcp::maker(&config), progress)
+        }
+        Protocol::Dctcp(config) => {
+            let config = TcpConfig { mtu: spec.mtu, congestion: Congestion::Dctcp, ..config.clone() };
+            measure(spec, lengths, Tcp::maker(&config), progress)
         }
     }
 }

@@ -1,8 +1,8 @@
 //! When the receiver acknowledges, and how it echoes marks of congestion.
 //!
 //! Acknowledgements wait for a second full segment or 40 ms (RFC 1122, 5681), with Linux's exceptions: the first
-//! segments of a connection and those around gaps are acknowledged at once, unless the connection answers what it
-//! gets (then the answer carries the acknowledgement). A full segment is the longest that was seen, at least 536 bytes.
+//! segments of a connection, those after a long silence and those around gaps are acknowledged at once, unless the
+//! connection answers what it gets (then the answer carries the acknowledgement). A full segment is the longest that was seen, at least 536 bytes.
 
 use super::reassembly::Arrival;
 use crate::time::Time;
@@ -11,6 +11,10 @@ use crate::time::Time;
 const FIRST_MSS: u32 = 536;
 /// Answers within the delay after which a connection counts as one that answers (Linux's `TCP_PINGPONG_THRESH`).
 const ANSWERS: u8 = 3;
+
+/// After so long without data the sender may have begun anew, with a small window. Linux takes the time-out of its
+/// own data, which is a little more.
+const SILENCE: Time = Time::from_millis(200);
 
 /// How marks are echoed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -38,8 +42,9 @@ pub(crate) struct Due {
 pub(crate) struct Acks {
     /// Bytes that came in order and are not acknowledged.
     pending: u32,
-    /// Acknowledgements that still go without delay.
+    /// Acknowledgements that still go without delay, and as how many a connection begins with.
     quick: u32,
+    first_quick: u32,
     /// Length of a full segment.
     full: u32,
     /// When a delayed acknowledgement goes out at last.
@@ -56,7 +61,7 @@ pub(crate) struct Acks {
 
 impl Acks {
     pub(crate) fn new(quick: u32) -> Self {
-        Self { quick, full: FIRST_MSS, ..Self::default() }
+        Self { quick, first_quick: quick, full: FIRST_MSS, ..Self::default() }
     }
 
     /// Data came: `len` bytes, with or without a mark, `cwr` if the sender says that it reduced its window.
@@ -79,6 +84,9 @@ impl Acks {
             Echo::Exact => {}
         }
         self.full = self.full.max(len);
+        if now > self.last_data + SILENCE {
+            self.quick = self.first_quick;
+        }
         (self.last_data, self.unanswered) = (now, true);
         match arrival {
             Arrival::InOrder { filled } => {
@@ -152,6 +160,10 @@ mod tests {
         assert_eq!(acks.deadline(), None);
         assert_eq!(count(&mut acks, 1), 0);
         assert_eq!(acks.deadline(), Some(Time::from_micros(40_005)));
+        let due = acks.data(Time::from_millis(300), IN_ORDER, (false, false), Echo::Off, DELAY);
+        acks.sent(Time::from_millis(300), false, DELAY);
+        assert!(due.now);
+        assert_eq!(acks.quick, 15, "anew after a silence");
     }
 
     #[test]

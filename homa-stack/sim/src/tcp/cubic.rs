@@ -134,7 +134,7 @@ mod tests {
         let (mut cubic, mut cwnd, mut now) = (Cubic::default(), 100.0, Time::ZERO);
         let (mut to_loss, mut sum, mut rounds) = (1.0 / p, 0.0, 0u32);
         let mut losses = 0;
-        while losses < 400 {
+        while losses < 60 {
             if to_loss <= 0.0 {
                 losses += 1;
                 to_loss += 1.0 / p;
@@ -147,7 +147,7 @@ mod tests {
             }
             now += rtt;
             to_loss -= acks;
-            if losses >= 100 {
+            if losses >= 20 {
                 sum += acks;
                 rounds += 1;
             }

@@ -74,8 +74,13 @@ pub struct Tcp {
 impl Tcp {
     /// The transports of `count` hosts that talk to each other.
     pub fn hosts(count: u32, config: &TcpConfig) -> Vec<Self> {
-        let streams = Streams::default();
-        (0..count).map(|n| Self::new(HostId(n), config.clone(), streams.clone())).collect()
+        (0..count).map(HostId).map(Self::maker(config)).collect()
+    }
+
+    /// Makes the transports of hosts that talk to each other.
+    pub fn maker(config: &TcpConfig) -> impl Fn(HostId) -> Self + use<> {
+        let (config, streams) = (config.clone(), Streams::default());
+        move |host| Self::new(host, config.clone(), streams.clone())
     }
 
     /// Counts since the start.
