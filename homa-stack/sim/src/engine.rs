@@ -130,7 +130,7 @@ impl<T: Transport, A: App> Sim<T, A> {
         let hosts = vec![Host { nic: Nic::default(), armed: Time::NEVER, listed: false }; transports.len()];
         Self {
             now: Time::ZERO,
-            queue: Queue::new(),
+            queue: Queue::new(transports.len()),
             packets: Packets::new(),
             fabric: Fabric::new(topology, switch, stream()),
             to_leaf: topology.link_delay() + latency,

@@ -4,13 +4,14 @@
 //! all zero.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::sync::LazyLock;
 
 use bytes::Bytes;
 use cp_node::workload::Distribution;
 use homa_stack::device::{BATCH, Content, Device, Rx, turn};
 use homa_stack::metrics::{DropReason, Metrics};
 use homa_stack::trace::{self, Recorder};
-use homa_stack::wire::{Kind, MAX_MESSAGE_LEN};
+use homa_stack::wire::Kind;
 use homa_stack::{Config, Endpoint, Nanos, Payload, RpcError, RpcId, SendError, ServerRpc, Transmit};
 use slab::Slab;
 
@@ -28,8 +29,12 @@ const IP_HEADER: usize = 20;
 /// Number of the first server port.
 const FIRST_PORT: u16 = 4000;
 
-/// The bytes of all messages.
-static ZEROS: [u8; MAX_MESSAGE_LEN] = [0; MAX_MESSAGE_LEN];
+/// Longest message that can be simulated, in bytes. The protocol itself has a limit of 1,000,000, but published
+/// workloads have longer ones.
+pub const LONGEST: usize = 1 << 28;
+
+/// The bytes of all messages: memory that the system gives when it is looked at, which it never is.
+static ZEROS: LazyLock<Bytes> = LazyLock::new(|| Bytes::from(vec![0; LONGEST]));
 
 /// A Homa packet: its header, and how many bytes of data follow.
 #[derive(Clone, Debug)]
@@ -73,7 +78,14 @@ impl Homa {
     pub fn new(host: HostId, config: &Config, client_ports: u16, server_ports: u16) -> Self {
         let first_id = 100_000_000 * (u64::from(host.0) + 1);
         // The application limits what is outstanding.
-        let config = Config { tx_budget: usize::MAX, tx_peer_share: 1000, first_id, ..config.clone() };
+        let config = Config {
+            tx_budget: usize::MAX,
+            tx_peer_share: 1000,
+            first_id,
+            keep_bodies: false,
+            longest_message: LONGEST,
+            ..config.clone()
+        };
         let wire = Wire::new(config.mtu);
         let mut core = Endpoint::new(config);
         for port in 0..server_ports {
@@ -101,13 +113,10 @@ impl Transport for Homa {
         let (len, from) = (call.len as usize, self.clients[usize::from(call.client_port)]);
         let to = SocketAddr::new(address(call.to), FIRST_PORT + call.server_port);
         self.core.trace.set_now(now.as_nanos());
-        let begun = match ZEROS.get(..len) {
-            Some(zeros) => self.core.call(now.instant(), from, to, Bytes::from_static(zeros).into(), call.cookie),
-            None => Err(SendError::TooLong { len, max: MAX_MESSAGE_LEN }),
-        };
+        let payload = Payload::from(ZEROS.slice(..len.min(LONGEST)));
+        let begun = self.core.call(now.instant(), from, to, payload, call.cookie);
         if let Err(error) = begun {
             let why = match error {
-                SendError::TooLong { .. } => "the message is longer than 1,000,000 bytes",
                 SendError::Empty => "the message is empty",
                 SendError::WouldBlock(_) => "too much is under way",
                 _ => "there is no such port",
@@ -119,8 +128,8 @@ impl Transport for Homa {
     fn reply(&mut self, now: Time, request: Request, len: u32) {
         let rpc = self.requests.remove(request.key() as usize);
         self.core.trace.set_now(now.as_nanos());
-        let zeros = &ZEROS[..(len as usize).clamp(1, MAX_MESSAGE_LEN)];
-        self.core.reply(now.instant(), rpc, Payload::from(Bytes::from_static(zeros))).expect("the length is allowed");
+        let payload = Payload::from(ZEROS.slice(..(len as usize).clamp(1, LONGEST)));
+        self.core.reply(now.instant(), rpc, payload).expect("the length is allowed");
     }
 
     fn discard(&mut self, now: Time, request: Request) {
@@ -236,7 +245,7 @@ pub fn fit_cutoffs(config: &mut Config, lengths: &Distribution) {
             level -= 1;
         }
     }
-    config.cutoffs[lowest..=level].fill(MAX_MESSAGE_LEN as u32);
+    config.cutoffs[lowest..=level].fill(u32::MAX);
     config.cutoffs[0] = u32::MAX;
     config.max_sched_priority = lowest.saturating_sub(1) as u8;
 }

@@ -1,7 +1,7 @@
 //! Events by time: a wheel of short lists for those of the next microseconds, a heap for later ones.
 //!
-//! A packet's events are at most some microseconds ahead, and there are a few hundred of them at a time. They take their
-//! place in the wheel in constant time, and the few of one slot (4 ns) are sorted when their time comes. Events at the
+//! A packet's events are at most some microseconds ahead, and there are a few for each host. They take their
+//! place in the wheel in constant time, and the few of one slot (1 to 4 ns) are sorted when their time comes. Events at the
 //! same time come in the order in which they were added, so that runs repeat.
 
 use std::cmp::{Ordering, Reverse};
@@ -9,9 +9,8 @@ use std::collections::BinaryHeap;
 
 use crate::time::Time;
 
-/// Slots of the wheel, and the bits of a picosecond time that name a place within one.
-const SLOTS: usize = 4096;
-const SHIFT: u32 = 12;
+/// Slots of the wheel.
+const SLOTS: usize = 8192;
 /// No node.
 const NONE: u32 = u32::MAX;
 
@@ -58,6 +57,8 @@ struct Node<E> {
 /// Events in the order of time.
 #[derive(Debug)]
 pub(crate) struct Queue<E> {
+    /// Bits of a picosecond time that name a place within a slot.
+    shift: u32,
     /// The slot that is being emptied, counted from time 0; `current` has its events, the next one last.
     base: u64,
     current: Vec<Entry<E>>,
@@ -73,8 +74,10 @@ pub(crate) struct Queue<E> {
 }
 
 impl<E: Copy> Queue<E> {
-    pub(crate) fn new() -> Self {
+    /// For the events of `hosts` hosts: more of them make slots shorter, so that each has one event or two.
+    pub(crate) fn new(hosts: usize) -> Self {
         Self {
+            shift: if hosts < 80 { 12 } else { 10 },
             base: 0,
             current: Vec::new(),
             heads: vec![NONE; SLOTS].into_boxed_slice(),
@@ -92,7 +95,7 @@ impl<E: Copy> Queue<E> {
     pub(crate) fn push(&mut self, at: Time, event: E) {
         self.serial += 1;
         let entry = Entry { at, serial: self.serial, event };
-        let slot = slot_of(at);
+        let slot = self.slot_of(at);
         if slot <= self.base {
             let place = self.current.partition_point(|other| other.key() > entry.key());
             self.current.insert(place, entry);
@@ -126,18 +129,22 @@ impl<E: Copy> Queue<E> {
         self.current.is_empty() && self.in_wheel == 0 && self.far.is_empty()
     }
 
+    fn slot_of(&self, at: Time) -> u64 {
+        at.as_picos() >> self.shift
+    }
+
     /// Goes on to the next slot with events; false if there is none.
     fn advance(&mut self) -> bool {
         if self.in_wheel > 0 {
             self.base = self.next_full();
         } else if let Some(Reverse(entry)) = self.far.peek() {
-            self.base = slot_of(entry.at);
+            self.base = self.slot_of(entry.at);
         } else {
             return false;
         }
         self.empty_base();
         while let Some(Reverse(entry)) = self.far.peek() {
-            let slot = slot_of(entry.at);
+            let slot = self.slot_of(entry.at);
             if slot >= self.base + SLOTS as u64 {
                 break;
             }
@@ -199,10 +206,6 @@ impl<E: Copy> Queue<E> {
     }
 }
 
-fn slot_of(at: Time) -> u64 {
-    at.as_picos() >> SHIFT
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -213,7 +216,8 @@ mod tests {
     fn events_come_in_the_order_of_time_and_of_adding() {
         let mut rng = Rng::streams(5, None, 1).remove(0);
         for round in 0..50 {
-            let (mut queue, mut model, mut now) = (Queue::new(), Vec::<(Time, u32)>::new(), Time::ZERO);
+            let (mut queue, mut model, mut now) =
+                (Queue::new(if round % 2 == 0 { 10 } else { 100 }), Vec::<(Time, u32)>::new(), Time::ZERO);
             let mut made = 0;
             for step in 0..3_000 {
                 if rng.below(100) < 55 && step < 2_000 {
@@ -239,7 +243,7 @@ mod tests {
 
     #[test]
     fn nodes_are_used_again() {
-        let mut queue = Queue::new();
+        let mut queue = Queue::new(1);
         for n in 0..10_000_u64 {
             queue.push(Time::from_nanos(10 * n + 300), n);
             if n >= 20 {

@@ -7,8 +7,8 @@
 use cp_node::rng::Rng;
 
 use super::{Link, Routing, Topology};
-use crate::packet::{Ecn, HostId, Packet};
-use crate::packets::{NONE, Packets};
+use crate::packet::{Ecn, HostId};
+use crate::packets::{Label, NONE, Packets};
 use crate::time::Time;
 
 /// Parameters of each switch.
@@ -212,19 +212,18 @@ impl Fabric {
         packets: &mut Packets<S>,
         then: impl FnOnce(Time, Hop),
     ) {
-        let packet = packets.get(index);
-        let port_index = self.route(switch, packet);
+        let Label { to, frame, priority, ecn, .. } = *packets.label(index);
+        let port_index = self.route(switch, to, || packets.flow(index));
         let port = &mut self.ports[port_index as usize];
         if port.full == 0 && port.busy_until <= now {
-            let (at, hop) = port.transmit(now, index, packet.frame);
+            let (at, hop) = port.transmit(now, index, frame);
             return then(at, hop);
         }
-        let frame = u64::from(packet.frame);
+        let bytes = u64::from(frame);
         let at = &mut self.switches[switch as usize];
-        let priority = packet.priority & 7;
         let level = &mut port.levels[usize::from(priority)];
         let free = self.config.pool.saturating_sub(at.used);
-        let reason = if frame > free {
+        let reason = if bytes > free {
             Some(DropReason::PoolFull)
         } else if self.config.alpha.is_finite() && level.bytes as f64 >= self.config.alpha * free as f64 {
             Some(DropReason::Threshold)
@@ -237,14 +236,14 @@ impl Fabric {
             packets.take(index);
             return;
         }
-        if packet.ecn == Ecn::Capable && self.config.ecn_threshold.is_some_and(|most| level.bytes >= most) {
-            packet.ecn = Ecn::Experienced;
+        if ecn == Ecn::Capable && self.config.ecn_threshold.is_some_and(|most| level.bytes >= most) {
+            packets.label(index).ecn = Ecn::Experienced;
             at.stats.marks += 1;
             port.stats.marks += 1;
         }
-        level.bytes += frame;
-        at.used += frame;
-        port.bytes += frame;
+        level.bytes += bytes;
+        at.used += bytes;
+        port.bytes += bytes;
         if at.used > at.stats.high_water_bytes {
             (at.stats.high_water_bytes, at.stats.high_water_at) = (at.used, now);
         }
@@ -253,9 +252,8 @@ impl Fabric {
         if last == NONE {
             level.first = index
         } else {
-            packets.set_next(last, index)
+            packets.label(last).next = index
         }
-        packets.set_next(index, NONE);
         let was_idle = port.full == 0;
         port.full |= 1 << priority;
         if was_idle {
@@ -276,8 +274,9 @@ impl Fabric {
         let priority = 7 - port.full.leading_zeros() as usize;
         let level = &mut port.levels[priority];
         let index = level.first;
-        let frame = packets.get(index).frame;
-        level.first = packets.next(index);
+        let label = packets.label(index);
+        let frame = label.frame;
+        level.first = std::mem::replace(&mut label.next, NONE);
         level.bytes -= u64::from(frame);
         if level.first == NONE {
             level.last = NONE;
@@ -315,20 +314,20 @@ impl Fabric {
         self.switches.iter().enumerate().map(with_ports).collect()
     }
 
-    /// The port by which `packet` leaves `switch`.
+    /// The port by which a packet to `to` leaves `switch`; `flow` is looked at only where there is a choice by it.
     #[inline]
-    fn route<S>(&mut self, switch: u32, packet: &Packet<S>) -> u32 {
+    fn route(&mut self, switch: u32, to: HostId, flow: impl Fn() -> u64) -> u32 {
         let Switch { hosts, first_port, uplinks, .. } = self.switches[switch as usize];
-        let below = packet.to.0.wrapping_sub(hosts.0);
+        let below = to.0.wrapping_sub(hosts.0);
         if below < hosts.1 {
             return first_port + below;
         }
         if uplinks == 0 {
-            return first_port + self.leaf_of(packet.to);
+            return first_port + self.leaf_of(to);
         }
         let choice = match self.routing {
             Routing::Spray => self.rng.below(uplinks as usize) as u32,
-            Routing::Ecmp => mix(packet.flow) % uplinks,
+            Routing::Ecmp => mix(flow()) % uplinks,
         };
         first_port + hosts.1 + choice
     }
