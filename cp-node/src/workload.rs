@@ -93,6 +93,15 @@ impl Distribution {
         }
     }
 
+    /// The distribution with these points: rising lengths and fractions, of which the last is taken as 1.
+    ///
+    /// # Panics
+    /// If there are no points.
+    pub fn from_points(mut points: Vec<Point>) -> Self {
+        points.last_mut().expect("a distribution has points").fraction = 1.0;
+        Self { points }
+    }
+
     /// A length by inverse CDF: the first point whose fraction is at least `u` (in [0, 1)).
     pub fn at(&self, u: f64) -> u32 {
         let index = self.points.partition_point(|p| p.fraction < u);

@@ -7,7 +7,7 @@ use std::cell::{Cell, RefCell};
 use std::net::SocketAddr;
 use std::rc::Rc;
 
-use homa_stack::wire::{Ends, Grant, Kind, Packet};
+use homa_stack::wire::{Cutoffs, Ends, Grant, Kind, Packet};
 use homa_stack::{Config, Endpoint, Event, Instant, Limit, Nanos, Payload, SendError};
 use net::{Net, Rng, addr};
 
@@ -36,6 +36,18 @@ fn deliver(now: Instant, from: &mut Endpoint, host: usize, to: &mut Endpoint) ->
         sent += 1;
     }
     sent
+}
+
+#[test]
+fn the_first_message_to_an_acquainted_peer_has_its_level() {
+    let (mut client, _, port) = pair(config(), config());
+    let level = |client: &mut Endpoint| {
+        client.call(Instant::default(), port, server(), Payload::from(vec![1; 100]), 0).unwrap();
+        client.poll_transmit(Instant::default(), &mut [0; 1500]).unwrap().priority.get()
+    };
+    assert_eq!(level(&mut client), 6, "what strangers get");
+    client.acquaint(addr(1), &Cutoffs { table: [u32::MAX, 0, 0, 1_000_000, 99, 0, 0, 0], version: 2 });
+    assert_eq!(level(&mut client), 3);
 }
 
 /// When the oldest message, which is the longest, was granted to while 400 shorter ones took the only slot.

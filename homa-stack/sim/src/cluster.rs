@@ -204,7 +204,8 @@ pub fn run(spec: &ClusterSpec, progress: &mut dyn FnMut(Progress) -> ControlFlow
     match &spec.protocol {
         Protocol::Homa(config) => {
             let config = homa_config(config, spec, &lengths);
-            let make = |host| Homa::new(host, &config, spec.client_ports, spec.server_ports);
+            let make =
+                |host| Homa::new(host, &config, spec.client_ports, spec.server_ports).acquainted(spec.topology.hosts());
             measure(spec, lengths, make, progress)
         }
         Protocol::Tcp(config) => {

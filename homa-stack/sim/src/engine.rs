@@ -133,7 +133,7 @@ impl<T: Transport, A: App> Sim<T, A> {
             queue: Queue::new(transports.len()),
             packets: Packets::new(),
             fabric: Fabric::new(topology, switch, stream()),
-            to_leaf: topology.link_delay() + latency,
+            to_leaf: topology.link_delay() + latency + model.send_delay.points.first().map_or(Time::ZERO, |p| p.1),
             port: Port::on(link, model.nic_limit),
             model,
             transports,

@@ -11,7 +11,7 @@ use cp_node::workload::Distribution;
 use homa_stack::device::{BATCH, Content, Device, Rx, turn};
 use homa_stack::metrics::{DropReason, Metrics};
 use homa_stack::trace::{self, Recorder};
-use homa_stack::wire::Kind;
+use homa_stack::wire::{Cutoffs, Kind};
 use homa_stack::{Config, Endpoint, Nanos, Payload, RpcError, RpcId, SendError, ServerRpc, Transmit};
 use slab::Slab;
 
@@ -93,6 +93,23 @@ impl Homa {
         }
         let clients = (0..client_ports).map(|_| core.client_port().expect("a client port is free")).collect();
         Self { core, wire, clients, requests: Slab::new(), failed: Vec::new() }
+    }
+
+    /// Tells the core the levels that messages to each of the first `hosts` hosts use, which real nodes learn with their
+    /// first messages: a run of milliseconds would show little else. All hosts are taken to have the same parameters.
+    #[must_use]
+    pub fn acquainted(mut self, hosts: u32) -> Self {
+        let cutoffs = Cutoffs { table: self.core.config().cutoffs, version: self.core.config().cutoff_version };
+        (0..hosts).for_each(|host| self.core.acquaint(address(HostId(host)), &cutoffs));
+        self
+    }
+
+    /// Has packets take the time of `bytes` of IP and transport headers in front of their data, instead of those that
+    /// they have: for comparison with simulations of other formats.
+    #[must_use]
+    pub fn with_headers(mut self, bytes: u32) -> Self {
+        self.wire.headers = Some(bytes);
+        self
     }
 
     /// The core's counters.
@@ -259,12 +276,19 @@ struct Wire {
     held: Vec<(HostId, u8, usize, Nanos)>,
     /// Where the core writes headers.
     slot: Box<[u8]>,
+    /// Bytes of headers that packets count with, if not those that they have.
+    headers: Option<u32>,
 }
 
 impl Wire {
     fn new(mtu: usize) -> Self {
         let received = (0..BATCH).map(|_| vec![0; mtu.max(HEADER)].into_boxed_slice()).collect();
-        Self { received, held: Vec::with_capacity(BATCH), slot: vec![0; mtu.max(HEADER)].into_boxed_slice() }
+        Self {
+            received,
+            held: Vec::with_capacity(BATCH),
+            slot: vec![0; mtu.max(HEADER)].into_boxed_slice(),
+            headers: None,
+        }
     }
 }
 
@@ -288,7 +312,7 @@ impl Nic<'_> {
         self.port.send(Packet {
             from,
             to,
-            frame: frame_bytes((transmit.len + IP_HEADER) as u32),
+            frame: frame_bytes(self.wire.headers.unwrap_or((header_len + IP_HEADER) as u32) + transmit.gathered as u32),
             priority: transmit.priority.get(),
             ecn: Ecn::NotCapable,
             flow: u64::from(from.0) << 48 ^ u64::from(to.0) << 32 ^ u64::from(ports),

@@ -13,6 +13,7 @@
 //! | [`tcp`] | TCP cubic and DCTCP |
 //! | [`load`] | RPCs at random times, timed, as cp-node makes them |
 //! | [`cluster`] | a whole measurement: load, run, results |
+//! | [`sigcomm18`] | the published study of slowdowns |
 //!
 //! A run is one thread and draws all its random numbers from its seed: equal specifications give equal results, to the
 //! byte.
@@ -28,6 +29,7 @@ pub mod packet;
 mod packets;
 pub mod port;
 mod queue;
+pub mod sigcomm18;
 pub mod tcp;
 pub mod time;
 pub mod transport;

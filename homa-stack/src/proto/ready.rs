@@ -27,11 +27,6 @@ pub(crate) struct Ready {
 }
 
 impl Ready {
-    /// Makes room for `more` messages of as many RPCs; false if there is no memory.
-    pub(crate) fn try_reserve(&mut self, more: usize) -> bool {
-        self.heap.try_reserve(more).is_ok() && self.places.try_reserve(more).is_ok()
-    }
-
     /// Enters a message, or changes its turn.
     #[inline]
     pub(crate) fn set(&mut self, rpc: RpcKey, turn: Turn) {

@@ -16,14 +16,14 @@ mod journeys;
 mod pairing;
 
 use std::path::PathBuf;
-use std::sync::{Arc, OnceLock};
+use std::sync::OnceLock;
 
 use crate::analyze::Options;
 use crate::clock::Clock;
 use crate::event::Kind;
 use crate::hosts::{self, Hosts};
 use crate::packets::Packets;
-use crate::read::{self, FileStats, NodeTrace, ReadError, UserEvents};
+use crate::read::{self, FileStats, NodeTrace, ReadError};
 use crate::stats::micros;
 
 pub use handoffs::{Handoff, Handoffs};
@@ -40,8 +40,6 @@ pub struct Model {
     pub packets: Packets,
     /// Offsets of the nodes' clocks, and how wrong they can be.
     pub clock: Clock,
-    /// Events that the user defined.
-    pub user: Arc<UserEvents>,
     journeys: OnceLock<Journeys>,
     handoffs: OnceLock<Handoffs>,
 }
@@ -53,12 +51,7 @@ impl Model {
     ///
     /// As [`read::read`].
     pub fn read(paths: &[PathBuf], options: &Options) -> Result<Self, ReadError> {
-        let user = match &options.events {
-            Some(path) => Arc::new(UserEvents::read(path).map_err(ReadError::from)?),
-            None => Arc::default(),
-        };
-        let traces = read::read_with(paths, &user)?;
-        Ok(Self { user, ..Self::new(traces, options) })
+        Ok(Self::new(read::read(paths)?, options))
     }
 
     /// A model of these traces.
@@ -67,15 +60,7 @@ impl Model {
         let packets = Packets::collect(&traces);
         let clock = Clock::estimate(traces.len(), &packets);
         let clock = if options.no_sync { clock.unapplied() } else { clock };
-        Self {
-            traces,
-            hosts,
-            packets,
-            clock,
-            user: Arc::default(),
-            journeys: OnceLock::new(),
-            handoffs: OnceLock::new(),
-        }
+        Self { traces, hosts, packets, clock, journeys: OnceLock::new(), handoffs: OnceLock::new() }
     }
 
     /// Which transmission of each packet arrived as which reception.

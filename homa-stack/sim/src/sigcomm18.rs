@@ -1,0 +1,368 @@
+//! The study of SIGCOMM 2018 ("Homa: a receiver-driven low-latency transport protocol using network priorities"), as its
+//! public simulator has it: one-way messages among 144 hosts, slowdown by length.
+//!
+//! | | the study | here |
+//! | --- | --- | --- |
+//! | network | 9 racks of 16 hosts, 4 spines, 10 and 40 Gbit/s, store and forward, 250 ns in each switch, no delay of links, packets sprayed, buffers without end | the same |
+//! | host | 1 us before a message's first packet is on the link, 0.5 us after the last | the same |
+//! | headers | 58 bytes of IP, UDP and Homa in front of at most 1442 of data (scheduled packets: 44 and 1456) | 58 and 1442 |
+//! | load | share of the host links' rate, headers, gaps and grants included | the same |
+//! | grants | one for each packet, 10,000 bytes ahead; as many messages at once as there are scheduled levels | the same parameters for this package's core |
+//! | levels | 8, unscheduled ones by their share of the bytes; a packet's by what is left of its message, so that the last packets of long messages go first | 8, by their share: [`fit_cutoffs`]; a packet's by the length of its message, as the kernel module has it |
+//!
+//! Slowdown is the time from a message's begin to its last byte at the receiver's application, relative to what an empty
+//! network would take ([`ideal`]), which the study works out without Homa's own header.
+
+use cp_node::rng::Rng;
+use cp_node::workload::{Distribution, Point, Reduction, Workload};
+use homa_stack::{Config, Nanos};
+use slab::Slab;
+
+use crate::app::{App, Cx};
+use crate::engine::Sim;
+use crate::fabric::{SwitchConfig, Topology};
+use crate::homa::{Homa, fit_cutoffs};
+use crate::host::{Delay, HostModel};
+use crate::packet::HostId;
+use crate::time::Time;
+use crate::transport::{Call, Event};
+
+/// Published slowdowns and lengths: load, workload, longest length of a bin, percent of the messages, slowdown (mean, P50,
+/// P99).
+const PUBLISHED: &str = include_str!("../data/sigcomm18.csv");
+
+const RACKS: u32 = 9;
+const RACK: u32 = 16;
+const HOSTS: u32 = RACKS * RACK;
+/// Bytes of a link's time around the IP packet of each frame.
+const FRAMING: u64 = 38;
+/// IP and UDP header.
+const IP_UDP: u64 = 28;
+/// IP, UDP and Homa header of an unscheduled packet.
+const HEADERS: u64 = 58;
+const MTU: u64 = 1500;
+/// Data bytes of a full packet.
+const DATA: u64 = MTU - HEADERS;
+/// What a message may send unasked.
+const UNSCHEDULED: u32 = 9_328;
+/// Bytes granted ahead of what has come.
+const RTT_BYTES: usize = 10_000;
+/// Time on the link of the shortest frame, in bytes.
+const SHORTEST: u64 = 84;
+const SEND: Time = Time::from_nanos(1_000);
+const RECEIVE: Time = Time::from_nanos(500);
+const SWITCH: Time = Time::from_nanos(250);
+
+/// Messages of up to one length, and longer than those of the bin before.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Published {
+    /// The longest, in bytes.
+    pub len: u32,
+    /// Share of the messages, 0 to 1.
+    pub fraction: f64,
+    /// Slowdown: median.
+    pub p50: f64,
+    /// Slowdown: 99th percentile.
+    pub p99: f64,
+}
+
+/// The study's curve for Homa: `load` 0.5 or 0.8, `workload` w1 to w5; empty for others.
+pub fn published(load: f64, workload: &str) -> Vec<Published> {
+    let mut bins = Vec::new();
+    for line in PUBLISHED.lines().skip(1) {
+        let fields: Vec<&str> = line.split(',').collect();
+        let number = |i: usize| fields[i].parse::<f64>().expect("the data has numbers");
+        if number(0) == load && fields[1] == workload {
+            bins.push(Published { len: number(2) as u32, fraction: number(3) / 100.0, p50: number(5), p99: number(6) });
+        }
+    }
+    bins
+}
+
+/// The lengths of the study's messages. The published bins say how many messages each has, not which lengths they have,
+/// so within bins the original data of the workloads decide: they begin at 8 bytes in w1 and w2, below which the bins are
+/// exact; those of w5 are packets of 1430 bytes instead of 1442.
+fn lengths(workload: &'static str) -> Distribution {
+    let all = Reduction { min_fraction: 0.0, max_ratio: 0.0, max_len: u32::MAX };
+    let data = Distribution::new(Workload::Named(workload), all);
+    let data = data.points().iter().map(|point| match workload {
+        "w5" => Point { len: (f64::from(point.len) / 1430.0).round() as u32 * DATA as u32, ..*point },
+        _ => *point,
+    });
+    let data: Vec<Point> = data.collect();
+    let mut below = 0.0;
+    let mut points: Vec<Point> = Vec::new();
+    for bin in published(0.8, workload).iter().filter(|bin| bin.len < data[0].len) {
+        below += bin.fraction;
+        points.push(Point { len: bin.len, fraction: below });
+    }
+    points.extend(data.into_iter().filter(|point| point.fraction > below));
+    Distribution::from_points(points)
+}
+
+/// Bytes of link time that a message takes with all its headers, gaps and grants.
+fn on_wire(len: u32) -> u64 {
+    let (len, unasked) = (u64::from(len), u64::from(len.min(UNSCHEDULED)));
+    let packets = |bytes: u64| bytes.div_ceil(DATA) * (HEADERS + FRAMING) + bytes;
+    packets(unasked) + packets(len - unasked) + (len - unasked).div_ceil(DATA) * SHORTEST
+}
+
+/// Time of a message of `len` bytes in an empty network, by the study's formula: all its frames, without Homa's header, on
+/// the first link, the first of them on the others, 250 ns in each switch and 1.5 us in hosts. (Within a rack the study's
+/// simulator leaves the switch's 250 ns out.)
+pub fn ideal(len: u32, same_rack: bool) -> Time {
+    let most = MTU - IP_UDP;
+    let (full, rest) = (u64::from(len) / most, u64::from(len) % most);
+    let partial = if rest == 0 { 0 } else { (rest + IP_UDP + FRAMING).max(SHORTEST) };
+    let first = if full > 0 { MTU + FRAMING } else { partial };
+    let (host, across) = (|bytes: u64| Time::from_picos(bytes * 800), |bytes: u64| Time::from_picos(bytes * 200));
+    let switches =
+        if same_rack { host(first) } else { SWITCH + SWITCH + SWITCH + across(first) + across(first) + host(first) };
+    SEND + RECEIVE + switches + host(full * (MTU + FRAMING) + partial)
+}
+
+/// A run of the study.
+#[derive(Clone, Debug)]
+pub struct Study {
+    /// Share of the host links' time that is used, 0 to 1.
+    pub load: f64,
+    /// w1 to w5.
+    pub workload: &'static str,
+    /// All random numbers come from it.
+    pub seed: u64,
+    /// Time before messages count.
+    pub warmup: Time,
+    /// Messages that begin in this time count.
+    pub measure: Time,
+}
+
+/// What came of a bin of the published curve.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Outcome {
+    /// The bin, and what was published.
+    pub published: Published,
+    /// Messages that counted.
+    pub count: usize,
+    /// Slowdown: median; not a number if there were none.
+    pub p50: f64,
+    /// Slowdown: 99th percentile.
+    pub p99: f64,
+}
+
+/// What came of a [`Study`].
+#[derive(Clone, Debug)]
+pub struct Outcomes {
+    /// By length.
+    pub bins: Vec<Outcome>,
+    /// Messages that counted but had not arrived when the run ended.
+    pub unfinished: usize,
+    /// Packets delivered.
+    pub packets: u64,
+    /// Share of the time that the links to hosts were busy while messages counted.
+    pub busy: f64,
+}
+
+/// How long at most the run goes on after the last message that counts, as a multiple of `measure`.
+const DRAIN: u64 = 4;
+
+/// Runs the study.
+pub fn run(study: &Study) -> Outcomes {
+    let lengths = lengths(study.workload);
+    let mut config = Config {
+        mtu: (DATA + 76) as usize,
+        unsched_bytes: UNSCHEDULED as usize,
+        window: RTT_BYTES,
+        max_incoming: 8 * RTT_BYTES,
+        grant_fifo_fraction: 0,
+        keep_bodies: false,
+        longest_message: 32 << 20,
+        // Nothing is lost, so nothing is asked for.
+        reorder_window: Nanos::ZERO,
+        early_resend: false,
+        tick: Nanos::from_millis(100),
+        stall_ticks: 0,
+        timeout_ticks: 10_000,
+        link_mbps: 10_000,
+        ..Config::default()
+    };
+    fit_cutoffs(&mut config, &lengths);
+    config.max_overcommit = usize::from(config.max_sched_priority) + 1;
+    let mut below = 0.0;
+    let wire: f64 = lengths
+        .points()
+        .iter()
+        .map(|point| (point.fraction - std::mem::replace(&mut below, point.fraction)) * on_wire(point.len) as f64)
+        .sum();
+    let gap = Time::from_picos((wire * 800.0 / study.load) as u64);
+    let bins = published(study.load, study.workload);
+    let end = study.warmup + study.measure;
+    let messages = Messages {
+        gap,
+        count: study.warmup..end,
+        stop: end + Time::from_picos(study.measure.as_picos() * DRAIN),
+        lens: bins.iter().map(|bin| bin.len).collect(),
+        slowdowns: vec![Vec::new(); bins.len()],
+        counting: 0,
+        rngs: (0..HOSTS).map(|host| Rng::streams(study.seed, Some(host as u8), 1).remove(0)).collect(),
+        lengths,
+        begun: Slab::new(),
+    };
+    let topology = Topology::LeafSpine {
+        racks: RACKS,
+        hosts_per_rack: RACK,
+        spines: 4,
+        host_gbps: 10.0,
+        spine_gbps: 40.0,
+        link_delay: Time::ZERO,
+        routing: crate::fabric::Routing::Spray,
+    };
+    let switch = SwitchConfig { pool: u64::MAX / 2, latency: SWITCH, ..SwitchConfig::default() };
+    let host = HostModel {
+        send_delay: Delay::fixed(SEND + RECEIVE),
+        nic_limit: Time::from_nanos(100),
+        nic_wake: Time::ZERO,
+        ..HostModel::default()
+    };
+    let transports =
+        (0..HOSTS).map(|host| Homa::new(HostId(host), &config, 1, 1).with_headers(HEADERS as u32).acquainted(HOSTS));
+    let mut sim = Sim::new(&topology, switch, host, transports.collect(), messages, study.seed);
+    sim.run_until(study.warmup);
+    sim.reset_switch_stats();
+    sim.run_until(end);
+    let stats = sim.switch_stats();
+    let busy: u64 = stats[..RACKS as usize]
+        .iter()
+        .flat_map(|switch| &switch.ports[..RACK as usize])
+        .map(|port| port.bytes + 20 * port.packets)
+        .sum();
+    let busy = busy as f64 * 800.0 / (f64::from(HOSTS) * study.measure.as_picos() as f64);
+    sim.run_until(sim.app().stop);
+    let unfinished = sim.app().counting;
+    let packets = sim.delivered();
+    let slowdowns = std::mem::take(&mut sim.app_mut().slowdowns);
+    let outcomes = bins.into_iter().zip(slowdowns).map(|(published, mut all)| {
+        all.sort_unstable_by(f32::total_cmp);
+        let at = |share: usize| all.get(all.len() * share / 100).map_or(f64::NAN, |s| f64::from(*s));
+        Outcome { published, count: all.len(), p50: at(50), p99: at(99) }
+    });
+    Outcomes { bins: outcomes.collect(), unfinished, packets, busy }
+}
+
+/// The application: messages one way.
+#[derive(Debug)]
+struct Messages {
+    lengths: Distribution,
+    /// Mean time between a host's messages.
+    gap: Time,
+    /// When a message must begin to count.
+    count: std::ops::Range<Time>,
+    stop: Time,
+    /// Longest length of each bin.
+    lens: Vec<u32>,
+    slowdowns: Vec<Vec<f32>>,
+    /// Messages that count and have not arrived.
+    counting: usize,
+    rngs: Vec<Rng>,
+    begun: Slab<Begun>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Begun {
+    at: Time,
+    len: u32,
+    same_rack: bool,
+}
+
+impl Messages {
+    fn next(&mut self, cx: &mut Cx<'_>, host: HostId) {
+        let gap = self.gap.as_picos() as f64 * self.rngs[host.index()].exponential();
+        cx.after(Time::from_picos(gap as u64), host, 0);
+    }
+}
+
+impl App for Messages {
+    fn start(&mut self, cx: &mut Cx<'_>) {
+        (0..HOSTS).for_each(|host| self.next(cx, HostId(host)));
+    }
+
+    fn timer(&mut self, cx: &mut Cx<'_>, host: HostId, _: u64) {
+        if cx.now() > self.count.end && self.counting == 0 {
+            return cx.stop();
+        }
+        let rng = &mut self.rngs[host.index()];
+        let other = rng.below(HOSTS as usize - 1) as u32;
+        let to = HostId(other + u32::from(other >= host.0));
+        let len = self.lengths.at(rng.fraction());
+        let begun = Begun { at: cx.now(), len, same_rack: host.0 / RACK == to.0 / RACK };
+        self.counting += usize::from(self.count.contains(&begun.at));
+        let cookie = self.begun.insert(begun) as u64;
+        cx.call(host, Call { cookie, to, client_port: 0, server_port: 0, len });
+        self.next(cx, host);
+    }
+
+    fn event(&mut self, cx: &mut Cx<'_>, host: HostId, event: Event) {
+        match event {
+            Event::Request { request, from, call, .. } => {
+                cx.discard(host, request);
+                cx.forget(from, call);
+            }
+            Event::Response { cookie, .. } => {
+                let Begun { at, len, same_rack } = self.begun.remove(cookie as usize);
+                if self.count.contains(&at) {
+                    self.counting -= 1;
+                    let took = (cx.now() - at).as_picos() as f64;
+                    let bin = self.lens.partition_point(|most| *most < len).min(self.lens.len() - 1);
+                    self.slowdowns[bin].push((took / ideal(len, same_rack).as_picos() as f64) as f32);
+                }
+            }
+            Event::Failed { why, .. } => panic!("no message fails here: {why}"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_empty_network_takes_its_links_switches_and_hosts() {
+        // A byte: the shortest frame, 84 bytes, on two links of 10 and two of 40 Gbit/s.
+        assert_eq!(ideal(1, false), Time::from_picos(1_500_000 + 750_000 + 2 * 84 * 800 + 2 * 84 * 200));
+        assert_eq!(ideal(1, true), Time::from_picos(1_500_000 + 2 * 84 * 800));
+        // Two full frames and one of 100 bytes; the first frame alone is stored and forwarded.
+        let (full, rest) = (1538, 166);
+        let across = Time::from_picos(2_250_000 + (2 * full + rest) * 800 + full * (200 + 200 + 800));
+        assert_eq!(ideal(2 * 1472 + 100, false), across);
+    }
+
+    #[test]
+    fn a_message_takes_headers_and_grants_on_the_wire() {
+        assert_eq!(on_wire(1), 97);
+        assert_eq!(on_wire(1442), 1538);
+        // Seven unscheduled packets; two more, each granted.
+        assert_eq!(on_wire(9_328 + 1_443), 9_328 + 7 * 96 + 1_443 + 2 * 96 + 2 * 84);
+    }
+
+    #[test]
+    fn lengths_are_those_of_the_data_where_bins_are_wide_and_of_the_bins_where_those_are_exact() {
+        let mean = |workload| lengths(workload).mean();
+        for (workload, published) in [("w1", 189.0), ("w2", 441.0), ("w3", 2927.7), ("w4", 127_796.6)] {
+            let found = mean(workload);
+            assert!((found / published - 1.0).abs() < 0.01, "{workload}: {found}");
+        }
+        assert_eq!(lengths("w1").points()[0].len, 1);
+        assert!(lengths("w5").points().iter().all(|point| point.len % 1442 == 0));
+    }
+
+    #[test]
+    fn medians_of_short_messages_are_the_published_ones() {
+        let time = Time::from_micros(150);
+        let out = run(&Study { load: 0.8, workload: "w2", seed: 1, warmup: time, measure: time });
+        assert!((0.6..0.9).contains(&out.busy), "{}", out.busy);
+        let common: Vec<_> = out.bins.iter().filter(|bin| bin.count > 500).collect();
+        assert!(common.len() > 20);
+        for bin in common {
+            assert!((bin.p50 / bin.published.p50 - 1.0).abs() < 0.15, "{bin:?}");
+        }
+    }
+}
