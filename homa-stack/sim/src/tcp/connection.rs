@@ -3,6 +3,7 @@
 use super::acks::{Acks, Due, Echo};
 use super::config::TcpConfig;
 use super::counters::Counters;
+use super::queue::{SELECTIVE, Waiting};
 use super::reassembly::{Arrival, Reassembly};
 use super::segment::{Segment, flag};
 use super::sender::{Outgoing, Sender};
@@ -116,6 +117,15 @@ impl Connection {
             sacks,
             ..Segment::default()
         }
+    }
+
+    /// A segment that waited, as it leaves.
+    pub(crate) fn leaving(&self, waiting: &Waiting) -> Segment {
+        let Waiting { seq, ack, len, flags, .. } = *waiting;
+        if waiting.bits & SELECTIVE != 0 {
+            return Segment { seq, len, flags, ..self.ack_fields() };
+        }
+        Segment { seq, ack, len, flags, connection: self.end.remote, ..Segment::default() }
     }
 
     /// The next segment with data.

@@ -42,7 +42,7 @@ use slab::Slab;
 pub use config::{Congestion, TcpConfig};
 use connection::{Connection, HEADER};
 pub use counters::Counters;
-use queue::TransmitQueue;
+use queue::{CAPABLE, SELECTIVE, TransmitQueue, Waiting};
 pub use segment::{SackBlock, Segment};
 use streams::{Message, Streams};
 
@@ -64,7 +64,7 @@ pub struct Tcp {
     requests: Slab<(u32, u64)>,
     /// Connections that may have something to send.
     ready: VecDeque<u32>,
-    queue: TransmitQueue<Segment>,
+    queue: TransmitQueue,
     /// Times at which connections are to be looked at; those that are not [`Connection::armed`] any more are void.
     timers: BinaryHeap<Reverse<(Time, u32)>>,
     events: VecDeque<Event>,
@@ -221,36 +221,31 @@ impl Tcp {
             Congestion::Dctcp => true,
             _ => self.config.ecn && segment.len > 0 && !resent,
         };
-        let packet = Packet {
-            from: self.host,
-            to: c.end.peer,
-            frame: segment.frame(),
-            priority: self.config.priority,
-            ecn: if capable { Ecn::Capable } else { Ecn::NotCapable },
-            flow: c.flow,
-            arrived: Time::ZERO,
-            segment,
-        };
+        let frame = segment.frame();
         if self.queue.is_empty() && port.room() {
+            let packet = packet(self.host, &self.config, c, segment, frame, capable);
             port.send(packet);
         } else {
-            c.queued += packet.frame;
+            let Segment { seq, ack, len, flags, blocks, .. } = segment;
+            c.queued += frame;
             self.counters.queued += 1;
-            self.queue.push(number, packet);
+            let bits = if blocks > 0 { SELECTIVE } else { 0 } | if capable { CAPABLE } else { 0 };
+            self.queue.push(number, Waiting { seq, ack, frame, len, flags, bits });
         }
     }
 
     /// Moves packets from the queue to the card while that has room.
     fn drain(&mut self, port: &mut Port<Segment>) {
         while !self.queue.is_empty() && port.room() {
-            let (number, packet) = self.queue.pop().expect("it is not empty");
+            let (number, waiting) = self.queue.pop().expect("it is not empty");
             let c = &mut self.connections[number as usize];
-            c.queued -= packet.frame;
+            c.queued -= waiting.frame;
+            let segment = c.leaving(&waiting);
+            port.send(packet(self.host, &self.config, c, segment, segment.frame(), waiting.bits & CAPABLE != 0));
             if c.throttled && c.queued < self.config.small_queue {
                 c.throttled = false;
                 self.list(number);
             }
-            port.send(packet);
         }
     }
 
@@ -279,6 +274,27 @@ impl Tcp {
             c.armed = at;
             self.timers.push(Reverse((at, number)));
         }
+    }
+}
+
+/// The packet of a segment that a connection sends.
+fn packet(
+    host: HostId,
+    config: &TcpConfig,
+    c: &Connection,
+    segment: Segment,
+    frame: u32,
+    capable: bool,
+) -> Packet<Segment> {
+    Packet {
+        from: host,
+        to: c.end.peer,
+        frame,
+        priority: config.priority,
+        ecn: if capable { Ecn::Capable } else { Ecn::NotCapable },
+        flow: c.flow,
+        arrived: Time::ZERO,
+        segment,
     }
 }
 

@@ -5,33 +5,56 @@
 
 use std::collections::VecDeque;
 
-use crate::packet::Packet;
-
-/// No packet.
+/// No block.
 const NONE: u32 = u32::MAX;
+/// Segments in a block.
+const BLOCK: u32 = 8;
 
-/// Packets of one connection.
+/// Segments of one connection: a list of blocks.
 #[derive(Clone, Copy, Debug)]
 struct Flow {
     first: u32,
     last: u32,
+    /// Segments that have left the first block, and that are in the last.
+    taken: u32,
+    filled: u32,
     /// Bytes that it may send before the others have their turn.
     credit: i64,
     /// It is in one of the lists.
     listed: bool,
 }
 
-/// A packet and the one behind it in its flow, or a free place.
-#[derive(Debug)]
-struct Place<S> {
-    packet: Option<Packet<S>>,
+/// A segment that waits.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Waiting {
+    pub(crate) seq: u64,
+    pub(crate) ack: u64,
+    /// Bytes of its frame.
+    pub(crate) frame: u32,
+    pub(crate) len: u16,
+    pub(crate) flags: u8,
+    /// [`SELECTIVE`] and [`CAPABLE`].
+    pub(crate) bits: u8,
+}
+
+/// It has blocks of selective acknowledgements: those there are when it leaves.
+pub(crate) const SELECTIVE: u8 = 1;
+/// It may be marked.
+pub(crate) const CAPABLE: u8 = 2;
+
+const _: () = assert!(size_of::<Waiting>() == 24);
+
+/// Segments that follow each other, and the block behind them, or the next free one.
+#[derive(Clone, Copy, Debug)]
+struct Block {
+    segments: [Waiting; BLOCK as usize],
     next: u32,
 }
 
-/// Packets that wait for the card.
+/// Segments that wait for the card.
 #[derive(Debug)]
-pub(crate) struct TransmitQueue<S> {
-    places: Vec<Place<S>>,
+pub(crate) struct TransmitQueue {
+    blocks: Vec<Block>,
     free: u32,
     flows: Vec<Flow>,
     /// Flows that were empty, then those that have had their first turn.
@@ -43,11 +66,11 @@ pub(crate) struct TransmitQueue<S> {
     len: usize,
 }
 
-impl<S> TransmitQueue<S> {
+impl TransmitQueue {
     /// A queue whose flows send `quantum` bytes in turn, or, unless `fair`, in the order of arrival.
     pub(crate) fn new(quantum: u32, fair: bool) -> Self {
         Self {
-            places: Vec::new(),
+            blocks: Vec::new(),
             free: NONE,
             flows: Vec::new(),
             new: VecDeque::new(),
@@ -62,8 +85,8 @@ impl<S> TransmitQueue<S> {
         self.len == 0
     }
 
-    /// Adds a packet of a connection.
-    pub(crate) fn push(&mut self, connection: u32, packet: Packet<S>) {
+    /// Adds a segment of a connection.
+    pub(crate) fn push(&mut self, connection: u32, waiting: Waiting) {
         let flow = match &mut self.owners {
             Some(owners) => {
                 owners.push_back(connection);
@@ -71,27 +94,24 @@ impl<S> TransmitQueue<S> {
             }
             None => connection,
         };
-        let place = self.place(packet);
         if self.flows.len() <= flow as usize {
-            let empty = Flow { first: NONE, last: NONE, credit: 0, listed: false };
+            let empty = Flow { first: NONE, last: NONE, taken: 0, filled: 0, credit: 0, listed: false };
             self.flows.resize(flow as usize + 1, empty);
         }
-        self.len += 1;
+        let Flow { first, last, filled, .. } = self.flows[flow as usize];
+        let last = if first == NONE || filled == BLOCK { self.extend(flow, first, last) } else { last };
         let f = &mut self.flows[flow as usize];
-        if f.first == NONE {
-            f.first = place;
-        } else {
-            self.places[f.last as usize].next = place;
-        }
-        f.last = place;
+        self.blocks[last as usize].segments[f.filled as usize] = waiting;
+        f.filled += 1;
+        self.len += 1;
         if !f.listed {
             (f.listed, f.credit) = (true, self.quantum);
             self.new.push_back(flow);
         }
     }
 
-    /// Takes the packet whose turn it is, and says whose it is.
-    pub(crate) fn pop(&mut self) -> Option<(u32, Packet<S>)> {
+    /// Takes the segment whose turn it is, and says whose it is.
+    pub(crate) fn pop(&mut self) -> Option<(u32, Waiting)> {
         loop {
             let from_new = !self.new.is_empty();
             let list = if from_new { &mut self.new } else { &mut self.old };
@@ -114,26 +134,38 @@ impl<S> TransmitQueue<S> {
                 continue;
             }
             let index = f.first;
-            let place = &mut self.places[index as usize];
-            let packet = place.packet.take().expect("a place in a flow holds a packet");
-            f.first = std::mem::replace(&mut place.next, self.free);
-            self.free = index;
-            f.credit -= i64::from(packet.frame);
+            let block = &mut self.blocks[index as usize];
+            let waiting = block.segments[f.taken as usize];
+            f.taken += 1;
+            if f.taken == BLOCK || (index == f.last && f.taken == f.filled) {
+                f.taken = 0;
+                f.first = std::mem::replace(&mut block.next, self.free);
+                self.free = index;
+            }
+            f.credit -= i64::from(waiting.frame);
             self.len -= 1;
             let owner = self.owners.as_mut().map_or(flow, |owners| owners.pop_front().expect("one for each packet"));
-            return Some((owner, packet));
+            return Some((owner, waiting));
         }
     }
 
-    fn place(&mut self, packet: Packet<S>) -> u32 {
+    /// Adds an empty block to a flow.
+    fn extend(&mut self, flow: u32, first: u32, last: u32) -> u32 {
         let index = self.free;
-        if index == NONE {
-            self.places.push(Place { packet: Some(packet), next: NONE });
-            return self.places.len() as u32 - 1;
+        let index = if index == NONE {
+            self.blocks.push(Block { segments: [Waiting::default(); BLOCK as usize], next: NONE });
+            self.blocks.len() as u32 - 1
+        } else {
+            self.free = std::mem::replace(&mut self.blocks[index as usize].next, NONE);
+            index
+        };
+        let f = &mut self.flows[flow as usize];
+        if first == NONE {
+            f.first = index;
+        } else {
+            self.blocks[last as usize].next = index;
         }
-        let place = &mut self.places[index as usize];
-        self.free = std::mem::replace(&mut place.next, NONE);
-        place.packet = Some(packet);
+        (f.last, f.filled) = (index, 0);
         index
     }
 }
@@ -141,26 +173,23 @@ impl<S> TransmitQueue<S> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::packet::{Ecn, HostId};
-    use crate::time::Time;
 
-    fn packet(frame: u32, segment: u32) -> Packet<u32> {
-        let (from, to) = (HostId(0), HostId(1));
-        Packet { from, to, frame, priority: 0, ecn: Ecn::NotCapable, flow: 0, arrived: Time::ZERO, segment }
+    fn segment(frame: u32, seq: u64) -> Waiting {
+        Waiting { seq, ack: 0, frame, len: 0, flags: 0, bits: 0 }
     }
 
-    fn order(queue: &mut TransmitQueue<u32>) -> Vec<(u32, u32)> {
-        std::iter::from_fn(|| queue.pop()).map(|(owner, packet)| (owner, packet.segment)).collect()
+    fn order(queue: &mut TransmitQueue) -> Vec<(u32, u64)> {
+        std::iter::from_fn(|| queue.pop()).map(|(owner, waiting)| (owner, waiting.seq)).collect()
     }
 
     #[test]
     fn flows_take_turns_of_a_quantum_and_keep_their_order() {
         let mut queue = TransmitQueue::new(2000, true);
         for n in 0..4 {
-            queue.push(5, packet(1000, n));
+            queue.push(5, segment(1000, n));
         }
         for n in 0..4 {
-            queue.push(2, packet(1000, 10 + n));
+            queue.push(2, segment(1000, 10 + n));
         }
         let order = order(&mut queue);
         assert_eq!(order, [(5, 0), (5, 1), (2, 10), (2, 11), (5, 2), (5, 3), (2, 12), (2, 13)]);
@@ -171,10 +200,10 @@ mod tests {
     fn a_flow_that_begins_goes_first() {
         let mut queue = TransmitQueue::new(2000, true);
         for n in 0..6 {
-            queue.push(1, packet(1000, n));
+            queue.push(1, segment(1000, n));
         }
-        assert_eq!([queue.pop().unwrap().1.segment, queue.pop().unwrap().1.segment], [0, 1]);
-        queue.push(2, packet(70, 10));
+        assert_eq!([queue.pop().unwrap().1.seq, queue.pop().unwrap().1.seq], [0, 1]);
+        queue.push(2, segment(70, 10));
         assert_eq!(order(&mut queue), [(2, 10), (1, 2), (1, 3), (1, 4), (1, 5)]);
     }
 
@@ -182,8 +211,34 @@ mod tests {
     fn without_fairness_the_first_come_is_the_first_served() {
         let mut queue = TransmitQueue::new(1000, false);
         for n in 0..6 {
-            queue.push(n % 3, packet(1500, n));
+            queue.push(n % 3, segment(1500, u64::from(n)));
         }
         assert_eq!(order(&mut queue), [(0, 0), (1, 1), (2, 2), (0, 3), (1, 4), (2, 5)]);
+    }
+
+    #[test]
+    fn each_flow_keeps_its_order_whatever_comes_between() {
+        let mut rng = cp_node::rng::Rng::streams(1, None, 1).remove(0);
+        let mut queue = TransmitQueue::new(3000, true);
+        let (mut pushed, mut popped) = ([0u64; 5], [0u64; 5]);
+        for round in 0..20_000 {
+            let flow = rng.below(5);
+            if rng.below(200) < 99 + 2 * usize::from(round % 2000 < 1000) {
+                queue.push(flow as u32, segment(100 + rng.below(1400) as u32, pushed[flow]));
+                pushed[flow] += 1;
+            } else if let Some((flow, waiting)) = queue.pop() {
+                assert_eq!(waiting.seq, popped[flow as usize]);
+                popped[flow as usize] += 1;
+            } else {
+                assert_eq!(pushed, popped);
+            }
+        }
+        for (flow, waiting) in std::iter::from_fn(|| queue.pop()) {
+            assert_eq!(waiting.seq, popped[flow as usize]);
+            popped[flow as usize] += 1;
+        }
+        assert_eq!((pushed, queue.is_empty()), (popped, true));
+        let used: u64 = pushed.iter().sum();
+        assert!((queue.blocks.len() as u64) < used / 20, "blocks are used again: {}", queue.blocks.len());
     }
 }

@@ -92,6 +92,8 @@ pub(crate) struct Scoreboard {
     next_lost: u64,
     /// The blocks of the previous acknowledgement, as offsets.
     blocks: [(u64, u64); 3],
+    /// There are some.
+    has_blocks: bool,
     newest: Newest,
     /// The end of the highest segment that has arrived.
     highest: u64,
@@ -121,9 +123,12 @@ impl Scoreboard {
         }
         self.highest = self.highest.max(ack);
         if blocks.is_empty() {
-            self.blocks = [(0, 0); 3];
+            if std::mem::take(&mut self.has_blocks) {
+                self.blocks = [(0, 0); 3];
+            }
             return told;
         }
+        self.has_blocks = true;
         let old = self.blocks;
         for (i, block) in blocks.iter().enumerate() {
             let (from, to) = (ack + u64::from(block.from), ack + u64::from(block.to));

@@ -3,5 +3,6 @@
 mod net;
 
 mod acknowledging;
+mod cluster;
 mod congestion;
 mod recovery;
