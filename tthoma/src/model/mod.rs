@@ -7,13 +7,18 @@
 //! | [`Model::packets`] | messages, packets, transmissions and receptions of data and grants | [`Message`](crate::packets::Message), [`Packet`](crate::packets::Packet), [`Sent`](crate::packets::Sent), [`Received`](crate::packets::Received) |
 //! | [`Model::data`], [`Model::grants`] | which transmission arrived as which reception, and how long each phase took | [`Journey`] |
 //! | [`Model::handoffs`] | from core to core and from SoftIRQ to threads | [`Handoff`] |
+//! | [`Model::rpcs`] | RPCs, each side by itself | [`Side`] |
+//! | [`Model::flights`] | data, grants and TCP packets on the common clock | [`Flight`] |
 //!
 //! Tables that not all analyses need are made when they are first asked for, once. Times are nanoseconds on the clock of
 //! the node where the event was logged; [`Model::clock`] knows the offsets and how wrong they can be.
 
+pub mod flights;
 mod handoffs;
 mod journeys;
 mod pairing;
+mod rpcs;
+mod tcp;
 
 use std::path::PathBuf;
 use std::sync::OnceLock;
@@ -26,8 +31,10 @@ use crate::packets::Packets;
 use crate::read::{self, FileStats, NodeTrace, ReadError};
 use crate::stats::micros;
 
+pub use flights::{Carries, Flight, Flights};
 pub use handoffs::{Handoff, Handoffs};
 pub use journeys::{Excluded, Group, Journey, Journeys, Matched, NOWHERE, Phase, SHORT_BYTES};
+pub use rpcs::{Rpcs, Side};
 
 /// A run: all nodes' traces with everything that is common to analyses.
 #[derive(Debug)]
@@ -42,6 +49,8 @@ pub struct Model {
     pub clock: Clock,
     journeys: OnceLock<Journeys>,
     handoffs: OnceLock<Handoffs>,
+    rpcs: OnceLock<Rpcs>,
+    flights: OnceLock<Flights>,
 }
 
 impl Model {
@@ -60,7 +69,7 @@ impl Model {
         let packets = Packets::collect(&traces);
         let clock = Clock::estimate(traces.len(), &packets);
         let clock = if options.no_sync { clock.unapplied() } else { clock };
-        Self { traces, hosts, packets, clock, journeys: OnceLock::new(), handoffs: OnceLock::new() }
+        Self { traces, hosts, packets, clock, journeys: OnceLock::new(), handoffs: OnceLock::new(), rpcs: OnceLock::new(), flights: OnceLock::new() }
     }
 
     /// Which transmission of each packet arrived as which reception.
@@ -79,6 +88,32 @@ impl Model {
     /// Hand-offs between cores and to threads.
     pub fn handoffs(&self) -> &Handoffs {
         self.handoffs.get_or_init(|| Handoffs::collect(&self.traces))
+    }
+
+    /// RPCs, a row for each side.
+    pub fn rpcs(&self) -> &Rpcs {
+        self.rpcs.get_or_init(|| Rpcs::collect(self))
+    }
+
+    /// Packets on the common clock.
+    pub fn flights(&self) -> &Flights {
+        self.flights.get_or_init(|| Flights::collect(self))
+    }
+
+    /// First and last time of a node's trace, ns on the common clock; `None` if it has no line.
+    pub fn span(&self, node: u16) -> Option<(i64, i64)> {
+        let offset = self.clock.offset(usize::from(node)).unwrap_or(0);
+        self.traces.get(usize::from(node))?.span.map(|(first, last)| (first + offset, last + offset))
+    }
+
+    /// Nodes with their first and last times, in order.
+    pub fn spans(&self) -> impl Iterator<Item = (u16, i64, i64)> {
+        (0..self.traces.len() as u16).filter_map(|node| self.span(node).map(|(first, last)| (node, first, last)))
+    }
+
+    /// Name of a node.
+    pub fn name(&self, node: u16) -> String {
+        self.hosts.name(node)
     }
 
     /// Accounts of all files.

@@ -29,12 +29,15 @@ pub(super) struct Builder {
     /// Messages looked up last, one for requests and one for responses.
     recent: [Option<(u64, u32)>; 2],
     last_gro: FxHashMap<u16, LastGro>,
+    /// What the pacer is about to send: core, client, id and offset.
+    paced: Option<(u16, u16, u32, u32)>,
 }
 
 impl Builder {
     /// Forgets what belongs to the node before.
     pub(super) fn next_node(&mut self) {
         self.last_gro.clear();
+        self.paced = None;
     }
 
     /// Message that `client` and the sender's `id` name.
@@ -85,15 +88,21 @@ impl Builder {
                 let sent = self.packets.data.send(message, offset, node, core);
                 sent.xmit = time;
                 sent.again |= again;
+                sent.paced = self.paced == Some((core, client, id, offset));
                 sent.length = if record.have.has(Have::A) { record.a.saturating_sub(WIRE_OVERHEAD) } else { 0 };
             }
             Kind::SendData => {
                 let message = self.message(client, id);
                 // Kernels of 2024 sometimes say 0.
                 if record.a > 0 {
-                    self.packets.data.last_sent(message, offset, node, core).length = record.a;
+                    let sent = self.packets.data.last_sent(message, offset, node, core);
+                    sent.length = record.a;
+                    if record.have.has(Have::B) {
+                        sent.queue = record.b;
+                    }
                 }
             }
+            Kind::PacerXmit => self.paced = Some((core, client, id, offset)),
             Kind::QdiscDefer | Kind::QdiscXmit => {
                 let message = self.message(client, id);
                 let sent = self.packets.data.last_sent(message, offset, node, core);
@@ -101,17 +110,25 @@ impl Builder {
             }
             Kind::NicData => {
                 let message = self.message(client, id);
-                self.packets.data.nic_takes(message, offset, node, core).nic = time;
+                let sent = self.packets.data.nic_takes(message, offset, node, core);
+                sent.nic = time;
+                sent.queue_address = record.a;
             }
             Kind::FreeTxSkb => {
                 let message = self.message(client, id);
-                self.packets.data.nic_returns(message, offset, node, core).free = time;
+                let sent = self.packets.data.nic_returns(message, offset, node, core);
+                sent.free = time;
+                if record.have.has(Have::A) {
+                    sent.queue = record.a;
+                }
                 self.length(message, record.b);
             }
             Kind::SendGrant => {
                 let message = self.message(client, id);
                 let sent = self.packets.grants.send(message, offset, node, core);
                 sent.xmit = time;
+                sent.priority = record.a as u8;
+                sent.length = (record.b as i32).max(0) as u32;
                 // A grant that grants nothing is a repetition even if the first is not in the trace.
                 sent.again |= record.have.has(Have::B) && record.b as i32 <= 0;
             }
@@ -121,7 +138,11 @@ impl Builder {
             }
             Kind::FreeGrant => {
                 let message = self.message(client, id);
-                self.packets.grants.nic_returns(message, offset, node, core).free = time;
+                let sent = self.packets.grants.nic_returns(message, offset, node, core);
+                sent.free = time;
+                if record.have.has(Have::A) {
+                    sent.queue = record.a;
+                }
             }
             Kind::GroData | Kind::GroGrant => {
                 let message = self.message(client, id ^ 1);

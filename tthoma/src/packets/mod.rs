@@ -7,7 +7,7 @@
 
 mod build;
 
-use crate::event::{Kind, Record};
+use crate::event::{Have, Kind, Record};
 use crate::read::NodeTrace;
 
 /// An event that was not seen, among times.
@@ -44,12 +44,20 @@ pub struct Sent {
     pub nic: i64,
     /// Given back by the NIC.
     pub free: i64,
-    /// Message bytes in the frame; 0 if unknown.
+    /// Message bytes in the frame; 0 if unknown. For grants: bytes newly granted.
     pub length: u32,
+    /// Transmit queue; [`NO_QUEUE`] if not logged.
+    pub queue: u32,
+    /// What the driver calls its queue: low 32 bits of an address; 0 if not logged.
+    pub queue_address: u32,
     /// Sender.
     pub node: u16,
     /// Core of the first event.
     pub core: u16,
+    /// Grants: level for the data that are granted; [`NO_PRIORITY`] if not logged, and for data.
+    pub priority: u8,
+    /// The pacer sent it.
+    pub paced: bool,
     /// It is not the first transmission of these bytes. For grants: it repeats a limit.
     pub again: bool,
     next: u32,
@@ -68,6 +76,8 @@ pub struct Received {
     ring: u32,
     /// Receiver.
     pub node: u16,
+    /// Level at which it was sent; [`NO_PRIORITY`] if not logged.
+    pub priority: u8,
     /// Core of GRO.
     pub gro_core: u16,
     /// Core of SoftIRQ.
@@ -75,6 +85,10 @@ pub struct Received {
     next: u32,
 }
 
+/// No transmit queue was logged.
+pub const NO_QUEUE: u32 = u32::MAX;
+/// No level was logged.
+pub const NO_PRIORITY: u8 = u8::MAX;
 /// No wait in the receive ring was logged.
 const NO_RING: u32 = u32::MAX;
 
@@ -237,6 +251,11 @@ impl Packets {
 const MAX_SEGMENTS: usize = 120;
 
 impl Flow {
+    /// Offset and place of each packet of a message, by offset.
+    pub fn of_message(&self, message: u32) -> impl Iterator<Item = (u32, u32)> {
+        self.by_message.get(message as usize).into_iter().flat_map(|index| index.entries.iter().copied())
+    }
+
     /// Transmissions that began at the packet's offset, in time order.
     pub fn sent_of(&self, packet: &Packet) -> impl Iterator<Item = &Sent> {
         self.sent_places(packet).map(|place| &self.sent[place as usize])
@@ -320,8 +339,12 @@ impl Flow {
             nic,
             free,
             length: 0,
+            queue: NO_QUEUE,
+            queue_address: 0,
             node,
             core,
+            priority: NO_PRIORITY,
+            paced: false,
             again: last != END,
             next: END,
         });
@@ -376,6 +399,7 @@ impl Flow {
             discarded: false,
             ring: NO_RING,
             node,
+            priority: NO_PRIORITY,
             gro_core: 0,
             softirq_core: 0,
             next: END,
@@ -388,6 +412,9 @@ impl Flow {
         let received = &mut self.received[place as usize];
         received.gro = record.time;
         received.gro_core = record.core;
+        if record.have.has(Have::A) {
+            received.priority = record.a as u8;
+        }
         place
     }
 
