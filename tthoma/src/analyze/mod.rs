@@ -16,15 +16,25 @@
 //! two nodes of them, and [`Model::common`] a moment for people. How wrong they can be is in every output
 //! ([`Run::clock`]).
 
+mod calls;
 pub mod delay;
 mod delay_negatives;
 mod delay_tables;
+pub mod msgrange;
 mod options;
+pub mod p99short;
+mod packet_list;
 mod report;
+pub mod rpcs;
+pub mod rtt;
 mod run;
+mod samples;
 pub mod sync;
 mod table;
 mod table_text;
+#[cfg(test)]
+pub(crate) mod testing;
+pub mod timeline;
 
 use std::path::PathBuf;
 
@@ -96,7 +106,15 @@ impl Needs {
 }
 
 /// All analyses, in the order of `tthoma list`.
-pub const ALL: &[&dyn Analyzer] = &[&delay::Delay, &sync::Sync];
+pub const ALL: &[&dyn Analyzer] = &[
+    &delay::Delay,
+    &msgrange::MsgRange,
+    &p99short::P99Short,
+    &rpcs::Rpcs,
+    &rtt::Rtt,
+    &sync::Sync,
+    &timeline::Timeline,
+];
 
 /// The analysis of that name.
 pub fn find(name: &str) -> Option<&'static dyn Analyzer> {

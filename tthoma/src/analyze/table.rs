@@ -206,6 +206,14 @@ impl Table {
         self
     }
 
+    /// Gives the first column another key.
+    pub fn key_of_first(mut self, name: &str) -> Self {
+        if let Some(first) = self.columns.first_mut() {
+            first.key = format!("{name}{}", first.unit.suffix());
+        }
+        self
+    }
+
     /// Gives the column added last this many decimals when people read it.
     pub fn decimals(mut self, decimals: usize) -> Self {
         if let Some(last) = self.columns.last_mut() {

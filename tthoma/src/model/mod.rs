@@ -69,7 +69,16 @@ impl Model {
         let packets = Packets::collect(&traces);
         let clock = Clock::estimate(traces.len(), &packets);
         let clock = if options.no_sync { clock.unapplied() } else { clock };
-        Self { traces, hosts, packets, clock, journeys: OnceLock::new(), handoffs: OnceLock::new(), rpcs: OnceLock::new(), flights: OnceLock::new() }
+        Self {
+            traces,
+            hosts,
+            packets,
+            clock,
+            journeys: OnceLock::new(),
+            handoffs: OnceLock::new(),
+            rpcs: OnceLock::new(),
+            flights: OnceLock::new(),
+        }
     }
 
     /// Which transmission of each packet arrived as which reception.
@@ -109,6 +118,12 @@ impl Model {
     /// Nodes with their first and last times, in order.
     pub fn spans(&self) -> impl Iterator<Item = (u16, i64, i64)> {
         (0..self.traces.len() as u16).filter_map(|node| self.span(node).map(|(first, last)| (node, first, last)))
+    }
+
+    /// True if times of these two nodes can be compared.
+    pub fn comparable(&self, one: u16, other: u16) -> bool {
+        let placed = |node: u16| self.clock.offset(usize::from(node)).is_some();
+        one == other || placed(one) && placed(other)
     }
 
     /// Name of a node.

@@ -63,9 +63,10 @@ impl Tcp {
             }
             Kind::TcpSoftirq => {
                 let name = name(record);
-                let open = self.received.get(&name).and_then(|all| {
-                    all.iter().copied().find(|place| self.flights[*place as usize].softirq == UNSEEN)
-                });
+                let open = self
+                    .received
+                    .get(&name)
+                    .and_then(|all| all.iter().copied().find(|place| self.flights[*place as usize].softirq == UNSEEN));
                 if let Some(place) = open {
                     let flight = &mut self.flights[place as usize];
                     (flight.softirq, flight.softirq_core) = (time, record.core);
@@ -193,11 +194,7 @@ mod tests {
         let shown: Vec<_> = all.iter().map(|f| (f.id, f.from, f.to, f.nic, f.gro, f.frame, f.length)).collect();
         assert_eq!(
             shown,
-            [
-                (500, 0, 1, 2000, 4000, 2000, 1000),
-                (1500, 0, 1, 2000, 5000, 0, 1000),
-                (2500, 1, 0, UNSEEN, 9000, 0, 0)
-            ]
+            [(500, 0, 1, 2000, 4000, 2000, 1000), (1500, 0, 1, 2000, 5000, 0, 1000), (2500, 1, 0, UNSEEN, 9000, 0, 0)]
         );
         assert_eq!((all[0].softirq, all[0].free, all[0].queue(), all[1].queue()), (6000, 8000, Some(3), Some(3)));
     }
