@@ -72,6 +72,8 @@ impl Analyzer for Rtt {
         }
         summary.row(all.cells());
         let below = |rtt: i64| options.max_rtt.is_none_or(|max| micros(rtt) <= max);
+        // Without a trace of the server there are no phases to compare.
+        calls.retain(|(_, call)| call.server.is_some());
         let slow: Vec<&Call<'_>> =
             calls.iter().filter(|(rtt, _)| below(*rtt)).take(options.top).map(|(_, call)| call).collect();
         let fast: Vec<&Call<'_>> = calls.iter().rev().take(FASTEST).map(|(_, call)| call).collect();

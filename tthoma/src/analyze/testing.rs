@@ -1,21 +1,18 @@
 //! Traffic with known delays, as traces of any number of nodes.
 //!
-//! Node `i` is `node<i+1>` with address `0x0a000001 + i`; its packets are received by GRO on core 1, processed by SoftIRQ on
+//! Node `i` is `node<i+1>` with address [`Scenario::address`]; its packets are received by GRO on core 1, processed by SoftIRQ on
 //! core 2, and its applications run on core 3. Clocks are used as they are. All times in us.
-
-use std::fmt::Write as _;
 
 use crate::analyze::Options;
 use crate::model::Model;
-use crate::testing::traces;
+use crate::testing::Scenario;
 
 /// Bytes of a packet.
 pub(crate) const MTU: u32 = 1400;
 
-/// A run in the making.
-#[derive(Default)]
+/// A run in the making: as [`Scenario`], with packets whose phases are chosen one by one.
 pub(crate) struct Traffic {
-    nodes: Vec<Vec<(f64, u16, String)>>,
+    scenario: Scenario,
 }
 
 /// Delays of each packet, us.
@@ -39,23 +36,23 @@ impl Delays {
 
 impl Traffic {
     pub(crate) fn new(nodes: usize) -> Self {
-        Self { nodes: vec![Vec::new(); nodes] }
+        Self { scenario: Scenario::new(nodes) }
     }
 
     /// An event on a node.
     pub(crate) fn event(&mut self, node: usize, core: u16, time: f64, text: impl Into<String>) -> &mut Self {
-        self.nodes[node].push((time, core, text.into()));
+        self.scenario.event(node, time, core, text);
         self
     }
 
-    /// Drops events of a node that `gone` holds for.
-    pub(crate) fn drop(&mut self, node: usize, gone: impl Fn(f64, &str) -> bool) -> &mut Self {
-        self.nodes[node].retain(|(time, _, text)| !gone(*time, text));
+    /// Takes events of a node away.
+    pub(crate) fn remove(&mut self, node: usize, gone: impl Fn(&str) -> bool) -> &mut Self {
+        assert!(self.scenario.remove(node, gone) > 0, "there were such events");
         self
     }
 
     pub(crate) fn address(node: usize) -> String {
-        format!("0xa{:06x}", node + 1)
+        Scenario::address(node)
     }
 
     /// A packet of a message: `id` is that of its sender. Returns when it reaches SoftIRQ.
@@ -161,18 +158,7 @@ impl Traffic {
     }
 
     /// The model of all of it, clocks as they are.
-    pub(crate) fn model(&mut self) -> Model {
-        let mut texts = Vec::new();
-        for (i, events) in self.nodes.iter_mut().enumerate() {
-            events.sort_by(|a, b| a.0.total_cmp(&b.0));
-            let mut text = String::new();
-            for (time, core, message) in events.iter() {
-                let _ = writeln!(text, "{time:.3} C{core} {message}");
-            }
-            texts.push((format!("node{}", i + 1), text));
-        }
-        let nodes: Vec<(&str, &str)> = texts.iter().map(|(name, text)| (name.as_str(), text.as_str())).collect();
-        let options = Options { no_sync: true, ..Options::default() };
-        Model::new(traces(&nodes), &options)
+    pub(crate) fn model(&self) -> Model {
+        self.scenario.model(&Options { no_sync: true, ..Options::default() })
     }
 }
