@@ -16,10 +16,15 @@
 //! two nodes of them, and [`Model::common`] a moment for people. How wrong they can be is in every output
 //! ([`Run::clock`]).
 
+pub mod activity;
 mod calls;
+mod credit;
 pub mod delay;
 mod delay_negatives;
 mod delay_tables;
+pub mod grants;
+mod intervals;
+mod live;
 pub mod msgrange;
 mod options;
 pub mod p99short;
@@ -28,13 +33,17 @@ mod report;
 pub mod rpcs;
 pub mod rtt;
 mod run;
+pub mod rx;
 mod samples;
+mod steps;
+mod sweep;
 pub mod sync;
 mod table;
 mod table_text;
 #[cfg(test)]
 pub(crate) mod testing;
 pub mod timeline;
+pub mod txintervals;
 
 use std::path::PathBuf;
 
@@ -107,13 +116,17 @@ impl Needs {
 
 /// All analyses, in the order of `tthoma list`.
 pub const ALL: &[&dyn Analyzer] = &[
+    &activity::Activity,
     &delay::Delay,
+    &grants::Grants,
     &msgrange::MsgRange,
     &p99short::P99Short,
     &rpcs::Rpcs,
     &rtt::Rtt,
+    &rx::Rx,
     &sync::Sync,
     &timeline::Timeline,
+    &txintervals::TxIntervals,
 ];
 
 /// The analysis of that name.

@@ -193,7 +193,7 @@ impl Table {
         meaning: impl Into<Cow<'static, str>>,
     ) -> Self {
         let title = title.into();
-        let key = key(&title) + unit.suffix();
+        let key = with_suffix(key(&title), unit);
         self.columns.push(Column { title, key, unit, meaning: meaning.into(), decimals: unit.decimals() });
         self
     }
@@ -258,6 +258,12 @@ impl Table {
         let fits = |row: &Row| start.iter().zip(&row.cells).all(|(text, cell)| cell.plain() == *text);
         self.rows.iter().position(fits)
     }
+}
+
+/// A key with its unit as last suffix, once.
+fn with_suffix(key: String, unit: Unit) -> String {
+    let suffix = unit.suffix();
+    if key.ends_with(suffix) || suffix.strip_prefix('_') == Some(&key) { key } else { key + suffix }
 }
 
 /// `MaxPk` as `max_pk`, `Min RTT` as `min_rtt`, `InK/s` as `in_k_s`.
