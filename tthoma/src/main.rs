@@ -46,6 +46,9 @@ fn analyse(command: &Analyze) -> anyhow::Result<ExitCode> {
     if let Some(dir) = &command.options.data {
         run.write_data(dir).with_context(|| format!("cannot write data files to {}", dir.display()))?;
     }
+    if let Some(dir) = &command.options.plot {
+        run.write_plots(dir).with_context(|| format!("cannot write plots to {}", dir.display()))?;
+    }
     match command.format {
         Format::Table => print(&run.to_text())?,
         Format::Json => print(&json(&run)?)?,

@@ -18,17 +18,27 @@
 
 pub mod activity;
 mod calls;
+pub mod copy;
 mod credit;
 pub mod delay;
 mod delay_negatives;
 mod delay_tables;
 pub mod grants;
+pub mod handoffs;
+pub mod incoming;
 mod intervals;
+pub mod latency;
 mod live;
+pub mod lost;
 pub mod msgrange;
+pub mod net;
 mod options;
 pub mod p99short;
 mod packet_list;
+pub mod pairs;
+pub mod plot;
+pub mod qbytes;
+pub mod qdelay;
 mod report;
 pub mod rpcs;
 pub mod rtt;
@@ -44,6 +54,7 @@ mod table_text;
 pub(crate) mod testing;
 pub mod timeline;
 pub mod txintervals;
+pub mod txpkts;
 
 use std::path::PathBuf;
 
@@ -55,6 +66,7 @@ use crate::read::ReadError;
 
 pub use crate::stats::Distribution;
 pub use options::{From, Options, Pkt, PktTypes, Range};
+pub use plot::{Mark, Plot};
 pub use report::{ClockReport, ImportReport, NodeReport, PairReport};
 pub use run::{Finding, Report, Run};
 pub use table::{Cell, Column, Row, Table, Unit};
@@ -117,16 +129,26 @@ impl Needs {
 /// All analyses, in the order of `tthoma list`.
 pub const ALL: &[&dyn Analyzer] = &[
     &activity::Activity,
+    &copy::Copy,
     &delay::Delay,
     &grants::Grants,
+    &handoffs::Handoffs,
+    &incoming::Incoming,
+    &lost::Lost,
+    &latency::MinLatency,
     &msgrange::MsgRange,
+    &net::Net,
     &p99short::P99Short,
+    &pairs::Pairs,
+    &qbytes::QBytes,
+    &qdelay::QDelay,
     &rpcs::Rpcs,
     &rtt::Rtt,
     &rx::Rx,
     &sync::Sync,
     &timeline::Timeline,
     &txintervals::TxIntervals,
+    &txpkts::TxPkts,
 ];
 
 /// The analysis of that name.

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use serde::ser::{Serialize, SerializeMap, Serializer};
 
 use super::options::Options;
+use super::plot::Plot;
 use super::table::Table;
 use super::{About, Analyzer, ClockReport, ImportReport, NodeReport};
 use crate::model::Model;
@@ -19,6 +20,8 @@ pub struct Report {
     pub tables: Vec<Table>,
     /// What to know about them, one sentence each, printed below.
     pub notes: Vec<String>,
+    /// Plots, made if `--plot` is given.
+    pub plots: Vec<Plot>,
     /// What must be known before believing them, one sentence each, on standard error.
     pub warnings: Vec<String>,
 }
@@ -165,6 +168,20 @@ impl Run {
             all.extend(finding.report.iter().flat_map(|r| &r.tables).map(|t| (finding.about, t)));
         }
         all
+    }
+
+    /// Writes the plots of all analyses to `dir`, which is created if need be.
+    ///
+    /// # Errors
+    ///
+    /// If a file can't be written.
+    pub fn write_plots(&self, dir: &Path) -> io::Result<()> {
+        fs::create_dir_all(dir)?;
+        self.findings
+            .iter()
+            .filter_map(|f| f.report.as_ref())
+            .flat_map(|r| &r.plots)
+            .try_for_each(|plot| plot.draw(dir))
     }
 
     /// Writes the data files of all analyses to `dir`, which is created if need be.

@@ -29,9 +29,9 @@ impl Samples {
         percentile(&self.0, q).map(micros).into()
     }
 
-    /// Percentile `q`, ns.
-    pub(super) fn at(&self, q: usize) -> Option<i64> {
-        percentile(&self.0, q)
+    /// Smallest, us.
+    pub(super) fn min(&self) -> Cell {
+        self.0.first().map(|t| micros(*t)).into()
     }
 
     /// Largest, us.

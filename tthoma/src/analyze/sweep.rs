@@ -26,13 +26,9 @@ impl Sweep {
         }
     }
 
-    /// Changes the number at a time.
-    pub(super) fn change(&mut self, at: i64, amount: f64) {
-        self.0.push((at, amount));
-    }
-
-    pub(super) fn is_empty(&self) -> bool {
-        self.0.is_empty()
+    /// Adds what changes another number.
+    pub(super) fn merge(&mut self, other: &Self) {
+        self.0.extend(&other.0);
     }
 
     /// First and last change.

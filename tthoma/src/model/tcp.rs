@@ -11,6 +11,8 @@ use super::{Model, NOWHERE};
 use crate::event::{Kind, Record};
 use crate::packets::UNSEEN;
 
+/// Frames of each stream: first byte, length, flight.
+type Frames = FxHashMap<(u32, u32), Vec<(u32, u32, u32)>>;
 /// Source, destination, sequence number, whether there are data.
 type Name = (u32, u32, u32, bool);
 
@@ -145,8 +147,8 @@ impl Tcp {
     }
 
     /// Frames with data of each stream, by first byte.
-    fn frames(&self) -> FxHashMap<(u32, u32), Vec<(u32, u32, u32)>> {
-        let mut frames: FxHashMap<(u32, u32), Vec<(u32, u32, u32)>> = FxHashMap::default();
+    fn frames(&self) -> Frames {
+        let mut frames = Frames::default();
         for ((source, dest, seq, data), places) in &self.sent {
             if *data {
                 let length = |place: &u32| self.flights[*place as usize].frame;
@@ -159,7 +161,7 @@ impl Tcp {
 }
 
 /// The frame that covers the first byte of a packet.
-fn cover(frames: &FxHashMap<(u32, u32), Vec<(u32, u32, u32)>>, (source, dest, seq, data): Name) -> Option<u32> {
+fn cover(frames: &Frames, (source, dest, seq, data): Name) -> Option<u32> {
     let frames = frames.get(&(source, dest)).filter(|_| data)?;
     let before = frames.partition_point(|f| f.0 <= seq);
     let (start, length, place) = frames.get(before.checked_sub(1)?)?;
