@@ -68,7 +68,7 @@ impl Endpoint {
     ) -> Option<Transmit> {
         let rpc = self.rpcs.get(key).filter(|rpc| rpc.id == id && rpc.state == State::Outgoing)?;
         let tx = rpc.tx.as_ref().filter(|tx| tx.next == 0)?;
-        let is_next = open && self.resending.is_empty() && self.ready.first() == Some(key);
+        let is_next = open && self.resending.is_empty() && self.ready.first().is_some_and(|(_, first)| first == key);
         if is_next {
             return None;
         }

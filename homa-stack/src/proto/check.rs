@@ -3,8 +3,8 @@
 use super::endpoint::Endpoint;
 use super::event::{Event, Message};
 use super::grants::RpcKey;
+use super::heap::Turn;
 use super::icmp::MOST_REFUSALS;
-use super::ready::Turn;
 use super::rpc::{Rpc, State};
 use super::rx_message::RxMessage;
 use super::tx_message::TxMessage;
@@ -66,7 +66,7 @@ impl Endpoint {
                 managed += usize::from(rx.managed);
             }
             again += usize::from(rpc.tx.as_deref().is_some_and(TxMessage::has_resend));
-            ready += usize::from(self.ready.turn(key).is_some());
+            ready += usize::from(self.ready.key(key).is_some());
         }
         let total = self.grants.total_incoming;
         hold!(total == incoming, "the sum of granted bytes to come is {total}, of the messages' {incoming}");
@@ -83,7 +83,7 @@ impl Endpoint {
         let refusals = self.refusals.len();
         hold!(refusals <= MOST_REFUSALS, "{refusals} refusals wait to be sent");
         self.check_private()?;
-        self.grants.check(&self.config)?;
+        self.grants.check(&self.config, Self::view(&self.rpcs))?;
         let unread = self.rpcs.iter().filter(|(_, rpc)| rpc.unread).count();
         hold!(self.unread == unread, "{} requests not taken, counted {}", unread, self.unread);
         hold!(!self.starved_long || !self.starved.is_empty(), "room is kept for a message that does not wait");
@@ -133,7 +133,7 @@ impl Endpoint {
         hold!(set == watched || set && waits, "its fine timer is set: {set}, that of its message: {watched}");
         if let Some(tx) = &rpc.tx {
             tx.check()?;
-            let queued = self.ready.turn(key);
+            let queued = self.ready.key(key);
             let sends = rpc.state == State::Outgoing && tx.can_send() && !rpc.held_back;
             hold!(queued.is_some() || !sends, "may send {}..{} but does not wait to", tx.next, tx.granted);
             if let Some(order) = queued {
@@ -159,8 +159,8 @@ impl Endpoint {
         };
         let incoming = rx.granted.saturating_sub(rx.received);
         hold!(rx.incoming == incoming, "{incoming} granted bytes to come, counted as {}", rx.incoming);
-        let managed = self.grants.rpcs().filter(|k| *k == key).count();
-        hold!(managed == usize::from(rx.managed), "{managed} times in the grant table, managed: {}", rx.managed);
+        let managed = self.grants.holds(key);
+        hold!(managed == rx.managed, "in the grant table: {managed}, managed: {}", rx.managed);
         hold!(rx.by_age <= rx.granted, "a grant by age up to {}, granted up to {}", rx.by_age, rx.granted);
         hold!(rx.managed || rx.granted == rx.len, "granted {} of {} without being managed", rx.granted, rx.len);
         Ok(())

@@ -11,6 +11,7 @@ use super::config::Config;
 use super::cutoffs::Lengths;
 use super::event::{Event, Message, RpcError, SendError, ServerRpc};
 use super::grants::{Grants, RpcKey, View};
+use super::heap::{Queue, Turn};
 use super::icmp::Refusals;
 use super::incast::Incast;
 use super::output::Control;
@@ -21,7 +22,6 @@ use super::pool::{Body, Lease, MOST_PAGES, Pool};
 use super::ports::{FIRST_CLIENT_PORT, Ports};
 use super::private::Private;
 use super::ranges::{Gap, Spare};
-use super::ready::{Ready, Turn};
 use super::room::Room;
 use super::rpc::{Rpc, State};
 use super::rx_message::RxMessage;
@@ -98,7 +98,7 @@ pub struct Endpoint {
     /// Requests that the application has not taken.
     pub(super) unread: usize,
     /// Messages with new data that may be sent.
-    pub(super) ready: Ready,
+    pub(super) ready: Queue<Turn>,
     /// Messages with data to send again, each once.
     pub(super) resending: VecDeque<RpcKey>,
     pub(super) control: VecDeque<Control>,
@@ -165,7 +165,7 @@ impl Endpoint {
             starved: Vec::new(),
             starved_long: false,
             unread: 0,
-            ready: Ready::default(),
+            ready: Queue::default(),
             resending: VecDeque::new(),
             control: VecDeque::new(),
             pacing: Pacing::new(&config),
@@ -610,17 +610,13 @@ impl Endpoint {
                     pacing.consider(key, rpc.serial);
                 }
             }
-            _ => self.ready.remove(key),
+            _ => _ = self.ready.remove(key),
         }
     }
 
     /// What the grant policy needs to know of an RPC's incoming message.
     pub(super) fn view(rpcs: &Slab<Rpc>) -> impl Fn(RpcKey) -> View + '_ {
-        |key| {
-            let rx = rpcs[key].rx.as_ref().expect("messages leave the grant table before they go");
-            let RxMessage { birth, received, granted, len, by_age, .. } = **rx;
-            View { remaining: rx.remaining(), birth, received, granted, len, by_age }
-        }
+        |key| rpcs[key].rx.as_ref().expect("messages leave the grant table before they go").view()
     }
 
     /// Sees to it that time goes on while there are RPCs; the idle tick may be a long way off.

@@ -2,17 +2,23 @@
 //!
 //! The policy is the receiver's own choice: this one is SRPT with overcommitment. Up to `max_overcommit` messages are
 //! *active*, at most one a peer while others wait; each may have a window of granted bytes that have not come, and
-//! all together `max_incoming`. Ranks come from the bytes that are missing now, not from a copy made earlier.
+//! all together `max_incoming`. Ranks come from the bytes that are missing now: what comes of a message moves it in the
+//! order of those that wait ([`Grants::update`]), and the few active ones are compared when grants are made.
 
 #[cfg(feature = "check")]
 use super::check::hold;
 use super::config::Config;
+use super::heap::Queue;
 use super::peers::PeerKey;
 use super::planted::Planted;
+use super::waiting::Waiting;
 use crate::units::Instant;
 
 /// Index of an RPC in the endpoint's table.
 pub(crate) type RpcKey = usize;
+
+/// Order of messages: fewest bytes missing first, then the oldest.
+pub(crate) type Srpt = (usize, Instant);
 
 /// What the policy needs to know of a message.
 #[derive(Clone, Copy, Debug)]
@@ -27,17 +33,23 @@ pub(crate) struct View {
 }
 
 impl View {
-    fn srpt(&self) -> (usize, Instant) {
+    fn srpt(&self) -> Srpt {
         (self.remaining, self.birth)
     }
+
+    /// Place in the order by age. Last come those that need no grants, or have one by age that they did not use.
+    fn age(&self, peer: PeerKey) -> Age {
+        (self.granted >= self.len || self.received < self.by_age, self.birth, peer)
+    }
 }
+
+/// If a message can't be favoured by age, when it began, and whose it is.
+type Age = (bool, Instant, PeerKey);
 
 #[derive(Clone, Copy, Debug)]
 struct Entry {
     rpc: RpcKey,
     peer: PeerKey,
-    /// True if it lacks grants because the others' use up `max_incoming`.
-    needy: bool,
 }
 
 /// A decision to grant.
@@ -55,7 +67,11 @@ pub(crate) struct Decision {
 #[derive(Debug, Default)]
 pub(crate) struct Grants {
     active: Vec<Entry>,
-    waiting: Vec<Entry>,
+    waiting: Waiting,
+    /// All of them, the oldest first.
+    ages: Queue<Age>,
+    /// By RPC: true if it lacks grants because the others' use up `max_incoming`.
+    needy: Vec<bool>,
     /// Granted bytes that have not come, over all incoming messages, unscheduled ones included.
     pub(crate) total_incoming: usize,
 }
@@ -63,7 +79,7 @@ pub(crate) struct Grants {
 impl Grants {
     /// Messages in need of grants.
     pub(crate) fn len(&self) -> usize {
-        self.active.len() + self.waiting.len()
+        self.ages.len()
     }
 
     /// Those of them that may have grants now.
@@ -73,23 +89,38 @@ impl Grants {
 
     /// True if no message needs grants.
     pub(crate) fn is_empty(&self) -> bool {
-        self.active.is_empty() && self.waiting.is_empty()
-    }
-
-    /// All messages in need of grants.
-    pub(crate) fn rpcs(&self) -> impl Iterator<Item = RpcKey> + '_ {
-        self.active.iter().chain(&self.waiting).map(|e| e.rpc)
+        self.ages.is_empty()
     }
 
     /// Adds a message, which waits until [`Self::fill`].
-    pub(crate) fn insert(&mut self, rpc: RpcKey, peer: PeerKey) {
-        self.waiting.push(Entry { rpc, peer, needy: true });
+    pub(crate) fn insert(&mut self, rpc: RpcKey, peer: PeerKey, view: View) {
+        if self.needy.len() <= rpc {
+            self.needy.resize(rpc + 1, false);
+        }
+        self.needy[rpc] = true;
+        self.ages.set(rpc, view.age(peer));
+        self.waiting.insert(rpc, peer, view.srpt(), self.held(peer));
+    }
+
+    /// Takes note that more of a message has come or was granted, if it is in.
+    #[inline]
+    pub(crate) fn update(&mut self, rpc: RpcKey, view: View) {
+        let Some(known) = self.ages.key(rpc) else { return };
+        let peer = known.2;
+        if known != view.age(peer) {
+            self.ages.set(rpc, view.age(peer));
+        }
+        self.waiting.update(rpc, peer, view.srpt());
     }
 
     /// Takes a message out, if it is in.
     pub(crate) fn remove(&mut self, rpc: RpcKey) {
-        self.active.retain(|e| e.rpc != rpc);
-        self.waiting.retain(|e| e.rpc != rpc);
+        let Some((.., peer)) = self.ages.key(rpc) else { return };
+        self.ages.remove(rpc);
+        if !self.waiting.remove(rpc, peer, self.held(peer)) {
+            self.active.retain(|e| e.rpc != rpc);
+            self.waiting.peer_holds(peer, self.held(peer));
+        }
     }
 
     /// Chooses the active messages: free slots go to the peers with fewest of them, then to the shortest; a shorter
@@ -99,12 +130,13 @@ impl Grants {
         while self.active.len() > slots {
             let longest = self.longest_of(|_| true, &view);
             let entry = self.active.swap_remove(longest);
-            self.waiting.push(entry);
+            self.wait(entry, &view);
         }
-        while let Some(best) = self.best_waiting(&view) {
-            let candidate = self.waiting[best];
+        while let Some((rpc, peer)) = self.waiting.first() {
+            let candidate = Entry { rpc, peer };
             if self.active.len() < slots {
-                self.active.push(self.waiting.swap_remove(best));
+                self.active.push(candidate);
+                self.waiting.remove(rpc, peer, self.held(peer));
                 continue;
             }
             // The peer that has most slots, the candidate counted for its own.
@@ -115,8 +147,9 @@ impl Grants {
             let unfair = self.held(loser.peer) > self.held(candidate.peer) + 1;
             let longer = view(loser.rpc).srpt() > view(candidate.rpc).srpt();
             if unfair || longer {
-                self.active[victim] = self.waiting.swap_remove(best);
-                self.waiting.push(loser);
+                self.active[victim] = candidate;
+                self.waiting.remove(rpc, peer, self.held(peer));
+                self.wait(loser, &view);
             } else {
                 return;
             }
@@ -133,7 +166,7 @@ impl Grants {
             true => usize::MAX,
             false => config.max_incoming.saturating_sub(self.total_incoming),
         };
-        for (rank, entry) in self.active.iter_mut().enumerate() {
+        for (rank, entry) in self.active.iter().enumerate() {
             let v = view(entry.rpc);
             let end = if config.lacks(Planted::LengthClamp) { usize::MAX } else { v.len };
             let want = (v.received + window).min(end).saturating_sub(v.granted);
@@ -144,10 +177,10 @@ impl Grants {
             }
             let step = want.min(headroom);
             if step == 0 || (step < want && step < window / 8) {
-                entry.needy = true;
+                self.needy[entry.rpc] = true;
                 continue;
             }
-            let was_needy = std::mem::replace(&mut entry.needy, step < want);
+            let was_needy = std::mem::replace(&mut self.needy[entry.rpc], step < want);
             return Some(Decision {
                 rpc: entry.rpc,
                 offset: v.granted + step,
@@ -160,19 +193,33 @@ impl Grants {
 
     /// The message to favour by age: the oldest that needs grants and has used up the grant by age that it had, if any.
     pub(crate) fn oldest(&self, config: &Config, view: impl Fn(RpcKey) -> View) -> Option<(RpcKey, usize)> {
-        let increment = config.fifo_grant_increment;
-        self.rpcs()
-            .map(|rpc| (rpc, view(rpc)))
-            .filter(|(_, v)| v.granted < v.len && v.received >= v.by_age)
-            .min_by_key(|(_, v)| v.birth)
-            .map(|(rpc, v)| (rpc, (v.granted + increment).min(v.len)))
+        let ((blocked, ..), rpc) = self.ages.first()?;
+        let v = view(rpc);
+        (!blocked).then(|| (rpc, (v.granted + config.fifo_grant_increment).min(v.len)))
     }
 
-    /// Checks the table against itself.
+    /// True if a message is in.
     #[cfg(feature = "check")]
-    pub(crate) fn check(&self, config: &Config) -> Result<(), String> {
+    pub(crate) fn holds(&self, rpc: RpcKey) -> bool {
+        self.ages.key(rpc).is_some()
+    }
+
+    /// Checks that all stand where what has come of them puts them.
+    #[cfg(feature = "check")]
+    pub(crate) fn check(&self, config: &Config, view: impl Fn(RpcKey) -> View) -> Result<(), String> {
         let (active, slots) = (self.active.len(), config.max_overcommit.clamp(1, 8));
         hold!(active <= slots, "{active} active messages, {slots} allowed");
+        self.ages.check()?;
+        self.waiting.check(|peer| self.held(peer))?;
+        for (age, rpc) in self.ages.iter() {
+            let right = view(rpc).age(age.2);
+            hold!(age == right, "message {rpc} stands by age at {age:?}, not {right:?}");
+            let active = self.active.iter().any(|e| e.rpc == rpc);
+            let (order, right) = (self.waiting.order(rpc, age.2), (!active).then(|| view(rpc).srpt()));
+            hold!(order == right, "message {rpc} waits in place {order:?}, not {right:?}");
+        }
+        let (all, waiting) = (self.ages.len(), self.waiting.len());
+        hold!(all == active + waiting, "{all} messages, {active} of them active and {waiting} waiting");
         Ok(())
     }
 
@@ -180,8 +227,10 @@ impl Grants {
         self.active.iter().filter(|e| e.peer == peer).count()
     }
 
-    fn best_waiting(&self, view: &impl Fn(RpcKey) -> View) -> Option<usize> {
-        (0..self.waiting.len()).min_by_key(|&i| (self.held(self.waiting[i].peer), view(self.waiting[i].rpc).srpt()))
+    /// Has a message wait that was active.
+    fn wait(&mut self, entry: Entry, view: &impl Fn(RpcKey) -> View) {
+        let held = self.held(entry.peer);
+        self.waiting.insert(entry.rpc, entry.peer, view(entry.rpc).srpt(), held);
     }
 
     fn longest_of(&self, mut among: impl FnMut(&Entry) -> bool, view: &impl Fn(RpcKey) -> View) -> usize {
@@ -198,6 +247,9 @@ fn priority(max_sched: u8, rank: usize, active: usize) -> u8 {
     let spare = (usize::from(max_sched) + 1).saturating_sub(active);
     usize::from(max_sched).saturating_sub(rank).saturating_sub(spare) as u8
 }
+
+#[cfg(test)]
+mod naive;
 
 #[cfg(test)]
 mod tests {
@@ -226,11 +278,11 @@ mod tests {
         let config = Config { max_overcommit: 2, ..Config::default() };
         let lens = [500_000, 400_000, 900_000];
         let mut g = Grants::default();
-        g.insert(0, 10);
-        g.insert(1, 10);
+        g.insert(0, 10, view(&lens)(0));
+        g.insert(1, 10, view(&lens)(1));
         g.fill(&config, view(&lens));
         assert_eq!(active(&g), [0, 1]);
-        g.insert(2, 20);
+        g.insert(2, 20, view(&lens)(2));
         g.fill(&config, view(&lens));
         assert_eq!(active(&g), [1, 2], "the longer of peer 10's two made room for peer 20's only one");
     }
@@ -241,7 +293,7 @@ mod tests {
         let lens = [500_000, 400_000, 300_000, 450_000];
         let mut g = Grants::default();
         for (rpc, peer) in [(0, 1), (1, 2), (2, 3), (3, 4)] {
-            g.insert(rpc, peer);
+            g.insert(rpc, peer, view(&lens)(rpc));
             g.fill(&config, view(&lens));
         }
         assert_eq!(active(&g), [1, 2]);
@@ -259,7 +311,7 @@ mod tests {
         let lens = [900_000, 800_000, 700_000];
         let mut g = Grants::default();
         for rpc in 0..3 {
-            g.insert(rpc, rpc as PeerKey);
+            g.insert(rpc, rpc as PeerKey, view(&lens)(rpc));
         }
         g.fill(&config, view(&lens));
         let first = g.decide(&config, view(&lens)).unwrap();
@@ -281,8 +333,6 @@ mod tests {
     fn the_oldest_is_favoured_unless_it_has_a_grant_by_age_that_it_did_not_use() {
         let config = Config::default();
         let mut g = Grants::default();
-        g.insert(0, 0);
-        g.insert(1, 1);
         let v = |granted0, by_age0| {
             move |rpc: RpcKey| View {
                 remaining: 900_000,
@@ -293,10 +343,17 @@ mod tests {
                 by_age: if rpc == 0 { by_age0 } else { 0 },
             }
         };
-        assert_eq!(g.oldest(&config, v(100_000, 0)), Some((0, 150_000)));
-        assert_eq!(g.oldest(&config, v(800_000, 0)), Some((0, 850_000)), "other grants do not count");
-        assert_eq!(g.oldest(&config, v(150_000, 100_001)), Some((1, 150_000)), "a byte of it has not come");
-        assert_eq!(g.oldest(&config, v(150_000, 100_000)), Some((0, 200_000)));
-        assert_eq!(g.oldest(&config, v(1_000_000, 0)), Some((1, 150_000)), "it needs none");
+        g.insert(0, 0, v(100_000, 0)(0));
+        g.insert(1, 1, v(100_000, 0)(1));
+        let mut oldest = |granted0, by_age0| {
+            let view = v(granted0, by_age0);
+            g.update(0, view(0));
+            g.oldest(&config, view)
+        };
+        assert_eq!(oldest(100_000, 0), Some((0, 150_000)));
+        assert_eq!(oldest(800_000, 0), Some((0, 850_000)), "other grants do not count");
+        assert_eq!(oldest(150_000, 100_001), Some((1, 150_000)), "a byte of it has not come");
+        assert_eq!(oldest(150_000, 100_000), Some((0, 200_000)));
+        assert_eq!(oldest(1_000_000, 0), Some((1, 150_000)), "it needs none");
     }
 }

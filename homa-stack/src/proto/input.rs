@@ -311,7 +311,7 @@ impl Endpoint {
         let rx = rpc.rx.as_mut().expect("an RPC that is receiving has a message");
         if !rx.managed && rx.granted < rx.len {
             rx.managed = true;
-            self.grants.insert(key, rpc.peer);
+            self.grants.insert(key, rpc.peer, rx.view());
             self.grants_due = true;
         }
     }
@@ -390,6 +390,9 @@ impl Endpoint {
         let incoming = rx.granted.saturating_sub(rx.received);
         self.grants.total_incoming = self.grants.total_incoming + incoming - rx.incoming;
         rx.incoming = incoming;
+        if rx.managed {
+            self.grants.update(key, rx.view());
+        }
     }
 
     fn count_duplicate(&mut self, retransmit: bool) {

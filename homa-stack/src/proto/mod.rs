@@ -17,6 +17,7 @@ mod frames;
 #[doc(hidden)]
 pub mod fuzz;
 mod grants;
+mod heap;
 mod icmp;
 mod incast;
 mod input;
@@ -29,7 +30,6 @@ mod pool;
 mod ports;
 mod private;
 mod ranges;
-mod ready;
 mod recovery;
 mod room;
 mod rpc;
@@ -42,6 +42,7 @@ mod timers;
 mod timing;
 mod tombstones;
 mod tx_message;
+mod waiting;
 mod wheel;
 
 pub use abort::Calls;

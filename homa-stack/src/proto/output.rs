@@ -5,8 +5,8 @@ use std::ops::Range;
 
 use super::endpoint::Endpoint;
 use super::grants::{Decision, RpcKey};
+use super::heap::Turn;
 use super::peers::{PeerKey, address_tag};
-use super::ready::Turn;
 use super::rpc::State;
 use crate::metrics::Metrics;
 use crate::trace;

@@ -142,7 +142,7 @@ impl Endpoint {
     /// The message that sends next: by SRPT, or in its turn the oldest. `open` as [`Self::nic_has_room`] has it:
     /// without room only short messages go.
     pub(super) fn pick(&mut self, now: Instant, open: bool) -> Option<RpcKey> {
-        let head = self.ready.first()?;
+        let (_, head) = self.ready.first()?;
         let Some(pacing) = &mut self.pacing else { return Some(head) };
         // The length of the whole message: a long one's tail must not overtake its head.
         if self.rpcs[head].tx.as_ref().is_some_and(|tx| tx.len < self.config.defer_min_bytes) {
@@ -157,8 +157,11 @@ impl Endpoint {
             return Some(head);
         }
         pacing.turn = Some(Turn::Oldest);
-        let still = |&(key, serial): &(RpcKey, u64)| self.ready.turn(key).is_some_and(|turn| turn.serial == serial);
-        pacing.oldest = pacing.oldest.filter(still).or_else(|| self.ready.oldest());
+        let still = |&(key, serial): &(RpcKey, u64)| self.ready.key(key).is_some_and(|turn| turn.serial == serial);
+        pacing.oldest = pacing.oldest.filter(still).or_else(|| {
+            let all = self.ready.iter().map(|(turn, key)| (key, turn.serial));
+            all.min_by_key(|(_, serial)| *serial)
+        });
         pacing.oldest.map(|(key, _)| key)
     }
 

@@ -3,6 +3,7 @@
 use super::boxes::Recycle;
 #[cfg(feature = "check")]
 use super::check::hold;
+use super::grants::View;
 use super::pool::Lease;
 use super::ranges::{Gap, Gaps};
 use crate::units::{Instant, Nanos};
@@ -200,6 +201,12 @@ impl RxMessage {
     /// Bytes still to come.
     pub(crate) fn remaining(&self) -> usize {
         self.len - self.received
+    }
+
+    /// What the grant policy needs to know.
+    pub(crate) fn view(&self) -> View {
+        let Self { birth, received, granted, len, by_age, .. } = *self;
+        View { remaining: self.remaining(), birth, received, granted, len, by_age }
     }
 
     /// True if all bytes have come.

@@ -155,6 +155,7 @@ impl Endpoint {
             self.metrics.fifo_grant_bytes += granted as u64;
             if let Some(rx) = self.rpcs[rpc].rx.as_mut() {
                 rx.by_age = rx.granted;
+                self.grants.update(rpc, rx.view());
                 #[cfg(feature = "check")]
                 {
                     rx.unasked += granted;
