@@ -17,6 +17,9 @@ use crate::units::Instant;
 /// Index of an RPC in the endpoint's table.
 pub(crate) type RpcKey = usize;
 
+/// Most active messages.
+const MOST_ACTIVE: usize = 8;
+
 /// Order of messages: fewest bytes missing first, then the oldest.
 pub(crate) type Srpt = (usize, Instant);
 
@@ -72,6 +75,9 @@ pub(crate) struct Grants {
     ages: Queue<Age>,
     /// By RPC: true if it lacks grants because the others' use up `max_incoming`.
     needy: Vec<bool>,
+    /// The first that waits, and the slots there were, when it was found not to displace any: it does not as long as it
+    /// is the same and so are the active ones, which only become shorter.
+    settled: Option<(RpcKey, Srpt, usize)>,
     /// Granted bytes that have not come, over all incoming messages, unscheduled ones included.
     pub(crate) total_incoming: usize,
 }
@@ -119,6 +125,7 @@ impl Grants {
         self.ages.remove(rpc);
         if !self.waiting.remove(rpc, peer, self.held(peer)) {
             self.active.retain(|e| e.rpc != rpc);
+            self.settled = None;
             self.waiting.peer_holds(peer, self.held(peer));
         }
     }
@@ -126,15 +133,20 @@ impl Grants {
     /// Chooses the active messages: free slots go to the peers with fewest of them, then to the shortest; a shorter
     /// message displaces the longest of the peer that has most.
     pub(crate) fn fill(&mut self, config: &Config, view: impl Fn(RpcKey) -> View) {
-        let slots = config.max_overcommit.clamp(1, 8);
+        let slots = config.max_overcommit.clamp(1, MOST_ACTIVE);
         while self.active.len() > slots {
             let longest = self.longest_of(|_| true, &view);
             let entry = self.active.swap_remove(longest);
+            self.settled = None;
             self.wait(entry, &view);
         }
-        while let Some((rpc, peer)) = self.waiting.first() {
+        while let Some((rpc, peer, order)) = self.waiting.first() {
+            if self.settled == Some((rpc, order, slots)) {
+                return;
+            }
             let candidate = Entry { rpc, peer };
             if self.active.len() < slots {
+                self.settled = None;
                 self.active.push(candidate);
                 self.waiting.remove(rpc, peer, self.held(peer));
                 continue;
@@ -145,12 +157,14 @@ impl Grants {
             let victim = self.longest_of(|e| held(e.peer) == most, &view);
             let loser = self.active[victim];
             let unfair = self.held(loser.peer) > self.held(candidate.peer) + 1;
-            let longer = view(loser.rpc).srpt() > view(candidate.rpc).srpt();
+            let longer = view(loser.rpc).srpt() > order;
             if unfair || longer {
+                self.settled = None;
                 self.active[victim] = candidate;
                 self.waiting.remove(rpc, peer, self.held(peer));
                 self.wait(loser, &view);
             } else {
+                self.settled = Some((rpc, order, slots));
                 return;
             }
         }
@@ -160,14 +174,22 @@ impl Grants {
     /// `max_incoming` allows. To be called until it returns nothing, the caller applying each decision.
     pub(crate) fn decide(&mut self, config: &Config, view: impl Fn(RpcKey) -> View) -> Option<Decision> {
         let active = self.active.len();
-        self.active.sort_unstable_by_key(|e| view(e.rpc).srpt());
+        let mut views = [None; MOST_ACTIVE];
+        for i in 0..active {
+            let v = view(self.active[i].rpc);
+            // In order already, mostly.
+            let after = |known: &Option<View>| known.is_some_and(|known| known.srpt() > v.srpt());
+            let at = i - views[..i].iter().rev().take_while(|known| after(known)).count();
+            views[at..=i].rotate_right(1);
+            self.active[at..=i].rotate_right(1);
+            views[at] = Some(v);
+        }
         let window = config.grant_window(active);
         let headroom = match config.lacks(Planted::GrantClamp) {
             true => usize::MAX,
             false => config.max_incoming.saturating_sub(self.total_incoming),
         };
-        for (rank, entry) in self.active.iter().enumerate() {
-            let v = view(entry.rpc);
+        for (rank, (entry, v)) in self.active.iter().zip(views.into_iter().flatten()).enumerate() {
             let end = if config.lacks(Planted::LengthClamp) { usize::MAX } else { v.len };
             let want = (v.received + window).min(end).saturating_sub(v.granted);
             // Small steps would cost a packet each; the rest of a message is worth one whatever its size.
@@ -207,7 +229,7 @@ impl Grants {
     /// Checks that all stand where what has come of them puts them.
     #[cfg(feature = "check")]
     pub(crate) fn check(&self, config: &Config, view: impl Fn(RpcKey) -> View) -> Result<(), String> {
-        let (active, slots) = (self.active.len(), config.max_overcommit.clamp(1, 8));
+        let (active, slots) = (self.active.len(), config.max_overcommit.clamp(1, MOST_ACTIVE));
         hold!(active <= slots, "{active} active messages, {slots} allowed");
         self.ages.check()?;
         self.waiting.check(|peer| self.held(peer))?;

@@ -70,12 +70,12 @@ impl Waiting {
         }
     }
 
-    /// The message whose turn it is, and its peer.
+    /// The message whose turn it is, its peer, and its length.
     #[inline]
-    pub(crate) fn first(&self) -> Option<(RpcKey, PeerKey)> {
+    pub(crate) fn first(&self) -> Option<(RpcKey, PeerKey, Srpt)> {
         let (_, peer) = self.peers.first()?;
-        let (_, rpc) = self.of_peer[peer].first()?;
-        Some((rpc, peer as PeerKey))
+        let (order, rpc) = self.of_peer[peer].first()?;
+        Some((rpc, peer as PeerKey, order))
     }
 
     /// The place in the order of `rpc` of `peer`, if it waits.
