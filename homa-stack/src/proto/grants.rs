@@ -152,9 +152,9 @@ impl Grants {
                 continue;
             }
             // The peer that has most slots, the candidate counted for its own.
-            let held = |peer| self.held(peer) + usize::from(peer == candidate.peer);
-            let most = self.active.iter().map(|e| held(e.peer)).max().expect("all slots are taken");
-            let victim = self.longest_of(|e| held(e.peer) == most, &view);
+            let held = |e: &Entry| self.held(e.peer) + usize::from(e.peer == peer);
+            let most = self.active.iter().map(held).max().expect("all slots are taken");
+            let victim = self.longest_of(|e| most == 1 || held(e) == most, &view);
             let loser = self.active[victim];
             let unfair = self.held(loser.peer) > self.held(candidate.peer) + 1;
             let longer = view(loser.rpc).srpt() > order;
@@ -174,22 +174,14 @@ impl Grants {
     /// `max_incoming` allows. To be called until it returns nothing, the caller applying each decision.
     pub(crate) fn decide(&mut self, config: &Config, view: impl Fn(RpcKey) -> View) -> Option<Decision> {
         let active = self.active.len();
-        let mut views = [None; MOST_ACTIVE];
-        for i in 0..active {
-            let v = view(self.active[i].rpc);
-            // In order already, mostly.
-            let after = |known: &Option<View>| known.is_some_and(|known| known.srpt() > v.srpt());
-            let at = i - views[..i].iter().rev().take_while(|known| after(known)).count();
-            views[at..=i].rotate_right(1);
-            self.active[at..=i].rotate_right(1);
-            views[at] = Some(v);
-        }
+        self.active.sort_unstable_by_key(|e| view(e.rpc).srpt());
         let window = config.grant_window(active);
         let headroom = match config.lacks(Planted::GrantClamp) {
             true => usize::MAX,
             false => config.max_incoming.saturating_sub(self.total_incoming),
         };
-        for (rank, (entry, v)) in self.active.iter().zip(views.into_iter().flatten()).enumerate() {
+        for (rank, entry) in self.active.iter().enumerate() {
+            let v = view(entry.rpc);
             let end = if config.lacks(Planted::LengthClamp) { usize::MAX } else { v.len };
             let want = (v.received + window).min(end).saturating_sub(v.granted);
             // Small steps would cost a packet each; the rest of a message is worth one whatever its size.
