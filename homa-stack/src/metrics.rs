@@ -165,11 +165,21 @@ counters! {
     announcements: "messages announced with an empty DATA packet",
     cutoff_changes: "times that other unscheduled cutoffs were chosen",
     tx_stalls: "messages given up because their receiver granted nothing",
-    calls_refused: "calls refused because too much was under way",
+    calls_refused: "calls and answers refused because too much was under way",
     need_ack_giveups: "responses discarded because no ACK came for all the NEED_ACKs",
     stale_grants: "GRANTs that raised no limit",
     tx_copied_bytes: "bytes of outgoing messages copied into packets; others are sent from where they lie",
     rx_copied_bytes: "bytes copied from packets to their place in a message",
+    memory_integral: "memory of RPCs, messages and receive pages, summed over time, KiB x us",
+    memory_most: "most bytes of such memory so far",
+    memory_pressures: "times that memory began to be pressed",
+    memory_reliefs: "times that it was plenty again",
+    memory_pressed_micros: "time in which it was not plenty, us",
+    pages_given_back: "receive pages whose memory was given back to the system",
+    tx_released_bytes: "bytes of outgoing messages that are over; what sent_msg_bytes has more is queued",
+    tx_held_integral: "bytes of outgoing messages that are not over, summed over time, us",
+    tx_messages_integral: "outgoing messages that are not over, summed over time, us",
+    tx_held_most: "most bytes of outgoing messages at once so far",
     tombstones: "requests remembered so that they run once",
     tombstones_evicted: "of those, forgotten before their time for want of room",
     ring_wait_nanos: "time packets waited in the receive ring, summed, ns",
@@ -407,7 +417,8 @@ const LAYOUT: &[&str] = &[
     "shard_packets_forwarded", "shard_acks_forwarded", "shard_forwards_lost",
     "ring_wait_nanos", "ring_wait_packets", "ring_drops", "calls_refused", "announcements", "cutoff_changes",
     "icmp_errors", "path_mtu_updates", "refusals_sent", "refusals_withheld", "tx_stalls",
-    "tx_copied_bytes", "rx_copied_bytes",
+    "tx_copied_bytes", "rx_copied_bytes", "tx_released_bytes", "tx_held_integral", "tx_messages_integral", "tx_held_most",
+    "memory_integral", "memory_most", "memory_pressures", "memory_reliefs", "memory_pressed_micros", "pages_given_back",
     "calls_held_back", "requests_overdue", "requests_evicted", "peers_forgotten", "gap_resends", "tail_resends", "early_resends", "held_back_bytes",
 ];
 
@@ -447,7 +458,7 @@ mod tests {
         assert_eq!((value("msg_bytes_128"), value("large_msg_count"), value("large_msg_bytes")), (100, 1, 200_000));
         assert_eq!((value("drop_short"), value("short_packets")), (1, 1));
         // The kernel module's text of July 2026 has 353 lines for one core; ours has those and its own.
-        assert_eq!(names.len(), 353 + 32 + DropReason::ALL.len());
+        assert_eq!(names.len(), 353 + 42 + DropReason::ALL.len());
     }
 
     #[test]

@@ -4,7 +4,7 @@ mod net;
 
 use std::net::SocketAddr;
 
-use homa_stack::proto::{Announce, Calls, NotPrivate};
+use homa_stack::proto::{Announce, Calls, NotPrivate, ReplyError};
 use homa_stack::wire::{Kind, Packet};
 use homa_stack::{Config, Endpoint, Event, Instant, Limit, Nanos, Payload, RpcError, RpcId, SendError};
 use net::{Net, addr};
@@ -28,7 +28,7 @@ fn fill(net: &mut Net, from: usize, to: usize, len: usize) -> (usize, Limit) {
 /// Host 1 is silent: what is sent to it stays. Host 2 is served as if nothing were.
 #[test]
 fn a_peer_that_grants_nothing_holds_its_share_and_the_others_go_on() {
-    let mut net = Net::new(3, &Config { tx_budget: 1_000_000, tx_peer_share: 300, ..config() });
+    let mut net = Net::new(3, &Config { tx_budget: 1_010_000, tx_peer_share: 300, ..config() });
     net.alive[1] = false;
     assert_eq!(fill(&mut net, 0, 1, 100_000), (3, Limit::Peer(addr(1))));
     for _ in 0..20 {
@@ -45,7 +45,8 @@ fn a_peer_that_grants_nothing_holds_its_share_and_the_others_go_on() {
 
 #[test]
 fn calls_beyond_the_budget_are_refused_until_a_quarter_of_it_is_free() {
-    let mut net = Net::new(3, &Config { tx_budget: 1_000_000, tx_peer_share: 1000, ..config() });
+    // 400 bytes for each of the eleven besides its own.
+    let mut net = Net::new(3, &Config { tx_budget: 1_004_400, tx_peer_share: 1000, ..config() });
     net.service = Nanos::from_millis(10);
     net.response_len = Some(10);
     (0..10).for_each(|_| _ = net.call(0, 2, 10_000));
@@ -59,6 +60,67 @@ fn calls_beyond_the_budget_are_refused_until_a_quarter_of_it_is_free() {
     assert_eq!(net.room, [(0, Limit::Endpoint)]);
     assert_eq!(net.done.len(), 11);
     net.assert_settled("budget");
+}
+
+/// Answers to 20 requests that the application has: without a limit they are as many as it has requests, with one they
+/// wait for each other.
+#[test]
+fn answers_hold_the_budget_and_a_message_for_each_request_or_just_the_budget() {
+    const LEN: usize = 100_000;
+    for patient in [false, true] {
+        let limits = Config { tx_budget: 250_000, max_server_rpcs: 20, tx_peer_share: 1000, ..config() };
+        let (mut client, mut server) = (Endpoint::new(config()), Endpoint::new(limits));
+        server.bind(net::PORT).unwrap();
+        let port = client.client_port().unwrap();
+        let (mut now, to) = (Instant::from_nanos(1_000_000), SocketAddr::new(addr(1), net::PORT));
+        (0..30).for_each(|_| _ = client.call(now, port, to, Payload::from(&[1]), 0).unwrap());
+        let (mut packet, mut waiting, mut answered, mut told) = ([0; 1500], Vec::new(), 0, 0);
+        for _ in 0..200_000 {
+            while let Some(sent) = client.poll_transmit(now, &mut packet) {
+                server.handle_packet(now, addr(0), &packet[..sent.len]);
+            }
+            while let Some(event) = server.poll_event() {
+                match event {
+                    Event::Request { rpc, msg, .. } => {
+                        server.release(msg);
+                        waiting.push(rpc);
+                    }
+                    Event::Room(limit) => {
+                        assert_eq!(limit, Limit::Responses);
+                        told += 1;
+                    }
+                    other => panic!("{other:?}"),
+                }
+            }
+            while let Some(rpc) = waiting.pop() {
+                let payload = Payload::from(vec![1; LEN]);
+                if !patient {
+                    server.reply(now, rpc, payload).unwrap();
+                } else if let Err(error) = server.try_reply(now, rpc, payload) {
+                    let ReplyError::WouldBlock(rpc, _) = error else { panic!("{error}") };
+                    waiting.push(rpc);
+                    break;
+                }
+            }
+            while let Some(sent) = server.poll_transmit(now, &mut packet) {
+                client.handle_packet(now, addr(1), &packet[..sent.len]);
+            }
+            while let Some(event) = client.poll_event() {
+                let Event::Response { msg, .. } = event else { panic!("{event:?}") };
+                client.release(msg);
+                answered += 1;
+            }
+            if answered == 30 {
+                break;
+            }
+            now = now + Nanos::from_micros(20);
+            client.handle_timeout(now);
+            server.handle_timeout(now);
+        }
+        let most = server.metrics.tx_held_most as usize;
+        assert_eq!((answered, most), if patient { (30, 2 * LEN) } else { (30, 20 * LEN) });
+        assert_eq!(told > 0, patient);
+    }
 }
 
 /// Room for a short message is told of only when there is enough for the one that was refused.

@@ -232,6 +232,8 @@ kinds! {
     LongRtt = "long_rtt",
     /// Homa's timer tick.
     Timer = "timer",
+    /// An event that the user defined. `c`: its place among the definitions.
+    User = "user",
     /// First line of a file: counter and rate of its clock.
     Header = "header",
 }

@@ -6,7 +6,11 @@ use super::endpoint::Endpoint;
 use super::event::Event;
 use super::grants::RpcKey;
 use super::peers::PeerKey;
+use super::rpc::Rpc;
 use crate::metrics::DropReason;
+
+/// RPCs that the tables have room for as soon as there is one.
+const FEWEST_RPCS: usize = 16;
 
 impl Endpoint {
     /// The peer at `from`, from which a request has come; `known` if it was met before.
@@ -17,6 +21,37 @@ impl Endpoint {
             None if self.make_room_for_peer() => Ok(self.intern(from)),
             None => Err(DropReason::TooManyPeers),
         }
+    }
+
+    /// True if the tables can take another RPC of another peer. They grow by doubling, and here, since what others ask
+    /// for is no reason to end the process if the system has no memory: it is a reason not to hear them. The groups of
+    /// 512 bytes of [`Tombstones`](super::tombstones) and lists of ranges are taken to be there always.
+    #[inline]
+    pub(super) fn has_tables(&mut self) -> bool {
+        (self.rpcs.len() < self.rpcs.capacity() || self.grow_tables()) && self.peers.can_grow()
+    }
+
+    #[cold]
+    fn grow_tables(&mut self) -> bool {
+        let more = self.rpcs.capacity().max(FEWEST_RPCS);
+        // A slab can't be asked whether it can grow: whether there is memory for that shows when it is taken otherwise.
+        let mut probe: Vec<Rpc> = Vec::new();
+        let there_is = probe.try_reserve_exact(2 * more).is_ok();
+        drop(probe);
+        let all = there_is
+            && self.servers.try_reserve(more).is_ok()
+            && self.clients.try_reserve(more).is_ok()
+            && self.events.try_reserve(2 * more).is_ok()
+            && self.starved.try_reserve(2 * more).is_ok()
+            && self.ready.try_reserve(2 * more)
+            && self.resending.try_reserve(2 * more).is_ok()
+            && self.control.try_reserve(2 * more).is_ok()
+            && self.due.try_reserve(2 * more).is_ok()
+            && self.wheel.try_reserve(2 * more);
+        if all {
+            self.rpcs.reserve(more);
+        }
+        all
     }
 
     /// True if another peer can be remembered within the limit. One may be forgotten for it: it had no RPC for so long

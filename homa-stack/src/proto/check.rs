@@ -80,6 +80,7 @@ impl Endpoint {
         hold!(listed == again, "{listed} entries of messages to send again, of {again} messages");
         hold!(self.rpcs.is_empty() || self.next_tick.is_some(), "no tick is due although there are RPCs");
         self.check_room()?;
+        self.check_memory()?;
         let refusals = self.refusals.len();
         hold!(refusals <= MOST_REFUSALS, "{refusals} refusals wait to be sent");
         self.check_private()?;

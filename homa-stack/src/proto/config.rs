@@ -1,6 +1,7 @@
 //! Parameters of the protocol.
 
 use super::announce::Announce;
+use super::memory::MemoryBudget;
 use super::pool::PAGE_LEN;
 use super::ports::FIRST_CLIENT_PORT;
 use super::shard::Shard;
@@ -120,9 +121,15 @@ pub struct Config {
     pub max_peer_rpcs: usize,
     /// Most server RPCs at once.
     pub max_server_rpcs: usize,
-    /// Most bytes of requests on their way at once: further calls are refused. The same of responses: no further
-    /// requests are taken.
+    /// Most bytes of memory that requests on their way hold at once, 400 of them for each besides its own: further calls
+    /// are refused. The same of responses: no further requests are taken.
     pub tx_budget: usize,
+    /// The same while `memory` is pressed.
+    pub tx_pressed: usize,
+    /// The same while `memory` is full.
+    pub tx_least: usize,
+    /// Memory for all endpoints that have a clone of this; by default without limit.
+    pub memory: MemoryBudget,
     /// Share of `tx_budget` that the messages to one peer may hold, in 1/1000.
     pub tx_peer_share: u32,
     /// Most calls of a port at once.
@@ -201,6 +208,9 @@ impl Default for Config {
             max_peer_rpcs: usize::MAX,
             max_server_rpcs: 100_000,
             tx_budget: 100_000_000,
+            tx_pressed: 10_000_000,
+            tx_least: 1_000_000,
+            memory: MemoryBudget::default(),
             tx_peer_share: 500,
             max_outstanding: usize::MAX,
             mtu: 1500,
@@ -230,6 +240,7 @@ impl Config {
             pool_pages: (self.pool_pages / count).max(pages).min(self.pool_pages),
             tombstone_chunks: self.tombstone_chunks.div_ceil(count),
             max_server_rpcs: self.max_server_rpcs.div_ceil(count),
+            tx_pressed: (self.tx_pressed / count).max(self.tx_least),
             tx_budget: (self.tx_budget / count).max(4 * MAX_MESSAGE_LEN).min(self.tx_budget),
             ..self.clone()
         }

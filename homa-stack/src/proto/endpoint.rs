@@ -14,6 +14,7 @@ use super::grants::{Grants, RpcKey, View};
 use super::heap::{Queue, Turn};
 use super::icmp::Refusals;
 use super::incast::Incast;
+use super::memory::Occupied;
 use super::output::Control;
 use super::pacer::Pacing;
 use super::payload::Payload;
@@ -115,6 +116,8 @@ pub struct Endpoint {
     pub(super) ports: Ports,
     /// Bytes of outgoing messages, and who waits for there to be fewer.
     pub(super) room: Room,
+    /// Memory that RPCs and messages occupy.
+    pub(super) memory: Occupied,
     next_id: u64,
     next_serial: u64,
     /// Events handed out since the queue was last empty: how the next one was come by.
@@ -178,6 +181,7 @@ impl Endpoint {
             room: Room::default(),
             next_id: config.shard.next_id((config.first_id & !1).max(2)),
             next_serial: 0,
+            memory: Occupied::new(config.memory.clone()),
             drained: 0,
             slept: false,
             ticks: 0,
@@ -291,6 +295,10 @@ impl Endpoint {
     /// Answers a request. An answer to an RPC that has ended meanwhile (the client gave up) goes nowhere, without
     /// an error.
     ///
+    /// An answer is never refused for want of room, since whoever has it could do nothing but wait with it. While
+    /// responses hold [`Config::tx_budget`] no request is taken, so that they hold at most that and 1,000,000 bytes for
+    /// each of [`Config::max_server_rpcs`]. [`Self::try_reply`] keeps them below the budget.
+    ///
     /// # Errors
     ///
     /// If the message is empty or longer than 1,000,000 bytes; the request is then given up.
@@ -311,6 +319,7 @@ impl Endpoint {
         self.rpcs[key].tx = Some(tx);
         self.rpcs[key].silent = 0;
         self.rpcs[key].done = 0;
+        self.account();
         self.schedule(key);
         self.announce_new(key);
         self.arm(now);
@@ -372,9 +381,7 @@ impl Endpoint {
     /// Gives the pages of a message back, perhaps to messages that wait for room.
     pub fn release(&mut self, msg: Message) {
         self.pool.free(&msg.lease);
-        if !self.starved.is_empty() {
-            self.feed_starved();
-        }
+        self.pages_came_free();
     }
 
     /// Makes `msg` a value of its own, which any thread can read and which returns its pages when it is dropped:
@@ -421,8 +428,8 @@ impl Endpoint {
     /// Takes the pages of bodies that were dropped since the last look.
     #[inline]
     pub(super) fn take_back(&mut self) {
-        if self.pool.take_back() && !self.starved.is_empty() {
-            self.feed_starved();
+        if self.pool.take_back() {
+            self.pages_came_free();
         }
     }
 
@@ -466,7 +473,7 @@ impl Endpoint {
         known.rpcs += 1;
         known.served += usize::from(!id.is_client());
         known.used = now;
-        self.rpcs.insert(Rpc {
+        let key = self.rpcs.insert(Rpc {
             id,
             peer,
             peer_port,
@@ -487,7 +494,9 @@ impl Endpoint {
             next_need_ack: self.config.request_ack_ticks.max(1),
             restarts: 0,
             serial: self.next_serial,
-        })
+        });
+        self.account();
+        key
     }
 
     /// Removes an RPC and all that hangs on it.
@@ -524,6 +533,7 @@ impl Endpoint {
         }
         self.trace.record_also(trace::Event::RpcEnd { id: rpc.id.low(), port: rpc.port });
         self.no_longer_expected(rpc.expected);
+        self.account();
         self.tell_of_room();
     }
 

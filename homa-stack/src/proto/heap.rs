@@ -128,6 +128,11 @@ impl<K> Default for Queue<K> {
 }
 
 impl<K: Copy + Ord> Queue<K> {
+    /// Makes room for `more` entries of as many numbers; false if there is no memory.
+    pub(crate) fn try_reserve(&mut self, more: usize) -> bool {
+        self.heap.0.try_reserve(more).is_ok() && self.places.0.try_reserve(more).is_ok()
+    }
+
     /// Enters `id`, or changes its key.
     #[inline]
     pub(crate) fn set(&mut self, id: usize, key: K) {

@@ -195,6 +195,9 @@ impl Endpoint {
         if self.servers.len() >= self.config.max_server_rpcs || !self.has_room_for_responses(known) {
             return Err(DropReason::TooManyRpcs);
         }
+        if !self.has_tables() {
+            return Err(DropReason::TooManyRpcs);
+        }
         self.check_length(data)?;
         let peer = self.admit_client(from, known)?;
         let id = RpcId::from_peer(ends.sender_id);
@@ -273,15 +276,15 @@ impl Endpoint {
         if self.starved_long {
             return None;
         }
-        let lease = self.pool.alloc(len).or_else(|| self.pool.take_back().then(|| self.pool.alloc(len)).flatten());
+        let lease = self.take_pages(len);
         self.metrics.bpage_reuses = self.pool.reuses;
         lease
     }
 
     /// Sees to it that the message has room in the pool, and grants to come if it needs any.
     fn make_room(&mut self, key: RpcKey, data: &Data<'_>) -> Result<(), DropReason> {
-        let rpc = &mut self.rpcs[key];
-        let rx = rpc.rx.as_mut().expect("an RPC that is receiving has a message");
+        let rpc = &self.rpcs[key];
+        let rx = rpc.rx.as_ref().expect("an RPC that is receiving has a message");
         if rx.len != data.message_len as usize {
             return Err(DropReason::LengthChanged);
         }

@@ -65,6 +65,13 @@ pub(crate) struct Peers {
 }
 
 impl Peers {
+    /// True if there is memory for another.
+    #[inline]
+    pub(crate) fn can_grow(&mut self) -> bool {
+        let in_table = self.by_addr.len() < self.by_addr.capacity() || self.by_addr.try_reserve(1).is_ok();
+        in_table && (self.all.len() < self.all.capacity() || self.all.try_reserve(1).is_ok())
+    }
+
     /// The peer at `addr`; `true` if it was not known.
     pub(crate) fn intern(&mut self, addr: IpAddr) -> (PeerKey, bool) {
         if let Some(key) = self.find(addr) {

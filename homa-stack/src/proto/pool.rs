@@ -58,6 +58,9 @@ pub(crate) struct Pool {
     free: Vec<u16>,
     /// The page that fragments are cut from, and how much of it is cut.
     open: Option<(u16, usize)>,
+    /// Pages that have memory, or whose memory is out with a body; and most that may have.
+    resident: usize,
+    limit: usize,
     /// Times that the open page was begun anew because all messages had left it.
     pub(crate) reuses: u64,
     /// Messages that have left the endpoint.
@@ -74,6 +77,8 @@ impl Pool {
             pages: (0..pages).map(|_| Page::default()).collect(),
             free: (0..pages as u16).rev().collect(),
             open: None,
+            resident: 0,
+            limit: usize::MAX,
             reuses: 0,
             lending: Lending::default(),
             kept: true,
@@ -98,9 +103,14 @@ impl Pool {
         if self.free.len() < whole {
             return None;
         }
-        let mut lease = Lease { pages: [0; MAX_PAGES], count: whole as u8, fragment: 0 };
-        for slot in &mut lease.pages[..whole] {
-            *slot = self.take();
+        let mut lease = Lease { pages: [0; MAX_PAGES], count: 0, fragment: 0 };
+        for index in 0..whole {
+            let Some(page) = self.take() else {
+                self.free(&lease);
+                return None;
+            };
+            lease.pages[index] = page;
+            lease.count += 1;
         }
         if rest > 0 {
             let Some((page, start)) = self.fragment(rest) else {
@@ -112,6 +122,31 @@ impl Pool {
             lease.fragment = start as u16;
         }
         Some(lease)
+    }
+
+    /// Lets at most `pages` have memory; those that have it keep it.
+    pub(crate) fn set_limit(&mut self, pages: usize) {
+        self.limit = pages;
+    }
+
+    /// Pages that have memory, or whose memory is out with a body.
+    pub(crate) fn resident(&self) -> usize {
+        self.resident
+    }
+
+    /// True if pages without messages have memory.
+    pub(crate) fn has_spare(&self) -> bool {
+        self.resident > self.pages.len() - self.free_pages()
+    }
+
+    /// Gives the memory of pages without messages back to the system; returns how many had any.
+    #[cold]
+    pub(crate) fn trim(&mut self) -> usize {
+        self.close_idle();
+        let pages = &mut self.pages;
+        let trimmed = self.free.iter().filter(|page| pages[**page as usize].bytes.take().is_some()).count();
+        self.resident -= trimmed;
+        trimmed
     }
 
     /// False if a message of `len` bytes would not fit even if no other were there.
@@ -193,16 +228,24 @@ impl Pool {
                 return Some((page, used));
             }
         }
-        if self.free.is_empty() {
-            return None;
-        }
+        let page = self.take()?; // this reference is the open page's own
         if let Some((full, _)) = self.open.take() {
             self.unref(full);
         }
-        let page = self.take(); // this reference is the open page's own
         self.pages[page as usize].refs += 1;
         self.open = Some((page, cut));
         Some((page, 0))
+    }
+
+    /// Checks that the pages that have memory are as many as were counted.
+    #[cfg(feature = "check")]
+    pub(crate) fn check_memory(&self) -> Result<(), String> {
+        let inside = self.pages.iter().filter(|page| page.bytes.is_some()).count();
+        let lent = self.lending.leases().flat_map(|lease| &lease.pages[..lease.pages()]);
+        let outside = lent.filter(|page| self.pages[**page as usize].bytes.is_none()).count();
+        let counted = self.resident;
+        hold!(counted == inside + outside, "{inside} pages have memory, that of {outside} is lent, counted {counted}");
+        Ok(())
     }
 
     /// Checks that references equal the leases, and that just the pages without any are free.
@@ -234,12 +277,20 @@ impl Pool {
         }
     }
 
-    fn take(&mut self) -> u16 {
-        let page = self.free.pop().expect("the caller has looked");
+    /// A free page with memory; nothing if there is none, or no memory for it.
+    fn take(&mut self) -> Option<u16> {
+        let page = *self.free.last()?;
         let slot = &mut self.pages[page as usize];
+        if slot.bytes.is_none() {
+            if self.resident >= self.limit {
+                return None;
+            }
+            slot.bytes = Some(new_page()?);
+            self.resident += 1;
+        }
         slot.refs = 1;
-        slot.bytes.get_or_insert_with(|| vec![0; PAGE_LEN].into_boxed_slice());
-        page
+        self.free.pop();
+        Some(page)
     }
 
     fn unref(&mut self, page: u16) {
@@ -249,6 +300,15 @@ impl Pool {
             self.free.push(page);
         }
     }
+}
+
+/// Memory for a page, unless the system has none.
+#[cold]
+fn new_page() -> Option<Box<[u8]>> {
+    let mut bytes = Vec::new();
+    bytes.try_reserve_exact(PAGE_LEN).ok()?;
+    bytes.resize(PAGE_LEN, 0);
+    Some(bytes.into_boxed_slice())
 }
 
 #[cfg(test)]

@@ -9,8 +9,11 @@ use std::net::IpAddr;
 #[cfg(feature = "check")]
 use super::check::hold;
 use super::endpoint::Endpoint;
-use super::event::{Event, SendError};
+use super::event::{Event, SendError, ServerRpc};
+use super::memory::{FOOTPRINT, Memory};
+use super::payload::Payload;
 use super::peers::PeerKey;
+use crate::units::Instant;
 
 /// What has no room for a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -21,12 +24,30 @@ pub enum Limit {
     /// Those to one peer: [`Config::tx_peer_share`](super::Config::tx_peer_share).
     #[error("outgoing messages to {0} hold all of a peer's share, `tx_peer_share`")]
     Peer(IpAddr),
+    /// What they may hold while all endpoints together have little memory:
+    /// [`Config::memory`](super::Config::memory).
+    #[error("memory is scarce, and outgoing messages hold all of `tx_pressed` or `tx_least`")]
+    Memory,
+    /// All responses together, as for requests.
+    #[error("responses under way hold all of `tx_budget`")]
+    Responses,
     /// The calls of one port: [`Config::max_outstanding`](super::Config::max_outstanding).
     #[error("port {0} has `max_outstanding` calls under way")]
     Port(u16),
 }
 
-/// Bytes of outgoing messages. Requests and responses have the same limits but do not share them: hosts that call each
+/// Why an answer can't be sent.
+#[derive(Debug, thiserror::Error)]
+pub enum ReplyError {
+    /// No room now: what is to be tried again after [`Event::Room`].
+    #[error("responses under way hold all of `tx_budget`: try again after `Event::Room`")]
+    WouldBlock(ServerRpc, Payload),
+    /// The message can't be sent at all; the request is given up.
+    #[error(transparent)]
+    Never(#[from] SendError),
+}
+
+/// Bytes that outgoing messages hold. Requests and responses have the same limits but do not share them: hosts that call each
 /// other, each full of its own requests, would hear no request of the other's and wait for ever.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Held {
@@ -52,39 +73,66 @@ impl Endpoint {
     /// Looks whether a call from the port `from` of `len` bytes to `peer` has room.
     pub(super) fn admit(&mut self, from: u16, peer: PeerKey, len: usize) -> Result<(), SendError> {
         let addr = self.peers[peer].addr;
-        for (limit, need) in [(Limit::Port(from), 1), (Limit::Endpoint, len), (Limit::Peer(addr), len)] {
+        let bytes = len + FOOTPRINT;
+        let limits =
+            [(Limit::Port(from), 1), (Limit::Endpoint, bytes), (Limit::Peer(addr), bytes), (Limit::Memory, bytes)];
+        for (limit, need) in limits {
             let (used, most) = self.used(limit);
             // The only message may be longer than the limit: it would have no room ever.
             if used > 0 && used.saturating_add(need) > most {
-                match self.room.refused.iter_mut().find(|(known, _)| *known == limit) {
-                    Some((_, least)) => *least = need.min(*least),
-                    None => self.room.refused.push((limit, need)),
-                }
-                self.metrics.calls_refused += 1;
+                self.note_refusal(limit, need);
                 return Err(SendError::WouldBlock(limit));
             }
         }
         Ok(())
     }
 
+    /// Like [`reply`](Self::reply), but refuses an answer for which there is no room among the responses under way,
+    /// unless it is the only one. [`Event::Room`] follows when it may be tried again.
+    ///
+    /// # Errors
+    ///
+    /// Those of `reply`, which use the request up. [`ReplyError::WouldBlock`], which gives it back.
+    pub fn try_reply(&mut self, now: Instant, rpc: ServerRpc, payload: Payload) -> Result<(), ReplyError> {
+        let need = payload.len() + FOOTPRINT;
+        let (used, most) = self.used(Limit::Responses);
+        if used > 0 && used.saturating_add(need) > most {
+            self.note_refusal(Limit::Responses, need);
+            return Err(ReplyError::WouldBlock(rpc, payload));
+        }
+        Ok(self.reply(now, rpc, payload)?)
+    }
+
     /// False while `peer`, or all peers together, hold so much that their requests are not heard: their responses
     /// would have no room.
     pub(super) fn has_room_for_responses(&self, peer: Option<PeerKey>) -> bool {
         let config = &self.config;
-        self.room.held.responses < config.tx_budget
+        self.room.held.responses < config.tx_limit(self.memory())
             && peer.is_none_or(|peer| self.peers[peer].held.responses < config.tx_peer_limit())
+    }
+
+    /// Remembers who is to be told of room for `need`.
+    fn note_refusal(&mut self, limit: Limit, need: usize) {
+        match self.room.refused.iter_mut().find(|(known, _)| *known == limit) {
+            Some((_, least)) => *least = need.min(*least),
+            None => self.room.refused.push((limit, need)),
+        }
+        self.metrics.calls_refused += 1;
     }
 
     /// A message of `len` bytes to `peer`, a request or a response, begins.
     pub(super) fn take_room(&mut self, peer: PeerKey, request: bool, len: usize) {
-        *self.room.held.of(request) += len;
-        *self.peers[peer].held.of(request) += len;
+        *self.room.held.of(request) += len + FOOTPRINT;
+        *self.peers[peer].held.of(request) += len + FOOTPRINT;
+        self.memory.begin(len);
     }
 
     /// It is over.
     pub(super) fn give_room(&mut self, peer: PeerKey, request: bool, len: usize) {
-        *self.room.held.of(request) -= len;
-        *self.peers[peer].held.of(request) -= len;
+        *self.room.held.of(request) -= len + FOOTPRINT;
+        *self.peers[peer].held.of(request) -= len + FOOTPRINT;
+        self.memory.end(len);
+        self.metrics.tx_released_bytes += len as u64;
     }
 
     /// Tells those who were refused that there is room again, if so. To be called whenever an RPC has ended.
@@ -115,6 +163,9 @@ impl Endpoint {
         let config = &self.config;
         match limit {
             Limit::Endpoint => (self.room.held.requests, config.tx_budget),
+            Limit::Responses => (self.room.held.responses, config.tx_limit(self.memory())),
+            Limit::Memory if self.memory() == Memory::Plenty => (self.room.held.requests, usize::MAX),
+            Limit::Memory => (self.room.held.requests, config.tx_limit(self.memory())),
             Limit::Peer(addr) => {
                 let held = self.peers.find(addr).map(|peer| self.peers[peer].held);
                 (held.map_or(0, |held| held.requests), config.tx_peer_limit())
@@ -129,7 +180,7 @@ impl Endpoint {
         let mut all = Held::default();
         let mut of_peer = vec![Held::default(); self.peers.len()];
         for (_, rpc) in &self.rpcs {
-            let len = rpc.tx.as_ref().map_or(0, |tx| tx.len);
+            let len = rpc.tx.as_ref().map_or(0, |tx| tx.len + FOOTPRINT);
             *all.of(rpc.is_client()) += len;
             *of_peer[rpc.peer as usize].of(rpc.is_client()) += len;
         }

@@ -31,17 +31,14 @@ impl Endpoint {
         };
         self.starved.sort_by_key(|&(key, _)| order(key));
         while let Some(&(key, _)) = self.starved.first() {
-            let rx = self.rpcs[key].rx.as_mut().expect("only messages being received stay in the list");
+            let rx = self.rpcs[key].rx.as_ref().expect("only messages being received stay in the list");
             if rx.lease.is_none() {
-                let mut lease = self.pool.alloc(rx.len);
-                if lease.is_none() && self.pool.take_back() {
-                    lease = self.pool.alloc(rx.len);
-                }
-                let Some(lease) = lease else {
-                    self.starved_long = self.latest.since(rx.birth) >= age;
+                let (len, birth) = (rx.len, rx.birth);
+                let Some(lease) = self.take_pages(len) else {
+                    self.starved_long = self.latest.since(birth) >= age;
                     return;
                 };
-                rx.lease = Some(lease);
+                self.rpcs[key].rx.as_mut().expect("it was there above").lease = Some(lease);
             }
             self.count_incoming(key);
             self.manage(key);

@@ -17,7 +17,7 @@ const MAX_BUSY_FACTOR: u32 = 8;
 const QUIET_FACTOR: u32 = 4;
 
 /// Tick while there is nothing but memories of requests.
-const IDLE_TICK: Nanos = Nanos::from_secs(1);
+pub(super) const IDLE_TICK: Nanos = Nanos::from_secs(1);
 
 /// What a tick asks of an RPC.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -66,6 +66,7 @@ impl Endpoint {
             self.next_tick = match (idle, self.tombstones.is_empty()) {
                 (false, _) => Some(now + self.config.tick),
                 (true, false) => Some(now + IDLE_TICK),
+                (true, true) if self.minds_memory() => Some(now + IDLE_TICK),
                 (true, true) => None,
             };
         }
@@ -105,6 +106,7 @@ impl Endpoint {
         self.due = due;
         // Pages come free without the application's doing too: when a message that was arriving is given up.
         self.pool.take_back();
+        self.review_memory();
         if !self.starved.is_empty() {
             self.feed_starved();
             if !self.starved.is_empty() {

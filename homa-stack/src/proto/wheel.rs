@@ -67,6 +67,11 @@ impl Wheel {
         self.len += 1;
     }
 
+    /// Makes room for the timers of `more` RPCs; false if there is no memory.
+    pub(crate) fn try_reserve(&mut self, more: usize) -> bool {
+        self.links.try_reserve(more).is_ok()
+    }
+
     /// Takes the timer of `rpc` back, if it is set.
     pub(crate) fn clear(&mut self, rpc: RpcKey) {
         let Some(&Link { prev, next, slot }) = self.links.get(rpc).filter(|link| link.slot != UNSET) else { return };

@@ -4,7 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::OnceLock;
 
 use bytes::Bytes;
-use homa_stack::proto::MAX_HEAD;
+use homa_stack::proto::{MAX_HEAD, ReplyError};
 use homa_stack::wire::MAX_MESSAGE_LEN;
 use homa_stack::{Event, Message, Nanos, Payload, Progress, RpcId, SendError, ServerRpc};
 
@@ -66,7 +66,21 @@ impl World {
             _ => Payload::from(vec![0]),
         };
         say!(self, "{host}: answers {id} with {} bytes", payload.len());
-        self.hosts[host].core.reply(self.now, rpc, payload).expect("the length is right");
+        let core = &mut self.hosts[host].core;
+        if self.plan.keeps_answers_back() {
+            match core.try_reply(self.now, rpc, payload) {
+                Ok(()) => {}
+                Err(ReplyError::WouldBlock(rpc, _)) => {
+                    say!(self, "{host}: has no room to answer {id}");
+                    self.tally.answers_kept += 1;
+                    let life = self.hosts[host].life;
+                    self.after(Nanos::from_millis(1), What::Reply { host, life, rpc, call });
+                }
+                Err(error) => panic!("the length is right: {error}"),
+            }
+        } else {
+            core.reply(self.now, rpc, payload).expect("the length is right");
+        }
     }
 
     pub fn event(&mut self, host: usize, event: Event) -> Result<(), String> {

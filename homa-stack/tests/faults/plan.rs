@@ -1,6 +1,6 @@
 //! What a run is to be: hosts, calls and faults, all from its seed.
 
-use homa_stack::proto::{Announce, Planted, Shard};
+use homa_stack::proto::{Announce, Marks, MemoryBudget, Planted, Shard};
 use homa_stack::{Config, Nanos};
 
 use crate::net::Rng;
@@ -58,6 +58,11 @@ impl Plan {
     /// True if applications look at messages while they arrive.
     pub fn reads_early(&self) -> bool {
         self.seed.is_multiple_of(2)
+    }
+
+    /// True if servers answer only what has room.
+    pub fn keeps_answers_back(&self) -> bool {
+        self.seed.is_multiple_of(3)
     }
 
     pub fn new(seed: u64, planted: Option<Planted>) -> Self {
@@ -119,6 +124,14 @@ impl Plan {
         let late = &mut Rng::new(seed ^ 0x1a7e);
         for config in &mut plan.configs {
             config.vary_ports = late.chance(0.2);
+            if late.chance(0.2) {
+                // For the workers of the host together.
+                let most = [400_000, 1_500_000, 4_000_000][late.below(3) as usize];
+                let marks = Marks { low: most / 4, pressure: most / 2, most };
+                config.memory = MemoryBudget::new(marks).expect("marks in order");
+                config.tx_pressed = 50_000;
+                config.tx_least = 1 + late.below(2_000) as usize;
+            }
         }
         plan
     }

@@ -62,6 +62,10 @@ tally! {
     paced: "packets that had to wait for the NIC",
     fifo_packets: "hosts that sent in the oldest message's turn",
     fifo_grants: "hosts that granted by age",
+    answers_kept: "answers that had to wait for room",
+    pressed: "times that memory was scarce",
+    relieved: "times that it was plenty again",
+    given_back: "pages given back for it",
     forwarded: "packets and acknowledgements handed on between workers",
 }
 
@@ -92,6 +96,9 @@ impl Tally {
         self.cutoffs += m.cutoff_changes;
         self.announced += m.announcements;
         self.paced += m.pacer_homa_packets;
+        self.pressed += m.memory_pressures;
+        self.relieved += m.memory_reliefs;
+        self.given_back += m.pages_given_back;
         self.fifo_packets += u64::from(m.pacer_fifo_bytes > 0);
         self.fifo_grants += u64::from(m.fifo_grant_bytes > 0);
     }

@@ -339,6 +339,8 @@ impl World {
             hold!(host.core.is_quiet(), "host {i} is not quiet: {:?}", host.core.sizes());
             hold!(host.core.sizes().tombstones == 0, "host {i} remembers: {:?}", host.core.sizes());
             self.tally.count(&host.core);
+            let left = host.core.config().memory.taken();
+            hold!(left == 0, "host {i} has {left} bytes of memory left");
         }
         Ok(self.tally)
     }

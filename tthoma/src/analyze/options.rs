@@ -23,6 +23,10 @@ pub struct Options {
     #[arg(long)]
     pub negative_ok: bool,
 
+    /// Events of your own, by regular expressions in a TOML file
+    #[arg(long, value_name = "FILE")]
+    pub events: Option<PathBuf>,
+
     /// Write the data files of analyses (time series, lists) to this directory
     #[arg(short, long, value_name = "DIR")]
     pub data: Option<PathBuf>,
@@ -186,6 +190,7 @@ impl Default for Options {
             verbose: false,
             no_sync: false,
             negative_ok: false,
+            events: None,
             data: None,
             plot: None,
             gbps: 100.0,
@@ -231,7 +236,7 @@ impl Default for Options {
 
 impl Options {
     /// Options that mean something to every analysis.
-    pub const COMMON: &[&str] = &["verbose", "no_sync", "negative_ok", "data", "plot"];
+    pub const COMMON: &[&str] = &["verbose", "no_sync", "negative_ok", "events", "data", "plot"];
 
     /// Names of the options that differ from their default.
     pub fn given(&self) -> Vec<String> {

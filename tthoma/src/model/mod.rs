@@ -21,14 +21,14 @@ mod rpcs;
 mod tcp;
 
 use std::path::PathBuf;
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 
 use crate::analyze::Options;
 use crate::clock::Clock;
 use crate::event::Kind;
 use crate::hosts::{self, Hosts};
 use crate::packets::Packets;
-use crate::read::{self, FileStats, NodeTrace, ReadError};
+use crate::read::{self, FileStats, NodeTrace, ReadError, UserEvents};
 use crate::stats::micros;
 
 pub use flights::{Carries, Flight, Flights};
@@ -47,6 +47,8 @@ pub struct Model {
     pub packets: Packets,
     /// Offsets of the nodes' clocks, and how wrong they can be.
     pub clock: Clock,
+    /// Events that the user defined.
+    pub user: Arc<UserEvents>,
     journeys: OnceLock<Journeys>,
     handoffs: OnceLock<Handoffs>,
     rpcs: OnceLock<Rpcs>,
@@ -60,7 +62,12 @@ impl Model {
     ///
     /// As [`read::read`].
     pub fn read(paths: &[PathBuf], options: &Options) -> Result<Self, ReadError> {
-        Ok(Self::new(read::read(paths)?, options))
+        let user = match &options.events {
+            Some(path) => Arc::new(UserEvents::read(path).map_err(ReadError::from)?),
+            None => Arc::default(),
+        };
+        let traces = read::read_with(paths, &user)?;
+        Ok(Self { user, ..Self::new(traces, options) })
     }
 
     /// A model of these traces.
@@ -74,6 +81,7 @@ impl Model {
             hosts,
             packets,
             clock,
+            user: Arc::default(),
             journeys: OnceLock::new(),
             handoffs: OnceLock::new(),
             rpcs: OnceLock::new(),

@@ -2,17 +2,18 @@
 
 use memchr::memmem;
 
+use super::dialect::Core;
 use super::scan::Scan;
 
 /// Why a line is not a record.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum BadLine {
     /// It does not begin with a time in microseconds.
     NoTime,
     /// No core `[Cnn]` follows the time.
     NoCore,
-    /// The core is not a number below 65,535, as in traces of user-level threads.
+    /// The core is neither a number below 32,768 nor the name of a thread.
     CoreNotANumber,
     /// It holds bytes that no trace holds.
     Binary,
@@ -28,7 +29,7 @@ impl BadLine {
         match self {
             Self::NoTime => "no time: expected `TIME us (+ DELTA us) [Cnn] MESSAGE`",
             Self::NoCore => "no core: expected `[Cnn]` after the time",
-            Self::CoreNotANumber => "core is not a number (a trace of user-level threads?)",
+            Self::CoreNotANumber => "core is neither a number nor the name of a thread",
             Self::Binary => "binary data",
             Self::TooLong => "line too long",
             Self::CutLastLine => "last line without an end: the file was cut while it was copied",
@@ -40,7 +41,7 @@ impl BadLine {
 ///
 /// The core is the first `[Cnn] ` after the time: a message may hold another.
 #[inline]
-pub(crate) fn parse(line: &[u8]) -> Result<(i64, u16, &[u8]), BadLine> {
+pub(crate) fn parse(line: &[u8]) -> Result<(i64, Core<'_>, &[u8]), BadLine> {
     let mut scan = Scan(line);
     scan.spaces();
     let Some(time) = micros(&mut scan).filter(|_| scan.0.starts_with(b" us ")) else {
@@ -48,7 +49,11 @@ pub(crate) fn parse(line: &[u8]) -> Result<(i64, u16, &[u8]), BadLine> {
     };
     let mut exact = scan;
     match delta_and_core(&mut exact) {
-        Some(core) => Ok((time, core, exact.0)),
+        Some(core) => {
+            // User-level programs pad the bracket with spaces.
+            exact.spaces();
+            Ok((time, Core::Number(core), exact.0))
+        }
         None => anywhere(scan.0).map(|(core, message)| (time, core, message)),
     }
 }
@@ -66,7 +71,7 @@ fn delta_and_core(scan: &mut Scan<'_>) -> Option<u16> {
 
 /// Digits and `] `, after `[C`.
 #[inline]
-fn core(scan: &mut Scan<'_>) -> Option<u16> {
+pub(crate) fn core(scan: &mut Scan<'_>) -> Option<u16> {
     let mut value = 0u32;
     let mut digits = 0;
     while let [digit @ b'0'..=b'9', rest @ ..] = scan.0 {
@@ -82,26 +87,39 @@ fn core(scan: &mut Scan<'_>) -> Option<u16> {
     if scan.lit(b" ").is_none() && !scan.0.is_empty() {
         return None;
     }
-    u16::try_from(value).ok().filter(|core| digits > 0 && *core < u16::MAX)
+    u16::try_from(value).ok().filter(|core| digits > 0 && *core < MAX_CORES)
 }
 
-/// The first core wherever it is, for lines written by other tools.
+/// Cores have numbers below this; those from here on stand for threads.
+pub(crate) const MAX_CORES: u16 = 1 << 15;
+/// Names of threads are at most this long.
+const LONGEST_NAME: usize = 16;
+
+/// The first core wherever it is, for lines written by other tools; or the name of a thread where the core should be.
 #[cold]
-fn anywhere(rest: &[u8]) -> Result<(u16, &[u8]), BadLine> {
+fn anywhere(rest: &[u8]) -> Result<(Core<'_>, &[u8]), BadLine> {
     let mut why = if is_binary(rest) { BadLine::Binary } else { BadLine::NoCore };
     let mut from = 0;
     while let Some(at) = memmem::find(&rest[from..], b"[C") {
         let mut scan = Scan(&rest[from + at + 2..]);
         if let Some(core) = core(&mut scan) {
-            return Ok((core, scan.0));
+            return Ok((Core::Number(core), scan.0));
         }
         why = if why == BadLine::NoCore { BadLine::CoreNotANumber } else { why };
         from += at + 2;
     }
-    if why == BadLine::NoCore && memmem::find(rest, b"us) [").is_some() {
-        why = BadLine::CoreNotANumber;
-    }
-    Err(why)
+    thread(rest).ok_or(why)
+}
+
+/// `(+ DELTA us) [NAME] `, the name padded outside the bracket.
+fn thread(rest: &[u8]) -> Option<(Core<'_>, &[u8])> {
+    let rest = &rest[memmem::find(rest, b"us) [")? + b"us) [".len()..];
+    let end = rest.iter().take(LONGEST_NAME + 1).position(|b| *b == b']')?;
+    let (name, message) = (&rest[..end], &rest[end + 1..]);
+    let core = name.first() == Some(&b'C') && name[1..].iter().all(u8::is_ascii_digit);
+    let good = !name.is_empty() && !core && name.iter().all(|b| b.is_ascii_graphic());
+    let spaces = message.iter().take_while(|b| **b == b' ').count();
+    good.then(|| (Core::Thread(name), &message[spaces..]))
 }
 
 /// A decimal number of microseconds, as ns. Digits beyond the third decimal are cut off.
@@ -152,6 +170,7 @@ mod tests {
 
     fn ok(line: &str) -> (i64, u16, &str) {
         let (time, core, message) = parse(line.as_bytes()).unwrap_or_else(|e| panic!("{line}: {e:?}"));
+        let Core::Number(core) = core else { panic!("{line}: {core:?}") };
         (time, core, std::str::from_utf8(message).unwrap())
     }
 
@@ -170,6 +189,14 @@ mod tests {
     }
 
     #[test]
+    fn threads_have_names() {
+        let line = |text: &'static str| parse(text.as_bytes()).unwrap();
+        assert_eq!(line("1.000 us (+   1.000 us) [R3.1] a b"), (1000, Core::Thread(b"R3.1"), &b"a b"[..]));
+        assert_eq!(line("1.000 us (+   1.000 us) [main]  a"), (1000, Core::Thread(b"main"), &b"a"[..]));
+        assert_eq!(line("1.000 us (+   1.000 us) [C0]  a"), (1000, Core::Number(0), &b"a"[..]));
+    }
+
+    #[test]
     fn bad_lines_say_why() {
         for (line, why) in [
             ("", BadLine::NoTime),
@@ -179,9 +206,10 @@ mod tests {
             ("12345678901234 us (+ 1 us) [C01] x", BadLine::NoTime),
             (". us (+ 1 us) [C01] x", BadLine::NoTime),
             ("1.000 us (+   1.000 us) no core", BadLine::NoCore),
-            ("1.000 us (+   1.000 us) [R3.1] x", BadLine::CoreNotANumber),
             ("1.000 us (+   1.000 us) [C70000] x", BadLine::CoreNotANumber),
             ("1.000 us (+   1.000 us) [C] x", BadLine::CoreNotANumber),
+            ("1.000 us (+   1.000 us) [a name with blanks] x", BadLine::NoCore),
+            ("1.000 us (+   1.000 us) [anEndlessNameOfAThread] x", BadLine::NoCore),
             ("\u{0}\u{1}\u{2}", BadLine::Binary),
         ] {
             assert_eq!(parse(line.as_bytes()), Err(why), "{line}");

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use flate2::bufread::MultiGzDecoder;
 use ruzstd::decoding::StreamingDecoder;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// Why traces can't be read at all. Anything less is in [`super::FileStats`].
 #[derive(Debug, thiserror::Error)]
@@ -41,6 +41,9 @@ pub enum ReadError {
         /// How to do that.
         hint: String,
     },
+    /// The user's definitions of events can't be used.
+    #[error(transparent)]
+    UserEvents(#[from] super::UserEventsError),
     /// The files hold not a single line of a trace.
     #[error("no trace records found{problems}")]
     NoRecords {
@@ -50,10 +53,11 @@ pub enum ReadError {
 }
 
 /// How a trace is stored.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Format {
     /// Text.
+    #[default]
     Plain,
     /// gzip, any number of members.
     Gzip,
@@ -147,11 +151,19 @@ pub(crate) fn sort_nodes<T>(items: &mut [T], name: impl Fn(&T) -> &String) {
     });
 }
 
-/// Text of a trace, decompressed if it is compressed, whatever its name says; and the bytes that it will have, if known.
-pub(crate) fn open(path: &Path) -> io::Result<(Box<dyn Read>, Format, Option<u64>)> {
+/// A trace to be read.
+pub(crate) enum Input {
+    /// A file of plain text of this many bytes, which can be read from anywhere.
+    File(File, u64),
+    /// Anything else, decompressed if it is compressed, whatever its name says.
+    Stream(Box<dyn Read>, Format),
+}
+
+/// Opens a trace.
+pub(crate) fn open(path: &Path) -> io::Result<Input> {
     let file = File::open(path)?;
     // A FIFO or /proc file says 0.
-    let length = file.metadata().ok().filter(|m| m.is_file()).map(|m| m.len());
+    let length = file.metadata().ok().filter(|m| m.is_file()).map(|m| m.len()).filter(|l| *l > 0);
     let mut file = BufReader::with_capacity(INPUT_BUFFER, file);
     // A short first read is enough for the magic numbers on files, and pipes deliver them whole.
     let format = match file.fill_buf()? {
@@ -159,10 +171,11 @@ pub(crate) fn open(path: &Path) -> io::Result<(Box<dyn Read>, Format, Option<u64
         [0x28, 0xb5, 0x2f, 0xfd, ..] => Format::Zstd,
         _ => Format::Plain,
     };
-    Ok(match format {
-        Format::Plain => (Box::new(file), format, length),
-        Format::Gzip => (Box::new(MultiGzDecoder::new(file)), format, None),
-        Format::Zstd => (Box::new(Zstd::Between(file)), format, None),
+    Ok(match (format, length) {
+        (Format::Plain, Some(length)) => Input::File(file.into_inner(), length),
+        (Format::Plain, None) => Input::Stream(Box::new(file), format),
+        (Format::Gzip, _) => Input::Stream(Box::new(MultiGzDecoder::new(file)), format),
+        (Format::Zstd, _) => Input::Stream(Box::new(Zstd::Between(file)), format),
     })
 }
 

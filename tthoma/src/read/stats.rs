@@ -1,17 +1,19 @@
 //! What reading a file found, good and bad: every line is accounted for.
 
+use std::borrow::Cow;
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
 use rustc_hash::FxHashMap;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
+use super::dialect::Dialect;
 use super::line::BadLine;
 use super::source::Format;
 use crate::event::Kind;
 
 /// Account of one file. `records + unrecognised + comments + bad` lines make `lines`.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct FileStats {
     /// The file.
     pub path: PathBuf,
@@ -19,6 +21,8 @@ pub struct FileStats {
     pub node: String,
     /// How it was stored.
     pub format: Format,
+    /// How its lines are written.
+    pub dialect: Dialect,
     /// Bytes of text, after decompression.
     pub bytes: u64,
     /// Lines of text.
@@ -27,7 +31,7 @@ pub struct FileStats {
     pub records: u64,
     /// Lines that have a time and a core, and a message that no analysis knows.
     pub unrecognised: u64,
-    /// Empty lines and lines that begin with `#`.
+    /// Empty lines and lines that begin with `#`; in kernel logs, all that is not of the trace.
     pub comments: u64,
     /// Lines that are no records, by reason.
     pub bad: Vec<BadLines>,
@@ -39,12 +43,15 @@ pub struct FileStats {
     pub shapes: Vec<Shape>,
     /// Recognised lines of each kind that occurs.
     pub kinds: Vec<KindCount>,
+    /// Lines of each event that the user defined.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub user_events: Vec<KindCount>,
     /// Anything else that a reader should know, one sentence each.
     pub notes: Vec<String>,
 }
 
 /// Lines that are no records, for one reason.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct BadLines {
     /// Why.
     pub reason: BadLine,
@@ -55,7 +62,7 @@ pub struct BadLines {
 }
 
 /// A line of a file.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Located {
     /// Number of the line, from 1.
     pub line: u64,
@@ -64,7 +71,7 @@ pub struct Located {
 }
 
 /// Places where a time is less than the one before.
-#[derive(Clone, Copy, Debug, Default, Serialize)]
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
 pub struct Backwards {
     /// How many.
     pub count: u64,
@@ -74,8 +81,20 @@ pub struct Backwards {
     pub largest_us: f64,
 }
 
+impl Backwards {
+    /// Counts a step back of `ns` at a line.
+    #[cold]
+    pub(crate) fn add(&mut self, line: u64, ns: i64) {
+        if self.count == 0 {
+            self.first_line = line;
+        }
+        self.count += 1;
+        self.largest_us = self.largest_us.max(ns as f64 / 1000.0);
+    }
+}
+
 /// A kind of message that no analysis knows.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Shape {
     /// Lines of it.
     pub count: u64,
@@ -84,10 +103,10 @@ pub struct Shape {
 }
 
 /// Lines of one kind of event.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct KindCount {
     /// Name of the kind.
-    pub event: &'static str,
+    pub event: Cow<'static, str>,
     /// Lines.
     pub count: u64,
 }
@@ -100,11 +119,12 @@ const MAX_SHAPES: usize = 1000;
 const SHOWN: usize = 100;
 
 impl FileStats {
-    pub(crate) fn new(path: &Path, node: &str, format: Format) -> Self {
+    pub(crate) fn new(path: &Path, node: &str, format: Format, dialect: Dialect) -> Self {
         Self {
             path: path.to_path_buf(),
             node: node.to_string(),
             format,
+            dialect,
             bytes: 0,
             lines: 0,
             records: 0,
@@ -115,6 +135,7 @@ impl FileStats {
             headers: 0,
             shapes: Vec::new(),
             kinds: Vec::new(),
+            user_events: Vec::new(),
             notes: Vec::new(),
         }
     }
@@ -133,6 +154,32 @@ impl FileStats {
         if bad.first.len() < KEPT {
             bad.first.push(Located { line: self.lines, text: shown(text) });
         }
+    }
+
+    /// Adds the account of the next part of the same file.
+    pub(crate) fn append(&mut self, next: Self) {
+        for mut bad in next.bad {
+            bad.first.iter_mut().for_each(|l| l.line += self.lines);
+            match self.bad.iter_mut().find(|b| b.reason == bad.reason) {
+                Some(known) => {
+                    known.count += bad.count;
+                    known.first.extend(bad.first);
+                    known.first.truncate(KEPT);
+                }
+                None => self.bad.push(bad),
+            }
+        }
+        if next.backwards.count > 0 {
+            let (ours, theirs) = (self.backwards, next.backwards);
+            let first_line = if ours.count > 0 { ours.first_line } else { theirs.first_line + self.lines };
+            let largest_us = ours.largest_us.max(theirs.largest_us);
+            self.backwards = Backwards { count: ours.count + theirs.count, first_line, largest_us };
+        }
+        self.bytes += next.bytes;
+        self.lines += next.lines;
+        self.unrecognised += next.unrecognised;
+        self.comments += next.comments;
+        self.notes.extend(next.notes);
     }
 
     /// Lines of `kind`.
@@ -202,6 +249,18 @@ impl Shapes {
             self.by_hash.insert(hash, (1, shape(message)));
         } else {
             self.other += 1;
+        }
+    }
+
+    /// Adds those of another part.
+    pub(crate) fn append(&mut self, next: Self) {
+        self.other += next.other;
+        for (hash, (count, text)) in next.by_hash {
+            if self.by_hash.len() < MAX_SHAPES || self.by_hash.contains_key(&hash) {
+                self.by_hash.entry(hash).or_insert((0, text)).0 += count;
+            } else {
+                self.other += count;
+            }
         }
     }
 
@@ -279,7 +338,7 @@ mod tests {
 
     #[test]
     fn problems_are_located() {
-        let mut stats = FileStats::new(Path::new("n1.tt"), "n1", Format::Plain);
+        let mut stats = FileStats::new(Path::new("n1.tt"), "n1", Format::Plain, Dialect::Tt);
         assert!(stats.problems().is_empty());
         for line in [3, 5, 8, 9] {
             stats.lines = line;

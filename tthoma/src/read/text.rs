@@ -1,14 +1,17 @@
-//! The text of one trace to records, in blocks of whatever size the file delivers.
+//! The text of one trace to records: in blocks of whatever size the file delivers, or in chunks that several threads read.
 
 use std::io::{self, Read};
 use std::path::Path;
+use std::sync::Arc;
 
 use memchr::{memchr, memchr_iter, memrchr};
 
 use super::classify::{Classifier, classifier};
-use super::line::{self, BadLine};
+use super::dialect::{Core, Dialect, Head};
+use super::line::{BadLine, MAX_CORES};
 use super::source::Format;
 use super::stats::{Backwards, FileStats, KindCount, Shapes};
+use super::user::UserEvents;
 use crate::event::{Kind, NO_HOST, Record};
 
 /// All that is known of one node.
@@ -20,8 +23,21 @@ pub struct NodeTrace {
     pub records: Vec<Record>,
     /// Time of the first and the last line, recognised or not; `None` if there is no line. In ns.
     pub span: Option<(i64, i64)>,
+    /// Names of threads, in traces of user-level programs: thread `i` has core [`FIRST_THREAD`]` + i` in records.
+    pub threads: Vec<String>,
     /// Account of the file.
     pub stats: FileStats,
+}
+
+/// The first core that is a thread, in [`Record::core`].
+pub const FIRST_THREAD: u16 = MAX_CORES;
+
+impl NodeTrace {
+    /// Name of a core: its number, or the thread's name.
+    pub fn core_name(&self, core: u16) -> String {
+        let thread = core.checked_sub(FIRST_THREAD).and_then(|i| self.threads.get(usize::from(i)));
+        thread.cloned().unwrap_or_else(|| core.to_string())
+    }
 }
 
 /// Bytes that are read at once: they and the records made of them stay in a core's cache.
@@ -31,41 +47,75 @@ const MAX_RESERVE: u64 = 1 << 26;
 /// Lines of a trace are at most 4 KB (the kernel's buffer).
 const LONGEST_LINE: usize = 16 * 1024;
 
+/// What is the same for all chunks of a file.
+#[derive(Clone, Debug)]
+pub(crate) struct About<'a> {
+    pub(crate) path: &'a Path,
+    pub(crate) node: &'a str,
+    pub(crate) format: Format,
+    pub(crate) head: Head,
+    pub(crate) user: Arc<UserEvents>,
+}
+
 /// Reads a trace to its end, or as far as it can be read.
-pub(crate) fn read(path: &Path, node: &str, format: Format, length: Option<u64>, input: &mut dyn Read) -> NodeTrace {
-    let mut parser = Parser::new(path, node, format);
+pub(crate) fn read(about: &About<'_>, length: Option<u64>, input: &mut dyn Read) -> NodeTrace {
+    finish(about, vec![chunk(about, length, input)])
+}
+
+/// Reads a part of a trace that begins at the begin of a line.
+pub(crate) fn chunk(about: &About<'_>, length: Option<u64>, input: &mut dyn Read) -> Chunk {
+    let mut parser = Chunk::new(about);
     if let Err(error) = parser.read(length, input) {
-        let what = match format {
+        let what = match about.format {
             Format::Plain => "cannot be read to its end",
             Format::Gzip => "its gzip data are cut off or damaged",
             Format::Zstd => "its zstd data are cut off or damaged",
         };
-        let so_far = parser.trace.stats.lines;
-        parser
-            .trace
-            .stats
-            .notes
-            .push(format!("{what} after {so_far} lines ({error}); the analysis uses what is before"));
+        let so_far = parser.stats.lines;
+        parser.stats.notes.push(format!("{what} after {so_far} lines ({error}); the analysis uses what is before"));
     }
-    parser.finish()
+    parser
 }
 
-struct Parser {
-    trace: NodeTrace,
+/// A part of a trace. Numbers of lines count from its begin.
+pub(crate) struct Chunk {
+    head: Head,
+    records: Vec<Record>,
+    times: Option<Times>,
+    threads: Vec<Vec<u8>>,
+    stats: FileStats,
     classifier: &'static Classifier,
+    user: Arc<UserEvents>,
     counts: [u64; Kind::COUNT],
+    user_counts: Vec<u64>,
     shapes: Shapes,
     /// In the rest of a line that is too long.
     skipping: bool,
 }
 
-impl Parser {
-    fn new(path: &Path, node: &str, format: Format) -> Self {
-        let stats = FileStats::new(path, node, format);
+/// Times of a chunk's lines, ns.
+#[derive(Clone, Copy)]
+struct Times {
+    /// Of the first line, and its number.
+    first: (i64, u64),
+    /// The smallest.
+    least: i64,
+    /// Of the last line.
+    last: i64,
+}
+
+impl Chunk {
+    fn new(about: &About<'_>) -> Self {
         Self {
-            trace: NodeTrace { node: node.to_string(), records: Vec::new(), span: None, stats },
+            head: about.head,
+            records: Vec::new(),
+            times: None,
+            threads: Vec::new(),
+            stats: FileStats::new(about.path, about.node, about.format, about.head.dialect),
             classifier: classifier(),
+            user: about.user.clone(),
             counts: [0; Kind::COUNT],
+            user_counts: vec![0; about.user.len()],
             shapes: Shapes::default(),
             skipping: false,
         }
@@ -81,7 +131,7 @@ impl Parser {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
                 Err(error) => break Err(error),
             };
-            self.trace.stats.bytes += read as u64;
+            self.stats.bytes += read as u64;
             let filled = kept + read;
             let end = memrchr(b'\n', &buffer[kept..filled]).map_or(0, |at| kept + at + 1);
             self.lines(&buffer[..end]);
@@ -90,8 +140,8 @@ impl Parser {
             kept = filled - end;
             if kept > LONGEST_LINE {
                 if !self.skipping {
-                    self.trace.stats.lines += 1;
-                    self.trace.stats.bad(BadLine::TooLong, &buffer[..kept]);
+                    self.stats.lines += 1;
+                    self.stats.bad(BadLine::TooLong, &buffer[..kept]);
                     self.skipping = true;
                 }
                 kept = 0;
@@ -99,21 +149,21 @@ impl Parser {
         };
         let last = &buffer[..kept];
         if kept > 0 && !self.skipping {
-            self.trace.stats.lines += 1;
-            self.trace.stats.bad(BadLine::CutLastLine, last);
+            self.stats.lines += 1;
+            self.stats.bad(BadLine::CutLastLine, last);
         }
         result
     }
 
-    /// Room for the records of a file of `length` bytes, judged by its first block: growing step by step would copy
-    /// them several times.
+    /// Room for the records of `length` bytes, judged by the first block: growing step by step would copy them several
+    /// times.
     fn reserve(&mut self, length: Option<u64>) {
-        let (bytes, records) = (self.trace.stats.bytes, self.trace.records.len() as u64);
+        let (bytes, records) = (self.stats.bytes, self.records.len() as u64);
         if let Some(length) = length.filter(|length| bytes <= BLOCK as u64 && *length > bytes && records > 0) {
             let expected = records.saturating_mul(length) / bytes;
             let more = (expected - expected.min(records) + expected / 32).min(MAX_RESERVE);
             // If there is no room now, growing will tell.
-            let _ = self.trace.records.try_reserve(more as usize);
+            let _ = self.records.try_reserve(more as usize);
         }
     }
 
@@ -133,40 +183,45 @@ impl Parser {
 
     #[inline]
     fn line(&mut self, line: &[u8]) {
-        self.trace.stats.lines += 1;
+        self.stats.lines += 1;
         let line = line.strip_suffix(b"\r").unwrap_or(line);
-        match line::parse(line) {
-            Ok((time, core, message)) => self.message(time, core, message),
+        match self.head.parse(line) {
+            Ok((time, Core::Number(core), message)) => self.message(time, core, message),
+            Ok((time, Core::Thread(name), message)) => {
+                let core = self.thread(name);
+                self.message(time, core, message);
+            }
             Err(why) => self.not_a_record(why, line),
         }
     }
 
+    /// Core that stands for a thread.
+    #[cold]
+    fn thread(&mut self, name: &[u8]) -> u16 {
+        let known = self.threads.iter().position(|n| n == name).unwrap_or_else(|| {
+            self.threads.push(name.to_vec());
+            self.threads.len() - 1
+        });
+        FIRST_THREAD.saturating_add(u16::try_from(known).unwrap_or(u16::MAX))
+    }
+
     #[inline]
     fn message(&mut self, time: i64, core: u16, message: &[u8]) {
-        match &mut self.trace.span {
-            Some((_, last)) if time >= *last => *last = time,
-            Some((first, last)) => {
-                let back = &mut self.trace.stats.backwards;
-                if back.count == 0 {
-                    back.first_line = self.trace.stats.lines;
-                }
-                *back = Backwards {
-                    count: back.count + 1,
-                    largest_us: back.largest_us.max((*last - time) as f64 / 1000.0),
-                    ..*back
-                };
-                *last = time;
-                *first = (*first).min(time);
+        match &mut self.times {
+            Some(times) if time >= times.last => times.last = time,
+            Some(times) => {
+                self.stats.backwards.add(self.stats.lines, times.last - time);
+                times.last = time;
+                times.least = times.least.min(time);
             }
-            span @ None => *span = Some((time, time)),
+            times @ None => *times = Some(Times { first: (time, self.stats.lines), least: time, last: time }),
         }
         let Some(fields) = self.classifier.classify(message) else {
-            self.trace.stats.unrecognised += 1;
-            self.shapes.add(message);
+            self.unknown(time, core, message);
             return;
         };
         self.counts[fields.kind as usize] += 1;
-        self.trace.records.push(Record {
+        self.records.push(Record {
             time,
             id: fields.id(),
             offset: fields.offset(),
@@ -181,30 +236,89 @@ impl Parser {
         });
     }
 
+    /// A message that no template fits: one of the user's, or counted by its shape.
     #[cold]
-    fn not_a_record(&mut self, why: BadLine, line: &[u8]) {
-        if line.first() == Some(&b'#') || line.iter().all(u8::is_ascii_whitespace) {
-            self.trace.stats.comments += 1;
+    fn unknown(&mut self, time: i64, core: u16, message: &[u8]) {
+        if let Some((event, record)) = self.user.classify(message) {
+            self.user_counts[event] += 1;
+            self.counts[record.kind as usize] += 1;
+            self.records.push(Record { time, core, ..record });
             return;
         }
-        if self.trace.stats.lines == 1 && line.starts_with(b"cpu_khz: ") {
-            let note = "this is the raw form of /proc/timetrace; convert it to .tt with ttprint";
-            self.trace.stats.notes.push(note.into());
-        }
-        self.trace.stats.bad(why, line);
+        self.stats.unrecognised += 1;
+        self.shapes.add(message);
     }
 
-    fn finish(mut self) -> NodeTrace {
-        let trace = &mut self.trace;
-        trace.stats.records = trace.records.len() as u64;
-        trace.stats.headers = self.counts[Kind::Header as usize];
-        trace.stats.shapes = self.shapes.into_sorted();
-        let kinds = Kind::ALL.iter().map(|kind| KindCount { event: kind.name(), count: self.counts[*kind as usize] });
-        trace.stats.kinds = kinds.filter(|k| k.count > 0).collect();
-        if trace.stats.lines == 0 && trace.stats.notes.is_empty() {
-            trace.stats.notes.push("is empty".into());
+    #[cold]
+    fn not_a_record(&mut self, why: BadLine, line: &[u8]) {
+        let comment = line.first() == Some(&b'#') || line.iter().all(u8::is_ascii_whitespace);
+        // What else is in a kernel's log, and the line that tells the counter's rate.
+        let foreign = match self.head.dialect {
+            Dialect::Tt => false,
+            Dialect::Raw => line.starts_with(b"cpu_khz: "),
+            Dialect::Syslog => true,
+        };
+        if comment || foreign {
+            self.stats.comments += 1;
+        } else {
+            self.stats.bad(why, line);
         }
-        self.trace
+    }
+}
+
+/// Puts the chunks of a file together, in order.
+pub(crate) fn finish(about: &About<'_>, chunks: Vec<Chunk>) -> NodeTrace {
+    let mut chunks = chunks.into_iter();
+    let mut all = chunks.next().unwrap_or_else(|| Chunk::new(about));
+    for chunk in chunks {
+        all.append(chunk);
+    }
+    let Chunk { mut records, times, threads, mut stats, counts, user_counts, shapes, head, user, .. } = all;
+    let mut span = times.map(|times| (times.least, times.last));
+    // A kernel's log has the newest entry first.
+    if head.dialect == Dialect::Syslog
+        && let Some(Times { first, least, last }) = times
+        && last < first.0
+    {
+        records.reverse();
+        records.sort_by_key(|r| r.time);
+        span = Some((least, first.0));
+        stats.backwards = Backwards::default();
+    }
+    stats.records = records.len() as u64;
+    stats.headers = counts[Kind::Header as usize];
+    stats.shapes = shapes.into_sorted();
+    let count = |kind: &Kind| KindCount { event: kind.name().into(), count: counts[*kind as usize] };
+    stats.kinds = Kind::ALL.iter().map(count).filter(|k| k.count > 0).collect();
+    stats.user_events = (user.names().zip(user_counts))
+        .map(|(name, count)| KindCount { event: name.to_string().into(), count })
+        .collect();
+    if stats.lines == 0 && stats.notes.is_empty() {
+        stats.notes.push("is empty".into());
+    }
+    let threads = threads.iter().map(|name| String::from_utf8_lossy(name).into_owned()).collect();
+    NodeTrace { node: about.node.to_string(), records, span, threads, stats }
+}
+
+impl Chunk {
+    fn append(&mut self, mut next: Self) {
+        let cores: Vec<u16> = std::mem::take(&mut next.threads).iter().map(|name| self.thread(name)).collect();
+        if !cores.is_empty() {
+            let threads = next.records.iter_mut().filter(|r| r.core >= FIRST_THREAD);
+            threads.for_each(|r| r.core = cores.get(usize::from(r.core - FIRST_THREAD)).copied().unwrap_or(r.core));
+        }
+        if let (Some(ours), Some(theirs)) = (self.times, next.times) {
+            if theirs.first.0 < ours.last {
+                self.stats.backwards.add(self.stats.lines + theirs.first.1, ours.last - theirs.first.0);
+            }
+            self.times = Some(Times { first: ours.first, least: ours.least.min(theirs.least), last: theirs.last });
+        }
+        self.times = self.times.or(next.times);
+        self.records.append(&mut next.records);
+        self.stats.append(next.stats);
+        self.counts.iter_mut().zip(next.counts).for_each(|(count, more)| *count += more);
+        self.user_counts.iter_mut().zip(next.user_counts).for_each(|(count, more)| *count += more);
+        self.shapes.append(next.shapes);
     }
 }
 

@@ -2,7 +2,7 @@
 //!
 //! | module | holds | after |
 //! | --- | --- | --- |
-//! | `sender` | windows, recovery, probes, time-outs | RFC 5681, 6298, 6675, 6937, 8985 |
+//! | `sender` | windows, recovery, probes, time-outs | RFC 5681, 6298, 6675, 8985, 9937 |
 //! | `scoreboard` | what has arrived, what is lost | RFC 2018, 8985 |
 //! | `window`, `cubic`, `dctcp` | congestion control | RFC 5681, 9438, 8257 |
 //! | `reassembly`, `acks` | the receiver: ranges, delayed acknowledgements, echo of marks | RFC 1122, 2018, 2883, 3168, 8257 |
@@ -152,12 +152,12 @@ impl Tcp {
         c.sender.acknowledge(now, segment, &self.config, &mut self.counters);
         if segment.len > 0 {
             let (due, previous) = c.take_data(now, segment, packet.ecn, &self.config, &mut self.counters);
-            c.owes_ack |= due.now;
             if due.previous {
                 self.send_ack(number, previous, now, port);
             }
             self.read(number);
-            let c = &self.connections[number as usize];
+            let c = &mut self.connections[number as usize];
+            c.owes_ack |= due.now;
             if c.owes_ack && !self.config.coalesce {
                 self.acknowledge(number, now, port);
             }

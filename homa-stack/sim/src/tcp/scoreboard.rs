@@ -55,8 +55,6 @@ pub(crate) struct Delivered {
     pub(crate) segments: u32,
     /// Those among them that were told by selective blocks.
     pub(crate) sacked: u32,
-    /// The cumulative acknowledgement covers segments that had been retransmitted.
-    pub(crate) repaired: bool,
     /// Since the first and the last of them were sent, if they were sent once.
     pub(crate) rtt: Option<(Time, Time)>,
 }
@@ -116,7 +114,6 @@ impl Scoreboard {
             self.lost -= u32::from(front.is(LOST));
             self.resent_count -= u32::from(front.is(RESENT));
             self.waiting -= u32::from(front.waits());
-            told.repaired |= front.is(EVER_RESENT);
             if !front.is(SACKED) {
                 self.arrived(now, &front, before, least, &mut told);
             }
@@ -389,7 +386,7 @@ mod tests {
         assert_eq!(b.resend(us(60)), None);
         assert_eq!(b.in_flight(), 8 - 3);
         let told = b.acknowledge(us(120), 10 * MSS, &[], us(50));
-        assert_eq!((told.segments, told.repaired, b.in_flight()), (5, true, 0));
+        assert_eq!((told.segments, b.in_flight()), (5, 0));
         b.check();
     }
 

@@ -1,7 +1,7 @@
 //! One direction of a connection, as its sender sees it: what may be sent, what must be sent again, and when.
 //!
 //! As Linux does it: a congestion window in segments; losses found by time (RACK, [`super::scoreboard`]) in order of
-//! their offsets; windows that shrink in proportion to what is delivered (RFC 6937); probes of the tail (RFC 8985, 7);
+//! their offsets; windows that shrink in proportion to what is delivered (RFC 9937); probes of the tail (RFC 8985, 7);
 //! time-outs that double. Segments sent for duplicate acknowledgements (limited transmit, RFC 3042) need no rule of
 //! their own, since what has arrived selectively makes room in the window. Left out: undoing reductions that turn out
 //! needless (F-RTO, DSACK), pacing.
@@ -169,7 +169,10 @@ impl Sender {
         let lost = self.judge(now);
         self.change_state(lost, ece && config.uses_ecn(), counters);
         if matches!(self.state, State::Reducing | State::Recovery) {
-            self.shrink(told.segments, told.repaired && lost == 0);
+            // Data of the other direction that acknowledge nothing new are no reason to shrink.
+            if told.segments > 0 {
+                self.shrink(told.segments, bytes > 0 && lost == 0);
+            }
         } else if bytes > 0 && self.may_grow() {
             let smoothed = self.rtt.smoothed().unwrap_or(Time::ZERO);
             let rtt = told.rtt.map(|(_, last)| last);
@@ -316,9 +319,9 @@ impl Sender {
         self.high = self.nxt;
     }
 
-    /// Brings the window toward its threshold (RFC 6937): above it in proportion to what is delivered, below it by
-    /// what is delivered, and one more if a retransmission was.
-    fn shrink(&mut self, delivered: u32, repaired: bool) {
+    /// Brings the window toward its threshold (RFC 9937): above it in proportion to what is delivered; below it by
+    /// what was delivered and not replaced, and one more if all goes well.
+    fn shrink(&mut self, delivered: u32, safe: bool) {
         if !matches!(self.state, State::Reducing | State::Recovery) {
             return;
         }
@@ -329,8 +332,8 @@ impl Sender {
         let room = if flight > threshold {
             (total * threshold / *prior).ceil() - sent
         } else {
-            let limit = if repaired { (total - sent).max(f64::from(delivered)) + 1.0 } else { f64::from(delivered) };
-            limit.min(threshold - flight)
+            let more = if safe { 1.0 } else { 0.0 };
+            ((total - sent).max(f64::from(delivered)) + more).min(threshold - flight)
         };
         // The first retransmission goes out whatever the window is.
         let least = if *out == 0 { 1.0 } else { 0.0 };

@@ -70,6 +70,39 @@ fn messages_of_a_connection_come_in_order() {
     assert!(echo < Time::from_micros(1), "the last two came back one after the other: {echo}");
 }
 
+/// Marks that come and go between single segments are each told at once, and the segment that tells is acknowledged
+/// too: the sender never waits for the timer of a delayed acknowledgement.
+#[test]
+fn changes_of_marks_leave_no_segment_without_acknowledgement() {
+    let mut net = Net::new(2, &TcpConfig { quick_acks: 0, ..TcpConfig::dctcp() }, Path::default(), 1);
+    net.mark = Some(Box::new(|packet| packet.segment.seq / 1448 % 7 % 3 == 1));
+    net.call(1, 0, 1, 1448 * 2000);
+    net.run(Time::from_secs(1));
+    let took = net.received[0].at;
+    // Two segments a round trip of some 22 us, at worst.
+    assert!(took < Time::from_millis(30), "{took}");
+    assert!(net.total().marked > 500);
+}
+
+/// A window that shrinks for a mark while the application is silent is there again when it speaks (RFC 9937).
+#[test]
+fn a_mark_at_the_end_of_a_message_does_not_cost_the_next_one_its_window() {
+    let mut net = Net::new(2, &TcpConfig { quick_acks: 0, ..TcpConfig::dctcp() }, Path::default(), 1);
+    net.call(1, 0, 1, 1448 * 1000);
+    net.run(Time::from_millis(10));
+    net.mark = Some(Box::new(|packet| packet.segment.seq / 1448 >= 1050));
+    net.call(1, 0, 2, 1448 * 101);
+    // Until the last, delayed acknowledgement has come.
+    net.run(Time::from_millis(60));
+    assert!(net.total().reductions_by_mark > 0);
+    net.mark = None;
+    net.call(1, 0, 3, 1448 * 20);
+    let before = net.now;
+    net.run(Time::from_millis(200));
+    let took = net.received[2].at - before;
+    assert!(took < Time::from_micros(100), "{took}: no wait for a delayed acknowledgement");
+}
+
 /// The same calls give the same packets at the same times.
 #[test]
 fn a_run_repeats() {

@@ -58,6 +58,8 @@ pub(crate) struct Net {
     rng: Rng,
     /// Decides the fate of data segments instead of chance.
     pub(crate) lose: Option<Box<dyn FnMut(Time, &Packet<Segment>) -> bool>>,
+    /// Decides which data segments are marked, beside the queue.
+    pub(crate) mark: Option<Box<dyn FnMut(&Packet<Segment>) -> bool>>,
     /// Requests that have come, by host; they wait until somebody answers.
     pub(crate) requests: Vec<(usize, Request, u32)>,
     pub(crate) echo: bool,
@@ -82,6 +84,7 @@ impl Net {
             what: Vec::new(),
             rng: Rng::streams(seed, None, 1).remove(0),
             lose: None,
+            mark: None,
             requests: Vec::new(),
             echo: false,
             received: Vec::new(),
@@ -198,7 +201,9 @@ impl Net {
             self.dropped += 1;
             return;
         }
-        if queued >= self.path.mark as f64 && packet.ecn == Ecn::Capable {
+        let full = queued >= self.path.mark as f64;
+        let chosen = packet.segment.len > 0 && self.mark.as_mut().is_some_and(|mark| mark(&packet));
+        if (full || chosen) && packet.ecn == Ecn::Capable {
             packet.ecn = Ecn::Experienced;
         }
         if to == 0 {
