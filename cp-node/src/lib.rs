@@ -24,6 +24,7 @@ mod errors;
 mod log;
 pub mod message;
 mod node;
+pub mod parameters;
 mod probe;
 pub mod rng;
 pub mod rtts;

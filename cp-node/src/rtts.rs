@@ -51,11 +51,27 @@ pub fn write(path: &Path, facts: &Facts, ports: &[Taken]) -> Result<()> {
     if path == Path::new("/dev/null") {
         return Ok(());
     }
-    let at = clock::wall();
+    let lost = ports.iter().map(|p| p.lost).sum();
+    write_samples(path, clock::wall(), facts, lost, || ports.iter().flat_map(Taken::samples))
+}
+
+/// As [`write`], of samples from anywhere: `samples` gives them once for each file, and `at` (since 1970, UTC) is when
+/// they were taken; `lost` more have found no room.
+///
+/// # Errors
+/// As [`write`].
+pub fn write_samples<S: Iterator<Item = Sample>>(
+    path: &Path,
+    at: Duration,
+    facts: &Facts,
+    lost: u64,
+    samples: impl Fn() -> S,
+) -> Result<()> {
     let due = with_suffix(path, ".due");
     let temporary = [with_suffix(path, ".tmp"), with_suffix(&due, ".tmp")];
-    let result = write_temporary(&temporary[0], at, facts, ports, Time::Service)
-        .and_then(|()| write_temporary(&temporary[1], at, facts, ports, Time::Due))
+    let one = |path: &Path, time| write_temporary(path, at, facts, lost, samples(), time);
+    let result = one(&temporary[0], Time::Service)
+        .and_then(|()| one(&temporary[1], Time::Due))
         .and_then(|()| rename(&temporary[1], &due))
         .and_then(|()| rename(&temporary[0], path));
     if result.is_err() {
@@ -67,10 +83,17 @@ pub fn write(path: &Path, facts: &Facts, ports: &[Taken]) -> Result<()> {
     result
 }
 
-fn write_temporary(path: &Path, at: Duration, facts: &Facts, ports: &[Taken], time: Time) -> Result<()> {
+fn write_temporary(
+    path: &Path,
+    at: Duration,
+    facts: &Facts,
+    lost: u64,
+    samples: impl Iterator<Item = Sample>,
+    time: Time,
+) -> Result<()> {
     let write = || {
         let mut out = BufWriter::with_capacity(1 << 20, File::create(path)?);
-        write_text(&mut out, at, facts, ports, time)?;
+        write_text(&mut out, at, facts, lost, samples, time)?;
         out.flush()
     };
     write()
@@ -87,7 +110,14 @@ fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
     name.into()
 }
 
-fn write_text(out: &mut impl Write, at: Duration, facts: &Facts, ports: &[Taken], time: Time) -> io::Result<()> {
+fn write_text(
+    out: &mut impl Write,
+    at: Duration,
+    facts: &Facts,
+    lost: u64,
+    samples: impl Iterator<Item = Sample>,
+    time: Time,
+) -> io::Result<()> {
     let experiment = facts.experiment.as_deref().unwrap_or("<none>");
     writeln!(out, "# Round-trip times measured by cp_node at {} for experiment {experiment}", clock::date_time(at))?;
     // "gpbs" is how readers of these files know it.
@@ -101,7 +131,6 @@ fn write_text(out: &mut impl Write, at: Duration, facts: &Facts, ports: &[Taken]
         "# --server-nodes {} --server-ports {}, --client-max {}",
         facts.server_nodes, facts.server_ports, facts.client_max
     )?;
-    let lost: u64 = ports.iter().map(|p| p.lost).sum();
     if lost > 0 {
         writeln!(out, "# {lost} samples are missing: there was no room for them (see --max-samples)")?;
     }
@@ -109,7 +138,7 @@ fn write_text(out: &mut impl Write, at: Duration, facts: &Facts, ports: &[Taken]
         Time::Service => writeln!(out, "# Length   RTT (usec)")?,
         Time::Due => writeln!(out, "# Length   RTT from the due time (usec)")?,
     }
-    for sample in ports.iter().flat_map(Taken::samples) {
+    for sample in samples {
         write_sample(out, sample, time)?;
     }
     Ok(())
@@ -154,7 +183,9 @@ mod tests {
 
     fn text(facts: &Facts, ports: &[Taken], time: Time) -> String {
         let mut out = Vec::new();
-        write_text(&mut out, Duration::from_secs(1_795_362_964), facts, ports, time).unwrap();
+        let lost = ports.iter().map(|p| p.lost).sum();
+        let samples = ports.iter().flat_map(Taken::samples);
+        write_text(&mut out, Duration::from_secs(1_795_362_964), facts, lost, samples, time).unwrap();
         String::from_utf8(out).unwrap()
     }
 

@@ -8,8 +8,8 @@ use clap::{Args, ValueEnum};
 use homa_stack::driver::DeviceKind;
 
 use super::positive;
+use crate::parameters::Parameter;
 use crate::samples::DEFAULT_MAX_SAMPLES;
-use crate::transport::homa::Parameter;
 use crate::workload::Workload;
 
 /// Options of `client`; each command starts from the defaults.

@@ -4,7 +4,6 @@
 //! The protocol runs inline in such a thread, so a request goes from the schedule into the packet ring, and from the ring to
 //! its answer, without any hand-over between threads. Other threads ask it to do things ([`Engine`]).
 
-mod parameters;
 mod several;
 mod unloaded;
 mod worker;
@@ -23,7 +22,6 @@ use homa_stack::Nanos;
 use homa_stack::driver::{DeviceKind, Framing, Host, HostConfig, Waker, drop_privileges, open_group};
 use homa_stack::trace::write_merged;
 
-pub(crate) use self::parameters::Parameter;
 use self::unloaded::Plan;
 use self::worker::{Load, Worker};
 use crate::arrivals::Arrivals;
@@ -31,6 +29,7 @@ use crate::cli::{ClientOptions, Common, ServerOptions};
 use crate::client::ClientPort;
 use crate::errors::{Missing, Usage};
 use crate::log::Log;
+use crate::parameters::Parameter;
 use crate::transport::{ClientHandle, ServerCounters, ServerHandle, pin_to};
 use crate::workload::Distribution;
 

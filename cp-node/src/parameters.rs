@@ -6,7 +6,7 @@ use homa_stack::{Config, Nanos};
 
 /// One parameter with its value; applied in the order given.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Parameter {
+pub struct Parameter {
     index: usize,
     value: u64,
 }
@@ -49,8 +49,13 @@ const ALL: [Entry; 25] = [
 ];
 
 impl Parameter {
+    /// Names of all parameters.
+    pub fn names() -> impl Iterator<Item = &'static str> {
+        ALL.iter().map(|entry| entry.0)
+    }
+
     /// Sets it in `config`.
-    pub(crate) fn apply(self, config: &mut Config) {
+    pub fn apply(self, config: &mut Config) {
         ALL[self.index].3(config, self.value);
     }
 }
@@ -62,7 +67,7 @@ impl FromStr for Parameter {
         let (name, value) =
             text.split_once('=').ok_or_else(|| format!("expected NAME=VALUE, like window=10000, found `{text}`"))?;
         let index = ALL.iter().position(|entry| entry.0 == name).ok_or_else(|| {
-            let names: Vec<_> = ALL.iter().map(|entry| entry.0).collect();
+            let names: Vec<_> = Self::names().collect();
             format!("no parameter `{name}`: there are {}", names.join(", "))
         })?;
         let (_, least, most, _) = ALL[index];
