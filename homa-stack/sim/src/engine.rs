@@ -237,7 +237,11 @@ impl<T: Transport, A: App> Sim<T, A> {
                 self.port.deliver(packet);
                 self.turn(host);
             }
-            What::Room(host) => self.turn(host),
+            What::Room(host) => {
+                // This was the event that the refusal led to: another refusal needs another one.
+                self.hosts[host as usize].nic.refused = false;
+                self.turn(host);
+            }
             What::Deadline(host) => self.deadline(host),
             What::Timer { host, tag } => self.tell(|app, cx| app.timer(cx, HostId(host), tag)),
         }
