@@ -1,35 +1,59 @@
-//! Hands the commit that is being built to the program, if this is a checkout. Runs again only when the commit changes.
+//! Tells the program which simulator it has: a hash of the sources that a simulated result depends on, so that results
+//! of another simulator are never taken for those of this one.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
+/// Directories and files, from this crate's own; tests and benches in them are no part of a result.
+const SOURCES: [&str; 7] = [
+    "../homa-stack/src",
+    "../homa-stack/sim/src",
+    "../cp-node/data",
+    "../cp-node/src/arrivals.rs",
+    "../cp-node/src/rng.rs",
+    "../cp-node/src/workload.rs",
+    "src/sim",
+];
+
 fn main() {
-    println!("cargo::rerun-if-changed=build.rs");
-    let Some(git) = git_dir() else { return };
-    if let Some(revision) = revision(&git) {
-        println!("cargo::rustc-env=CPERF_GIT_REVISION={revision}");
+    let root = PathBuf::from(std::env::var_os("CARGO_MANIFEST_DIR").expect("cargo sets it"));
+    let mut files = Vec::new();
+    for source in SOURCES {
+        println!("cargo::rerun-if-changed={source}");
+        collect(&root.join(source), &mut files);
+    }
+    files.sort();
+    let mut hash = Fnv::new();
+    for file in &files {
+        // Where the checkout is must not matter.
+        hash.add(file.strip_prefix(&root).unwrap_or(file).as_os_str().as_encoded_bytes());
+        hash.add(&fs::read(file).unwrap_or_default());
+    }
+    println!("cargo::rustc-env=CPERF_SIMULATOR={:016x}", hash.0);
+}
+
+/// All files below `path`, or itself. The driver talks to real cards only.
+fn collect(path: &Path, files: &mut Vec<PathBuf>) {
+    if path.is_file() {
+        files.push(path.to_owned());
+    }
+    let Ok(entries) = fs::read_dir(path) else { return };
+    for entry in entries.flatten().filter(|entry| entry.file_name() != "driver") {
+        collect(&entry.path(), files);
     }
 }
 
-/// The checkout's `.git`, if it is a directory.
-fn git_dir() -> Option<PathBuf> {
-    let git = Path::new(&std::env::var_os("CARGO_MANIFEST_DIR")?).parent()?.join(".git");
-    git.is_dir().then_some(git)
-}
+/// FNV-1a, 64 bits: enough to tell versions apart, and no dependency of a build script.
+struct Fnv(u64);
 
-/// The commit of HEAD, directly or by way of a branch. A file that does not exist must not be watched: that would run
-/// this again in every build.
-fn revision(git: &Path) -> Option<String> {
-    let watch = |path: PathBuf| {
-        let text = fs::read_to_string(&path).ok()?;
-        println!("cargo::rerun-if-changed={}", path.display());
-        Some(text)
-    };
-    let head = watch(git.join("HEAD"))?;
-    let Some(branch) = head.trim().strip_prefix("ref: ") else { return Some(head.trim().to_owned()) };
-    if let Some(text) = watch(git.join(branch)) {
-        return Some(text.trim().to_owned());
+impl Fnv {
+    fn new() -> Self {
+        Self(0xcbf2_9ce4_8422_2325)
     }
-    let packed = watch(git.join("packed-refs"))?;
-    packed.lines().find_map(|line| line.strip_suffix(branch)).map(|hash| hash.trim().to_owned())
+
+    fn add(&mut self, bytes: &[u8]) {
+        for byte in bytes.iter().chain(&(bytes.len() as u64).to_le_bytes()) {
+            self.0 = (self.0 ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3);
+        }
+    }
 }

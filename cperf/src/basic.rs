@@ -15,7 +15,7 @@ use std::io::Write as _;
 
 use serde_json::json;
 
-use crate::cli::{Format, RunArgs};
+use crate::cli::{Format, RunArgs, TestbedKind};
 use crate::error::Stop;
 use crate::journal::Journal;
 use crate::manifest::{self, Manifest};
@@ -31,7 +31,12 @@ use links::Links;
 /// # Errors
 /// As [`crate::run::run`].
 pub(crate) fn run(args: &RunArgs) -> anyhow::Result<()> {
+    if args.has("testbed") && args.testbed != TestbedKind::Netns {
+        let text = "basic measures this machine: leave out --testbed, or say --testbed netns";
+        return Err(Stop::Usage(text.to_owned()).into());
+    }
     let mut options = args.clone();
+    options.testbed = TestbedKind::Netns;
     options.nodes = 2;
     if args.count == 0 || args.rounds == 0 || !(12..=1400).contains(&args.length) {
         let text = "basic: --count and --rounds are at least 1, --length is 12 to 1400 bytes";
@@ -88,7 +93,7 @@ pub(crate) fn run(args: &RunArgs) -> anyhow::Result<()> {
     let ended = status(&outcome);
     let json = json!({
         "version": manifest::VERSION,
-        "command": manifest.command.join(" "),
+        "command": std::env::args().collect::<Vec<_>>().join(" "),
         "status": ended,
         "reason": outcome.as_ref().err().map(|err| format!("{err:#}")),
         "options": manifest.options,

@@ -1,5 +1,7 @@
 //! Command line.
 
+mod given;
+
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
@@ -7,6 +9,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use crate::basic::Section;
 use crate::rates;
 use crate::report::slowdown::Definition;
+use crate::sim::spec::{HostKind, TopologyKind};
 use crate::testbed::links::{Links, Shape};
 
 /// Benchmarks of the Homa and TCP transports over many nodes.
@@ -26,52 +29,102 @@ Results go to standard output, everything else to standard error.";
 /// Subcommands.
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Run a benchmark: make nodes, load them, measure, report
+    /// Run a benchmark or an experiment: make nodes, load them, measure, report
     #[command(after_help = RUN_HELP)]
     Run(Box<RunArgs>),
+    /// List the experiments that come with cperf, or print one to copy and change
+    #[command(after_help = EXPERIMENTS_HELP)]
+    Experiments {
+        /// What to do [default: list]
+        #[command(subcommand)]
+        command: Option<ExperimentsCommand>,
+    },
+    /// Make the tables, plots and reports of a run or an experiment again, from the files in its directory
+    #[command(after_help = REPORT_HELP)]
+    Report {
+        /// Directory of a run or an experiment
+        dir: PathBuf,
+    },
+    /// Measure one point of an experiment; what a scheduler's jobs call
+    #[command(after_help = POINT_HELP)]
+    Point {
+        /// What to measure: spec.json of a point's directory
+        spec: PathBuf,
+        /// Directory for what comes of it; measurements that it has already are not made again
+        out: PathBuf,
+    },
 }
+
+/// What to do with the bundled experiments.
+#[derive(Debug, Subcommand)]
+pub enum ExperimentsCommand {
+    /// Name and purpose of each
+    List,
+    /// Print one's file
+    Show {
+        /// Its name
+        name: String,
+    },
+}
+
+const EXPERIMENTS_HELP: &str = "\
+Example: cperf experiments show overcommit > mine.toml, change it, cperf run mine.toml";
+
+const REPORT_HELP: &str = "\
+Example: cperf report out/overcommit";
+
+const POINT_HELP: &str = "\
+Example: cperf point out/overcommit/points/0123456789abcdef/spec.json out/overcommit/points/0123456789abcdef";
 
 const RUN_HELP: &str = "\
 Examples:
-  cperf run w4 --nodes 4                   Homa, then TCP, on four nodes of this machine
-  cperf run 100 --nodes 2 --gbps 0.01      messages of 100 bytes
-  cperf run w4 --link-gbps 0.2 --load 0.8  on links of 0.2 Gbps, which carry 80 % of that
-  cperf run w4 --loss 0.01                 with one packet in a hundred lost
-  cperf run basic                          what this machine can do, without load
+  cperf run w4 --nodes 40                     Homa, TCP and DCTCP on 40 simulated nodes with links of 25 Gbps
+  cperf run w4 --nodes 160 --host-model ideal --topology leaf-spine
+  cperf run w4 --seeds 1,2,3,4,5              five times, with confidence intervals
+  cperf run overcommit                        an experiment; `cperf experiments` lists them
+  cperf run mine.toml --dry-run               what an experiment of yours would measure
+  cperf run nodes --engine slurm              its points as jobs of a Slurm cluster
+  cperf run w4 --testbed netns --nodes 4      real packets between four network namespaces of this machine
+  cperf run 100 --testbed netns --nodes 2 --gbps 0.01
+  cperf run w4 --testbed netns --link-gbps 0.2 --load 0.8 --loss 0.01
+  cperf run basic                             what this machine can do, without load
 
 Workloads: w1 (Facebook key-value store), w2 (Google search), w3 (Google, all RPCs), w4 (Facebook Hadoop), \
 w5 (web search), starve (100 KB to 1 MB), or a message length in bytes. Responses are as long as their requests.
 
 Load: the rule for --gbps is printed with it under --help; offered and achieved load are in every result.
 
-Files, in --out: manifest.json, results.json, cperf.log, node<k>.log, <protocol>_<workload>-<k>.rtts (from sending) and \
-.rtts.due (from the due time), .metrics, traces/node<k>.tt, reports/ (plots as SVG and PNG, column files).
+Files, in --out: manifest.json, results.json, cperf.log, <protocol>_<workload>-<k>.rtts (from sending) and .rtts.due (from \
+the due time), .stats, .metrics, time traces (.tt), reports/ (plots as SVG and PNG, column files). On sim all but \
+about.json (times, machine, command) and cperf.log are the same bytes for the same seed. Experiments: points/, results.csv, \
+results.parquet, by_length.csv, summary.csv, columns.csv, report.md, report.html.
 
 Exit codes: 0 done; 1 a run failed (what was measured is kept); 2 wrong usage or input; 3 a node, an interface or a \
 privilege is missing; 130 interrupted (what was measured is kept; a second Ctrl-C ends at once).";
 
 /// Options of `cperf run`.
-#[derive(Clone, Debug, Args, serde::Serialize)]
+#[derive(Clone, Debug, Args, serde::Serialize, serde::Deserialize)]
 pub struct RunArgs {
-    /// w1, w2, w3, w4, w5, starve, a message length in bytes, or basic (round trips, throughput and rate without load)
+    /// w1, w2, w3, w4, w5, starve, a message length in bytes; basic (round trips, throughput and rate of this machine
+    /// without load); an experiment's name (`cperf experiments`), or its file, FILE.toml
     pub workload: String,
-    /// Where the nodes are: netns are network namespaces of this machine, without root
-    #[arg(long, value_enum, default_value_t = TestbedKind::Netns)]
+    /// Where the nodes are: sim are simulated, in virtual time; netns are network namespaces of this machine, without root
+    #[arg(long, value_enum, default_value_t = TestbedKind::Sim)]
     pub testbed: TestbedKind,
-    /// Number of nodes, 2 to 256; each is client and server
-    #[arg(short, long, default_value_t = 4, value_name = "N")]
+    /// Number of nodes, 2 to 256; each is client and server [default: 10; 4 on netns]
+    #[arg(short, long, default_value_t = 0, hide_default_value = true, value_name = "N")]
     pub nodes: usize,
-    /// Protocols to compare, one after another under the same load
-    #[arg(long, value_enum, value_delimiter = ',', default_value = "homa,tcp", value_name = "LIST")]
+    /// Protocols to compare under the same load; netns has homa and tcp [default: homa,tcp,dctcp; homa,tcp on netns]
+    #[arg(long, value_enum, value_delimiter = ',', value_name = "LIST")]
     pub protocols: Vec<Protocol>,
     /// Load; the texts for `--help` are below.
     #[arg(short = 'b', long, value_name = "GBPS", help = GBPS_HELP, long_help = gbps_help())]
     pub gbps: Option<f64>,
-    /// Length of the measured interval of each protocol, seconds
-    #[arg(short, long, default_value_t = 5.0, value_name = "S")]
+    /// Length of the measured interval of each protocol, seconds, of virtual time on sim [default: 0.1; 5 on netns]
+    #[arg(short, long, default_value_t = 0.0, hide_default_value = true, value_name = "S")]
     pub seconds: f64,
-    /// Time under load before measuring starts, seconds
-    #[arg(long, default_value_t = 1.0, value_name = "S")]
+    /// Time under load before measuring starts, seconds, of virtual time on sim [default: 0.02; 1 on netns]
+    #[arg(long, default_value_t = -1.0, hide_default_value = true, value_name = "S")]
     pub warmup: f64,
     /// Seed of message lengths, destinations and sending times; the same seed makes the same load
     #[arg(long, default_value_t = 1, value_name = "N")]
@@ -85,25 +138,57 @@ pub struct RunArgs {
     /// Most requests outstanding from a node at once
     #[arg(long, default_value_t = 200, value_name = "N")]
     pub client_max: u32,
-    /// MTU of all links, bytes [default: 9000; 1500 with --link-gbps]. On one machine the nodes' cores are scarce, not the
-    /// links, and a packet costs a core much the same whatever its length; with 1500 a stack without segmentation offload
-    /// spends six times the packets on a long message that TCP, with it, does not
+    /// MTU of all links, bytes [default: 3000; on netns 9000, 1500 with --link-gbps]. On one machine the nodes' cores are
+    /// scarce, not the links, and a packet costs a core much the same whatever its length; with 1500 a stack without
+    /// segmentation offload spends six times the packets on a long message that TCP, with it, does not
     #[arg(long, value_name = "BYTES")]
     pub mtu: Option<u32>,
-    /// Rate of each node's link to the switch and back, 10^9 bit/s with all framing, for every protocol alike [default: as
-    /// fast as the machine]. Homa's parameters are scaled to it
+    /// Rate of each node's link to the switch and back, 10^9 bit/s with all framing, for every protocol alike [default: 25;
+    /// on netns as fast as the machine]. Homa's parameters are scaled to it
     #[arg(long, value_name = "GBPS")]
     pub link_gbps: Option<f64>,
-    /// With --link-gbps: buffer of each switch port toward its node, bytes for each of its levels
-    #[arg(long, default_value_t = 200_000, value_name = "BYTES")]
-    pub switch_buffer: u32,
-    /// With --link-gbps: strict levels of a switch port by IP precedence, 1 to 8; 1 is off
+    /// Buffer of the switch, bytes. sim: of each switch, shared by its ports [default: 13200000]. netns, with --link-gbps:
+    /// of each port toward its node, for each of its levels [default: 200000]
+    #[arg(long, value_name = "BYTES")]
+    pub switch_buffer: Option<u64>,
+    /// Strict levels of a switch port, 1 to 8; 1 is off; on netns by IP precedence, with --link-gbps
     #[arg(long, default_value_t = 8, value_name = "N")]
     pub priorities: u8,
-    /// With --link-gbps, instead of --gbps: load as a share of the link's rate, headers and framing included (those of
-    /// Homa at this MTU; both protocols get the same messages)
-    #[arg(long, value_name = "SHARE", conflicts_with = "gbps", requires = "link_gbps")]
+    /// Instead of --gbps: load as a share of the link's rate, headers and framing included (those of Homa at this MTU; all
+    /// protocols get the same messages); on netns with --link-gbps
+    #[arg(long, value_name = "SHARE", conflicts_with = "gbps")]
     pub load: Option<f64>,
+    /// sim: switches mark packets of DCTCP whose queue has this many bytes or more
+    #[arg(long, default_value_t = crate::sim::spec::DEFAULT_THRESHOLD, value_name = "BYTES")]
+    pub dctcp_threshold: u64,
+    /// sim: what hosts add to the network
+    #[arg(long, value_enum, default_value_t = HostKind::Xl170)]
+    pub host_model: HostKind,
+    /// sim: how hosts and switches are joined; leaf-spine has racks of up to 16 hosts and 4 spine switches, with links
+    /// between them of 4 times --link-gbps
+    #[arg(long, value_enum, default_value_t = TopologyKind::Tor)]
+    pub topology: TopologyKind,
+    /// sim: simulations at once [default: as many as cores]. Results do not depend on it
+    #[arg(long, value_name = "N")]
+    pub threads: Option<usize>,
+    /// sim: measure with each of these seeds, and give confidence intervals: 1,2,3 or 1-5
+    #[arg(long, value_name = "LIST", conflicts_with = "seed")]
+    pub seeds: Option<String>,
+    /// Experiments: print what would be measured, and what is measured already
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Experiments: what measures the points
+    #[arg(long, value_enum, default_value_t = EngineKind::Local)]
+    pub engine: EngineKind,
+    /// Experiments, engine slurm: arguments of sbatch, as one string
+    #[arg(long, default_value = "", value_name = "ARGS", allow_hyphen_values = true)]
+    pub slurm_args: String,
+    /// Experiments, engine slurm: most tasks of the job array; more points share tasks
+    #[arg(long, default_value_t = 1000, value_name = "N")]
+    pub slurm_tasks: usize,
+    /// Experiments: set a parameter, instead of what the file says, NAME=VALUE
+    #[arg(long, value_name = "NAME=VALUE")]
+    pub set: Vec<String>,
     /// Share of the IP packets that the switch loses at random, 0 to below 1
     #[arg(long, default_value_t = 0.0, value_name = "SHARE")]
     pub loss: f64,
@@ -129,23 +214,23 @@ pub struct RunArgs {
     /// Round-trip time of an empty message, us, for --slowdown fixed
     #[arg(long, default_value_t = 15.0, value_name = "US")]
     pub base_usecs: f64,
-    /// Link speed, Mbit/s, for --slowdown fixed and alt
-    #[arg(long, default_value_t = 25_000.0, value_name = "MBPS")]
+    /// Link speed, Mbit/s, for --slowdown fixed and alt [default: 25000; on sim that of the links]
+    #[arg(long, default_value_t = 25_000.0, hide_default_value = true, value_name = "MBPS")]
     pub link_mbps: f64,
     /// Samples per message length in the unloaded run that --slowdown atc21 and alt need
     #[arg(long, default_value_t = 15, value_name = "N")]
     pub unloaded_samples: u32,
-    /// Homa client ports per node
-    #[arg(long, default_value_t = 1, value_name = "N")]
+    /// Homa client ports per node [default: 3; 1 on netns]
+    #[arg(long, default_value_t = 1, hide_default_value = true, value_name = "N")]
     pub client_ports: u16,
-    /// Homa server ports per node
-    #[arg(long, default_value_t = 1, value_name = "N")]
+    /// Homa server ports per node [default: 3; 1 on netns]
+    #[arg(long, default_value_t = 1, hide_default_value = true, value_name = "N")]
     pub server_ports: u16,
-    /// TCP client ports (sending threads) per node
-    #[arg(long, default_value_t = 1, value_name = "N")]
+    /// TCP client ports (on netns sending threads) per node [default: 4; 1 on netns]
+    #[arg(long, default_value_t = 1, hide_default_value = true, value_name = "N")]
     pub tcp_client_ports: u16,
-    /// TCP server ports per node
-    #[arg(long, default_value_t = 1, value_name = "N")]
+    /// TCP server ports per node [default: 8; 1 on netns]
+    #[arg(long, default_value_t = 1, hide_default_value = true, value_name = "N")]
     pub tcp_server_ports: u16,
     /// Receiving threads per TCP client port
     #[arg(long, default_value_t = 1, value_name = "N")]
@@ -181,6 +266,10 @@ pub struct RunArgs {
     /// basic: message length, bytes
     #[arg(long, default_value_t = 100, value_name = "BYTES")]
     pub length: u32,
+    /// Options that stood on the command line, as they are named there without dashes.
+    #[arg(skip)]
+    #[serde(skip)]
+    pub given: Vec<String>,
 }
 
 impl RunArgs {
@@ -191,43 +280,63 @@ impl RunArgs {
 
     /// Links in effect.
     pub fn links(&self) -> Links {
-        let (switch_buffer_bytes, priorities) = (self.switch_buffer, self.priorities);
+        let priorities = self.priorities;
+        let switch_buffer_bytes = self.switch_buffer.map_or(NETNS_BUFFER, |bytes| bytes.try_into().unwrap_or(u32::MAX));
         let shape = self.link_gbps.map(|link_gbps| Shape { link_gbps, switch_buffer_bytes, priorities });
         Links { shape, loss: self.loss }
     }
 }
 
-const GBPS_HELP: &str = "Load: message payload per node and direction, 10^9 bit/s, requests and responses together; 0 is \
-                         as much as --client-max allows [default: by machine and workload, see --help]";
+/// Buffer of a port on netns, bytes.
+const NETNS_BUFFER: u32 = 200_000;
 
-/// The long form also has the rule and its figures on this machine.
+const GBPS_HELP: &str = "Load: message payload per node and direction, 10^9 bit/s, requests and responses together; 0 is \
+                         as much as --client-max allows [default: by workload, on netns also by machine, see --help]";
+
+/// The long form also has the rules, and their figures on this machine.
 fn gbps_help() -> String {
     let share = |name: &str, mean| format!("{name} {}", rates::default_gbps(rates::cores(), 4, mean));
     let here = [share("w1", 192.8), share("w3", 2_567.7), share("w4", 61_008.1)].join(", ");
     let cores = rates::cores();
-    format!("{GBPS_HELP}. Rule: {}. On this machine ({cores} cores), 4 nodes: {here}.", rates::RULE)
+    let sim = crate::sim::check::RULE;
+    format!(
+        "{GBPS_HELP}. Rule on sim: {sim}. Rule on netns: {}. On this machine ({cores} cores), 4 nodes: {here}.",
+        rates::RULE
+    )
 }
 
 /// Kinds of testbed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, serde::Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum TestbedKind {
+    /// Simulated nodes, in virtual time
+    Sim,
     /// Network namespaces of this machine
     Netns,
-    /// Simulated nodes (not available in this version)
-    Sim,
     /// Machines reached by SSH (not available in this version)
     Ssh,
 }
 
+/// What measures the points of an experiment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum EngineKind {
+    /// Threads of this process
+    Local,
+    /// A job array of the Slurm scheduler
+    Slurm,
+}
+
 /// Transports under load.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, serde::Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, ValueEnum, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Protocol {
     /// This project's Homa
     Homa,
-    /// The kernel's TCP
+    /// TCP (cubic): the kernel's, or on sim a model of it
     Tcp,
+    /// DCTCP, on sim
+    Dctcp,
 }
 
 impl Protocol {
@@ -236,12 +345,13 @@ impl Protocol {
         match self {
             Self::Homa => "homa",
             Self::Tcp => "tcp",
+            Self::Dctcp => "dctcp",
         }
     }
 }
 
 /// How TCP threads wait for data.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, serde::Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum TcpWait {
     /// Asleep
@@ -261,7 +371,7 @@ impl TcpWait {
 }
 
 /// What carries Homa's packets.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, serde::Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Device {
     /// A packet socket
@@ -281,7 +391,7 @@ impl Device {
 }
 
 /// Form of the results on standard output.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, serde::Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Format {
     /// For people
@@ -305,7 +415,7 @@ mod tests {
         let mut run = Cli::command().find_subcommand("run").expect("it is there").clone();
         let help = run.render_long_help().to_string();
         for part in
-            ["seconds", "bytes", "10^9 bit/s", "[default: 4]", "[default: 200]", "Exit codes: 0", "130", "Rule:"]
+            ["seconds", "bytes", "10^9 bit/s", "[default: 10", "[default: 200]", "Exit codes: 0", "130", "Rule on"]
         {
             assert!(help.contains(part), "no `{part}` in:\n{help}");
         }

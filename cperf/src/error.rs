@@ -39,6 +39,11 @@ pub fn code(err: &anyhow::Error) -> u8 {
     stop.map_or(1, Stop::code)
 }
 
+/// The name that `text` is most likely a misspelling of; empty if there are none.
+pub fn nearest<'a>(text: &str, names: impl IntoIterator<Item = &'a str>) -> &'a str {
+    names.into_iter().min_by_key(|name| strsim::damerau_levenshtein(name, text)).unwrap_or_default()
+}
+
 /// Whether the reader of our standard output has gone: `head` has seen enough, which is no error.
 pub fn is_broken_pipe(err: &anyhow::Error) -> bool {
     err.chain().any(|cause| {
@@ -58,6 +63,12 @@ mod tests {
         assert_eq!(code(&anyhow!(Stop::Missing("none".into()))), 3);
         assert_eq!(code(&anyhow!(Stop::Interrupted)), 130);
         assert_eq!(code(&anyhow!("a node died")), 1);
+    }
+
+    #[test]
+    fn the_nearest_name_is_the_one_with_the_fewest_changes() {
+        assert_eq!(nearest("bufers", ["nodes", "buffers", "fifo"]), "buffers");
+        assert_eq!(nearest("x", []), "");
     }
 
     #[test]

@@ -23,6 +23,15 @@ impl Journal {
         Ok(Self { file })
     }
 
+    /// Goes on with the log file, or creates it.
+    ///
+    /// # Errors
+    /// It cannot be opened.
+    pub fn append(path: &Path) -> anyhow::Result<Self> {
+        let file = File::options().append(true).create(true).open(path);
+        Ok(Self { file: file.with_context(|| format!("opening {}", path.display()))? })
+    }
+
     /// Notes something in the file only.
     pub fn note(&mut self, text: &str) {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();

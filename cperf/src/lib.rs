@@ -5,6 +5,8 @@
 //! | command line | [`cli`] | subcommands, options, exit codes |
 //! | a run | [`run`] | steps in order, time-outs, signals, what is kept after a failure |
 //! | nodes | [`testbed`], [`node`] | where `cp-node` runs, and talking to it |
+//! | simulated nodes | [`sim`] | a measurement in virtual time, as data |
+//! | experiments | [`experiment`] | many measurements: what varies, points, searches, engines |
 //! | files | [`outdir`], [`manifest`] | the directory of a run and what is in it |
 //! | reports | [`report`] | from files to tables, JSON and plots; knows no testbed |
 //!
@@ -16,6 +18,7 @@
 pub mod basic;
 pub mod cli;
 pub mod error;
+pub mod experiment;
 pub mod journal;
 pub mod manifest;
 pub mod netlink;
@@ -25,6 +28,7 @@ pub mod rates;
 pub mod report;
 pub mod run;
 pub mod signals;
+pub mod sim;
 pub mod testbed;
 
 pub mod sys;

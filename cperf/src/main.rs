@@ -4,17 +4,21 @@
 use std::ffi::OsString;
 use std::process::ExitCode;
 
-use clap::Parser as _;
-use cperf::cli::{Cli, Command};
-use cperf::error;
+use cperf::cli::{Cli, Command, ExperimentsCommand};
+use cperf::{error, experiment};
 
 fn main() -> ExitCode {
     let mut words = std::env::args_os();
     if words.by_ref().nth(1).is_some_and(|word| word == "cp-node") {
         return cp_node::main(std::iter::once(OsString::from("cp-node")).chain(words));
     }
-    let result = match Cli::parse().command {
+    let cli = Cli::read(std::env::args_os()).unwrap_or_else(|err| err.exit());
+    let result = match cli.command {
         Command::Run(args) => cperf::run::run(&args),
+        Command::Experiments { command: Some(ExperimentsCommand::Show { name }) } => experiment::show(&name),
+        Command::Experiments { .. } => experiment::list(),
+        Command::Report { dir } => cperf::run::report(&dir),
+        Command::Point { spec, out } => experiment::point(&spec, &out),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

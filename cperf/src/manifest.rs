@@ -3,9 +3,9 @@
 use std::fs;
 use std::io::{self, Read};
 use std::path::Path;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use crate::outdir::OutDir;
@@ -16,28 +16,23 @@ use crate::testbed::Testbed;
 pub const VERSION: u32 = 1;
 
 /// Facts about a run; written when it starts, and again, with the files, when it ends.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Manifest {
     /// [`VERSION`].
     pub version: u32,
     /// Program and version.
     pub tool: String,
     /// Commit that the program was built from, if it was built in a checkout.
-    pub git_revision: Option<&'static str>,
-    /// Words of the command line.
-    pub command: Vec<String>,
+    pub git_revision: Option<String>,
     /// All effective options.
     pub options: serde_json::Value,
     /// Seed of the load.
     pub seed: Option<u64>,
     /// `running`, `complete`, `failed`, `interrupted`.
     pub status: String,
-    /// Local time.
-    pub started: String,
-    /// Local time; null while it runs.
-    pub ended: Option<String>,
-    /// The machine that ran it.
-    pub host: Host,
+    /// When, where and how it was run. Not here but in about.json if that changes nothing: of simulations.
+    #[serde(flatten, skip_serializing_if = "Option::is_none")]
+    pub about: Option<About>,
     /// Facts of the testbed.
     pub testbed: serde_json::Value,
     /// Nodes in order.
@@ -46,8 +41,30 @@ pub struct Manifest {
     pub files: Vec<FileFacts>,
 }
 
+/// When, where and how something was run.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct About {
+    /// Words of the command line.
+    pub command: Vec<String>,
+    /// Local time.
+    pub started: String,
+    /// Local time; null while it runs.
+    pub ended: Option<String>,
+    /// The machine that ran it.
+    pub host: Host,
+    /// Simulations at once, where they are.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub threads: Option<usize>,
+    /// How long simulating took.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub elapsed_s: Option<f64>,
+    /// Most memory that the process had, if the system tells.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub memory_max_kib: Option<u64>,
+}
+
 /// The machine on which cperf runs.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Host {
     /// `Linux 6.1.0 …`
     pub kernel: Option<String>,
@@ -62,7 +79,7 @@ pub struct Host {
 }
 
 /// One node.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct NodeFacts {
     /// Number.
     pub node: usize,
@@ -73,7 +90,7 @@ pub struct NodeFacts {
 }
 
 /// One file.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FileFacts {
     /// Path below the directory of the run.
     pub name: String,
@@ -94,16 +111,30 @@ impl Manifest {
         Self {
             version: VERSION,
             tool: concat!("cperf ", env!("CARGO_PKG_VERSION")).to_owned(),
-            git_revision: option_env!("CPERF_GIT_REVISION"),
-            command,
+            git_revision: option_env!("CPERF_GIT_REVISION").map(str::to_owned),
             options,
             seed,
             status: "running".to_owned(),
-            started: now(),
-            ended: None,
-            host: Host::here(),
+            about: Some(About::now(command)),
             testbed: testbed.facts(),
             nodes: nodes.collect(),
+            files: Vec::new(),
+        }
+    }
+
+    /// Facts at the start of a run on simulated nodes: those that its results depend on.
+    pub fn simulated(options: serde_json::Value, seed: u64, testbed: serde_json::Value, nodes: u32) -> Self {
+        let facts = |node| NodeFacts { node, address: format!("node{node}"), interface: "simulated".to_owned() };
+        Self {
+            version: VERSION,
+            tool: concat!("cperf ", env!("CARGO_PKG_VERSION")).to_owned(),
+            git_revision: option_env!("CPERF_GIT_REVISION").map(str::to_owned),
+            options,
+            seed: Some(seed),
+            status: "running".to_owned(),
+            about: None,
+            testbed,
+            nodes: (0..nodes as usize).map(facts).collect(),
             files: Vec::new(),
         }
     }
@@ -114,8 +145,14 @@ impl Manifest {
     /// A file cannot be read.
     pub fn close(&mut self, status: &str, out: &OutDir) -> io::Result<()> {
         status.clone_into(&mut self.status);
-        self.ended = Some(now());
-        let files = out.files()?.into_iter().filter(|name| name != Path::new("manifest.json"));
+        if let Some(about) = &mut self.about {
+            about.ended.get_or_insert_with(now);
+        }
+        // Of a simulation, what differs between equal runs is left out.
+        let unlisted = ["manifest.json", "about.json", "cperf.log"];
+        let unlisted = if self.about.is_some() { &unlisted[..1] } else { &unlisted[..] };
+        let listed = |name: &std::path::PathBuf| unlisted.iter().all(|other| name != Path::new(other));
+        let files = out.files()?.into_iter().filter(listed);
         self.files = files.map(|name| file_facts(out.path(), &name)).collect::<io::Result<_>>()?;
         Ok(())
     }
@@ -128,21 +165,51 @@ impl Manifest {
     }
 }
 
+impl About {
+    /// That it begins now.
+    pub fn now(command: Vec<String>) -> Self {
+        let host = Host::here();
+        Self { command, started: now(), ended: None, host, threads: None, elapsed_s: None, memory_max_kib: None }
+    }
+
+    /// That simulating, on so many threads, has ended now.
+    pub fn close(&mut self, threads: usize, elapsed: Duration) {
+        self.ended = Some(now());
+        self.threads = Some(threads);
+        self.elapsed_s = Some(elapsed.as_secs_f64());
+        self.memory_max_kib = field("/proc/self/status", "VmHWM").and_then(|text| kib(&text));
+    }
+
+    /// As JSON text.
+    pub fn text(&self) -> Vec<u8> {
+        let mut text = serde_json::to_vec_pretty(self).expect("strings and numbers only");
+        text.push(b'\n');
+        text
+    }
+}
+
+/// What follows `name` and a colon in a file of the system.
+fn field(path: &str, name: &str) -> Option<String> {
+    let text = fs::read_to_string(path).ok()?;
+    let line = text.lines().find(|line| line.starts_with(name))?;
+    Some(line.split_once(':')?.1.trim().to_owned())
+}
+
+/// The number of `1234 kB`.
+fn kib(text: &str) -> Option<u64> {
+    text.split_whitespace().next()?.parse().ok()
+}
+
 impl Host {
     fn here() -> Self {
         let word = |path: &str| fs::read_to_string(path).ok().map(|text| text.trim().to_owned());
         let kernel = word("/proc/sys/kernel/osrelease").map(|release| format!("Linux {release}"));
-        let field = |path: &str, name: &str| {
-            let text = fs::read_to_string(path).ok()?;
-            let line = text.lines().find(|line| line.starts_with(name))?;
-            Some(line.split_once(':')?.1.trim().to_owned())
-        };
         let memory = field("/proc/meminfo", "MemTotal");
         Self {
             kernel,
             cpu: field("/proc/cpuinfo", "model name"),
             cores: crate::rates::cores(),
-            memory_kib: memory.and_then(|text| text.split_whitespace().next()?.parse().ok()),
+            memory_kib: memory.and_then(|text| kib(&text)),
             clock_source: word("/sys/devices/system/clocksource/clocksource0/current_clocksource"),
         }
     }

@@ -48,6 +48,17 @@ impl OutDir {
         Ok(dir)
     }
 
+    /// A directory that is there already, to read it and to make reports in it.
+    ///
+    /// # Errors
+    /// [`Stop::Usage`] if there is none.
+    pub fn open(path: &Path) -> Result<Self, Stop> {
+        if !path.is_dir() {
+            return Err(Stop::Usage(format!("{}: there is no such directory", path.display())));
+        }
+        Ok(Self { path: fs::canonicalize(path).unwrap_or_else(|_| path.to_owned()), made: Vec::new() })
+    }
+
     /// The directory, absolute.
     pub fn path(&self) -> &Path {
         &self.path

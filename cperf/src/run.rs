@@ -1,16 +1,21 @@
 //! `cperf run`: one benchmark from options to results, and whatever happens, nothing left behind but its files.
 
+mod again;
 mod collect;
 mod conclude;
 mod homa;
+mod nodefiles;
 mod options;
 mod phase;
+mod simulate;
 
+use std::path::Path;
 use std::time::{Duration, SystemTime};
 
 use crate::basic;
 use crate::cli::{Protocol, RunArgs, TestbedKind};
 use crate::error::Stop;
+use crate::experiment;
 use crate::journal::Journal;
 use crate::manifest::Manifest;
 use crate::node::Nodes;
@@ -23,6 +28,7 @@ use crate::testbed::Testbed as _;
 use crate::testbed::netns::{Layout, Netns, Topology};
 
 pub(crate) use phase::Part;
+pub(crate) use simulate::{side_by_side, stop};
 
 /// Directories inside that of a run.
 const SUBDIRECTORIES: [&str; 2] = ["reports", "traces"];
@@ -34,10 +40,35 @@ const EXIT_LIMIT: Duration = Duration::from_secs(5);
 /// # Errors
 /// [`Stop`] for the exit codes 2, 3 and 130; others mean that the run failed. What was measured before is kept.
 pub fn run(args: &RunArgs) -> anyhow::Result<()> {
-    check_testbed(args.testbed)?;
+    if args.testbed == TestbedKind::Ssh {
+        let text = "--testbed ssh is not available in this version; use --testbed sim or netns";
+        return Err(Stop::Usage(text.to_owned()).into());
+    }
     if args.workload == "basic" {
+        args.refuse_others(false)?;
         return basic::run(args);
     }
+    if let Some(source) = experiment::named(args)? {
+        args.refuse_others(true)?;
+        return experiment::run(args, &source);
+    }
+    args.refuse_others(false)?;
+    match args.testbed {
+        TestbedKind::Sim => simulate::run(args),
+        TestbedKind::Netns | TestbedKind::Ssh => on_namespaces(args),
+    }
+}
+
+/// Makes the reports of a run or an experiment again, from the files in its directory.
+///
+/// # Errors
+/// The directory is not one of a run or an experiment, or files cannot be read or written.
+pub fn report(dir: &Path) -> anyhow::Result<()> {
+    if experiment::is_one(dir) { experiment::report(dir) } else { again::report(dir) }
+}
+
+/// A run on namespaces of this machine.
+fn on_namespaces(args: &RunArgs) -> anyhow::Result<()> {
     let mut options = options::effective(args)?;
     let out = make_out(&mut options, &SUBDIRECTORIES)?;
     let interrupt = Interrupt::install()?;
@@ -92,16 +123,6 @@ pub(crate) fn status(outcome: &anyhow::Result<()>) -> Status {
     }
 }
 
-/// Refuses testbeds that this version does not have.
-fn check_testbed(kind: TestbedKind) -> Result<(), Stop> {
-    let name = match kind {
-        TestbedKind::Netns => return Ok(()),
-        TestbedKind::Sim => "sim",
-        TestbedKind::Ssh => "ssh",
-    };
-    Err(Stop::Usage(format!("--testbed {name} is not available in this version; use --testbed netns")))
-}
-
 /// What is about to happen, in one line.
 fn announce(options: &RunArgs) -> String {
     let name = |protocol: &Protocol| match protocol {
@@ -117,7 +138,7 @@ fn announce(options: &RunArgs) -> String {
     let mut links = options
         .link_gbps
         .map(|gbps| {
-            let (buffer, levels) = (options.switch_buffer, options.priorities);
+            let (buffer, levels) = (options.switch_buffer.unwrap_or_default(), options.priorities);
             format!("; links of {gbps} Gbps, {buffer} bytes and {levels} levels a port; {}", options.homa.join(" "))
         })
         .unwrap_or_default();
@@ -138,16 +159,6 @@ fn announce(options: &RunArgs) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn testbeds_of_other_versions_are_usage_errors() {
-        check_testbed(TestbedKind::Netns).unwrap();
-        for kind in [TestbedKind::Sim, TestbedKind::Ssh] {
-            let stop = check_testbed(kind).unwrap_err();
-            assert_eq!(stop.code(), 2);
-            assert!(stop.to_string().contains("not available in this version"));
-        }
-    }
 
     #[test]
     fn what_ended_a_run_is_its_status() {

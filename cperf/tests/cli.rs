@@ -30,9 +30,21 @@ fn wrong_usage_is_refused_with_code_2_and_a_reason() {
         (&["run", "basik"], "did you mean `basic`"),
         (&["run", "w4", "--nodes", "1"], "from 2 to 256"),
         (&["run", "w4", "--nodes", "0"], "from 2 to 256"),
-        (&["run", "w4", "--testbed", "sim"], "not available in this version"),
+        (&["run", "bufers"], "did you mean `buffers`"),
+        (&["run", "no/such.toml"], "no/such.toml"),
+        (&["run", "buffers", "--testbed", "netns"], "experiments run on simulated nodes"),
+        (&["run", "w4", "--loss", "0.1"], "--loss is for network namespaces"),
+        (&["run", "w4", "--testbed", "netns", "--host-model", "ideal"], "--host-model is for simulated nodes"),
+        (&["run", "w4", "--testbed", "netns", "--protocols", "dctcp"], "on --testbed netns there are homa and tcp"),
+        (&["run", "w4", "--homa", "windw=1"], "did you mean `window`"),
+        (&["run", "nodes", "--set", "node=3"], "did you mean `nodes`"),
+        (&["run", "nodes", "--seeds", "x"], "like 1,2,3 or 1-5"),
+        (&["experiments", "show", "overcomit"], "did you mean `overcommit`"),
+        (&["report", "/no/such/directory"], "no such directory"),
+        (&["report", "/"], "neither a run"),
+        (&["point", "/no/such.json", "/tmp"], "/no/such.json"),
         (&["run", "w4", "--testbed", "ssh"], "not available in this version"),
-        (&["run", "w4", "--protocols", "udp"], "possible values: homa, tcp"),
+        (&["run", "w4", "--protocols", "udp"], "possible values: homa, tcp, dctcp"),
         (&["run", "w4", "--seconds", "0"], "--seconds 0"),
         (&["run", "basic", "--count", "0"], "--count"),
         (&["run"], "WORKLOAD"),
@@ -41,7 +53,7 @@ fn wrong_usage_is_refused_with_code_2_and_a_reason() {
     ] {
         let out = scratch("usage");
         let mut words = words.to_vec();
-        if words.len() > 1 {
+        if words.len() > 1 && words[0] == "run" {
             words.extend(["--out", out.to_str().unwrap()]);
         }
         assert_refused(&cperf(&words), 2, part);
@@ -79,7 +91,7 @@ fn help_lists_exit_codes() {
 fn a_missing_privilege_is_named_with_code_3_and_nothing_is_left() {
     let out = scratch("privilege");
     let mut command = Command::new(env!("CARGO_BIN_EXE_cperf"));
-    command.args(["run", "w4", "--out", out.to_str().unwrap()]);
+    command.args(["run", "w4", "--testbed", "netns", "--out", out.to_str().unwrap()]);
     sys::forbid_namespaces(&mut command);
     let output = command.output().expect("the binary starts");
     assert_refused(&output, 3, "lacks CAP_NET_ADMIN, CAP_NET_RAW, CAP_SYS_ADMIN");

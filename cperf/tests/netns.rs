@@ -25,7 +25,20 @@ fn scratch(name: &str) -> PathBuf {
 /// A small TCP run with its results as JSON.
 fn start(out: &Path, seconds: &str) -> Child {
     let mut command = Command::new(env!("CARGO_BIN_EXE_cperf"));
-    command.args(["run", "w2", "--nodes", "2", "--protocols", "tcp", "--slowdown", "fixed", "--warmup", "0.2"]);
+    command.args([
+        "run",
+        "w2",
+        "--testbed",
+        "netns",
+        "--nodes",
+        "2",
+        "--protocols",
+        "tcp",
+        "--slowdown",
+        "fixed",
+        "--warmup",
+        "0.2",
+    ]);
     command.args(["--seconds", seconds, "--gbps", "0.01", "--format", "json", "--out"]).arg(out);
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("the binary starts")
 }

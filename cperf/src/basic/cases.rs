@@ -17,7 +17,7 @@ const STREAM: Flow = Flow { length: 1_000_000, response: 12, outstanding: 4 };
 const OUTSTANDING: [u32; 2] = [16, 64];
 
 /// Part of the calibration.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Serialize, serde::Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Section {
     /// Round trips of short messages, one at a time

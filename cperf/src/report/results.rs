@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 use super::digest::{Bucket, Digest};
 use super::rtts::ImportStats;
 use super::slowdown::{self, Optimal};
+use crate::sim::switch::Switch;
 use crate::testbed::links::PortCounts;
 
 /// Counters of a node's clients over the measured interval, as `stats FILE` of cp-node writes them.
@@ -46,7 +47,7 @@ pub struct Counters {
 }
 
 /// How a protocol's part of the run ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Status {
     /// Measured as planned.
@@ -129,6 +130,8 @@ pub struct ProtocolResult {
     pub due_slowdown_p99: Option<f64>,
     /// What happened at the switch's ports from before the warm-up to the end, if the testbed counts that.
     pub ports: Vec<PortCounts>,
+    /// What happened at the switches in the measured interval, of simulated nodes.
+    pub switch: Option<Switch>,
     /// About a tenth of the messages a row, shortest first.
     pub by_length: Vec<LengthRow>,
 }
@@ -221,6 +224,7 @@ impl ProtocolResult {
             due_slowdown_mean: all_due.map(|all| all.mean),
             due_slowdown_p99: all_due.map(|all| all.p99),
             ports: Vec::new(),
+            switch: None,
             by_length: by_length(&measured.service, optimal, cuts),
         }
     }

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use super::digest::{Digest, Group};
 
 /// What the round-trip time is divided by.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum, serde::Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Definition {
     /// Median RTT of an unloaded Homa run for exactly that length.

@@ -27,6 +27,7 @@ pub fn run(workload: &str, results: &[ProtocolResult], slowdown: &str) -> String
     }
     by_length(&mut text, results);
     ports(&mut text, results);
+    switches(&mut text, results);
     warnings(&mut text, results);
     text
 }
@@ -132,6 +133,31 @@ fn ports(text: &mut String, results: &[ProtocolResult]) {
                 result.protocol, port.port, port.uplink_dropped_packets, port.lost_packets
             );
         }
+    }
+}
+
+/// Simulated switches: what waited in them, what they dropped and marked.
+fn switches(text: &mut String, results: &[ProtocolResult]) {
+    if results.iter().all(|result| result.switch.is_none()) {
+        return;
+    }
+    let _ = writeln!(text, "\nSwitch buffers (us: on all links to hosts together, and on the link of the one port)");
+    let _ = writeln!(
+        text,
+        "  protocol  most at once KB       us  most at a port KB       us  dropped packets  marked packets"
+    );
+    for (result, switch) in results.iter().filter_map(|result| Some((result, result.switch.as_ref()?))) {
+        let _ = writeln!(
+            text,
+            "  {:<8}  {:>15.1} {:>8.1}  {:>17.1} {:>8.1}  {:>15}  {:>14}",
+            result.protocol,
+            switch.buffer_max_bytes as f64 / 1e3,
+            switch.buffer_max_us,
+            switch.port_max_bytes as f64 / 1e3,
+            switch.port_max_us,
+            switch.drops(),
+            switch.marked_packets
+        );
     }
 }
 

@@ -7,11 +7,11 @@ use serde_json::json;
 use tthoma::analyze::{self, NodeReport};
 
 use super::{Part, collect, status};
-use crate::cli::{Format, RunArgs};
+use crate::cli::{Format, RunArgs, TestbedKind};
 use crate::journal::Journal;
 use crate::manifest::{self, Manifest};
 use crate::outdir::OutDir;
-use crate::report::results::{Measured, ProtocolResult};
+use crate::report::results::{Measured, ProtocolResult, Status};
 use crate::report::slowdown::Optimal;
 use crate::report::{agreement, data, digest, plot, table};
 
@@ -27,6 +27,33 @@ pub(super) fn conclude(
     if let Err(err) = &outcome {
         journal.note(&format!("stopped: {err:#}"));
     }
+    let status = status(&outcome);
+    let reason = outcome.as_ref().err().map(|err| format!("{err:#}"));
+    let end = End { command: command(manifest), status, reason };
+    let printed = write(options, manifest, out, journal, parts, &end);
+    outcome?; // why the run ended matters more than who reads this
+    printed
+}
+
+/// How a run was called, and how it ended.
+pub(super) struct End {
+    /// Words of the command line.
+    pub(super) command: String,
+    /// Whether it is whole.
+    pub(super) status: Status,
+    /// Why not.
+    pub(super) reason: Option<String>,
+}
+
+/// Reports, results.json and manifest, and what is printed.
+pub(super) fn write(
+    options: &RunArgs,
+    manifest: &mut Manifest,
+    out: &OutDir,
+    journal: &mut Journal,
+    parts: &[Part],
+    end: &End,
+) -> anyhow::Result<()> {
     let optimal = collect::optimal(options, out, journal)?;
     let mut all = Vec::new();
     for part in parts {
@@ -37,22 +64,21 @@ pub(super) fn conclude(
     let result = |(part, measured): &(&Part, Measured)| {
         let name = part.protocol.name();
         let result = ProtocolResult::new(name, part.status, offered, measured, &optimal, &cuts);
-        ProtocolResult { ports: part.ports.clone(), ..result }
+        ProtocolResult { ports: part.ports.clone(), switch: part.switch.clone(), ..result }
     };
     let results: Vec<_> = all.iter().map(result).collect();
     let measured: Vec<_> = all.iter().map(|(part, measured)| (part.protocol.name(), measured)).collect();
     write_reports(options, out, &measured, &optimal)?;
-    let delays = delays(out, journal)?;
-    let status = status(&outcome);
-    let reason = outcome.as_ref().err().map(|err| format!("{err:#}"));
-    journal.note(&format!("run ended: {status:?}"));
-    manifest.close(status.word(), out)?;
+    let delays = delays(options.testbed == TestbedKind::Sim, out, journal)?;
+    journal.note(&format!("run ended: {:?}", end.status));
+    manifest.close(end.status.word(), out)?;
+    manifest.files.retain(|file| file.name != "results.json"); // it cannot hold its own checksum
     let json = json!({
         "version": manifest::VERSION,
-        "command": manifest.command.join(" "),
+        "command": end.command,
         "workload": options.workload,
-        "status": status,
-        "reason": reason,
+        "status": end.status,
+        "reason": end.reason,
         "options": manifest.options,
         "slowdown": optimal.text(),
         "short_rtt_p99_homa_to_tcp": table::short_p99_ratio(&results),
@@ -62,16 +88,32 @@ pub(super) fn conclude(
     let mut text = serde_json::to_vec_pretty(&json)?;
     text.push(b'\n');
     out.write("results.json", &text)?;
-    manifest.close(status.word(), out)?; // now with results.json
+    manifest.close(end.status.word(), out)?; // now with results.json
     out.write("manifest.json", &manifest.text())?;
     let table = table::run(&options.workload, &results, &optimal.text());
-    let printed = match options.format {
+    match options.format {
         Format::Json => print(&text),
         Format::Table if results.is_empty() => Ok(()),
         Format::Table => print(format!("{table}{}{}", delays.unwrap_or_default(), closing(out)).as_bytes()),
-    };
-    outcome?; // why the run ended matters more than who reads this
-    printed
+    }
+}
+
+/// The command, for who repeats the run. Where results go, and how many cores they are made on, is left to them.
+fn command(manifest: &Manifest) -> String {
+    if let Some(about) = &manifest.about {
+        return about.command.join(" ");
+    }
+    let mut words = vec!["cperf".to_owned()];
+    let mut given = std::env::args().skip(1);
+    while let Some(word) = given.next() {
+        let free = ["--out", "-o", "--threads", "--format"];
+        if free.contains(&word.as_str()) {
+            given.next();
+        } else if !free.iter().any(|option| word.starts_with(&format!("{option}="))) {
+            words.push(word);
+        }
+    }
+    words.join(" ")
 }
 
 /// Results on standard output.
@@ -90,7 +132,7 @@ fn closing(out: &OutDir) -> String {
 /// Where packets and hand-offs spent their time, from the traces that the nodes left: text for people, after writing
 /// it and its JSON form to the reports. `None` without traces. Traces that cannot be analysed are no reason to lose
 /// the other results.
-fn delays(out: &OutDir, journal: &mut Journal) -> anyhow::Result<Option<String>> {
+fn delays(simulated: bool, out: &OutDir, journal: &mut Journal) -> anyhow::Result<Option<String>> {
     let traces = out.path().join("traces");
     if fs::read_dir(&traces)?.next().is_none() {
         return Ok(None);
@@ -107,12 +149,21 @@ fn delays(out: &OutDir, journal: &mut Journal) -> anyhow::Result<Option<String>>
     for node in counts.iter().filter(|node| !node.counts.is_empty() && !node.agrees) {
         journal.say(&format!("{}: its trace and its metrics differ: {:?}", node.node, node.counts));
     }
-    let table = report.to_text() + "\n" + &agreement::table(&counts);
+    let mut table = report.to_text();
+    // Where nothing was counted over just the traces' time, there is nothing to compare.
+    if counts.iter().any(|node| !node.counts.is_empty()) {
+        table += &format!("\n{}", agreement::table(&counts));
+    }
+    // Files are named from the run's directory, which may be moved, and is not part of what was found.
+    let here = serde_json::to_string(&format!("{}/", out.path().display()))?;
+    let json = serde_json::to_string_pretty(&report)?.replace(here.trim_matches('"'), "");
+    let table = table.replace(&format!("{}/", out.path().display()), "");
     out.write("reports/delay.txt", table.as_bytes())?;
-    out.write("reports/delay.json", &serde_json::to_vec_pretty(&report)?)?;
+    out.write("reports/delay.json", json.as_bytes())?;
     let counts = json!({ "version": manifest::VERSION, "nodes": counts });
     out.write("reports/trace_metrics.json", &serde_json::to_vec_pretty(&counts)?)?;
-    let heading = "Time traces from the begin of the measured interval on (again with `tthoma analyze delay`)";
+    let part = if simulated { "the last part" } else { "the begin" };
+    let heading = format!("Time traces from {part} of the measured interval on (again with `tthoma analyze delay`)");
     Ok(Some(format!("\n{heading}\n{table}")))
 }
 

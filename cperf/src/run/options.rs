@@ -3,9 +3,11 @@
 use cp_node::workload::{Distribution, Reduction};
 
 use super::homa;
-use crate::cli::{Device, RunArgs};
+use crate::cli::{Device, Protocol, RunArgs};
 use crate::error::Stop;
+use crate::experiment::overrides;
 use crate::rates::{self, Workload};
+use crate::sim::spec::SimSpec;
 use crate::testbed::netns::{MAX_NODES, MTU_RANGE};
 
 /// Longest interval, seconds: a day.
@@ -19,35 +21,51 @@ pub(super) fn effective(args: &RunArgs) -> Result<RunArgs, Stop> {
     let workload = Workload::parse(&args.workload)?;
     let mut options = args.clone();
     options.workload = workload.name;
-    let nodes = args.nodes;
+    if !args.has("nodes") {
+        options.nodes = 4;
+    }
+    if !args.has("seconds") {
+        options.seconds = 5.0;
+    }
+    if !args.has("warmup") {
+        options.warmup = 1.0;
+    }
+    if !args.has("protocols") {
+        options.protocols = vec![Protocol::Homa, Protocol::Tcp];
+    }
+    let nodes = options.nodes;
     require((2..=MAX_NODES).contains(&nodes), || {
         format!("--nodes {nodes}: a node talks to the others, so from 2 to {MAX_NODES} are needed")
+    })?;
+    require(!options.protocols.contains(&Protocol::Dctcp), || {
+        "--protocols dctcp: on --testbed netns there are homa and tcp (--tcp-cc dctcp where the kernel has it)"
+            .to_owned()
     })?;
     let mtu = args.mtu();
     options.mtu = Some(mtu);
     require(MTU_RANGE.contains(&mtu), || {
         format!("--mtu {mtu}: an interface takes {} to {} bytes", MTU_RANGE.start(), MTU_RANGE.end())
     })?;
+    require(args.load.is_none() || args.link_gbps.is_some(), || {
+        "--load: on --testbed netns it is a share of --link-gbps, which is missing".to_owned()
+    })?;
     let links = args.links();
+    options.switch_buffer = links.shape.map(|shape| shape.switch_buffer_bytes.into());
     require((0.0..1.0).contains(&args.loss), || format!("--loss {}: a share from 0 to below 1", args.loss))?;
     if let Some(shape) = &links.shape {
         shape.check(mtu)?;
         options.homa = homa::parameters(shape, mtu, &args.homa);
     }
-    require(!args.protocols.is_empty(), || "--protocols: name at least one".to_owned())?;
-    options.protocols.dedup();
-    let repeated =
-        options.protocols.iter().enumerate().find(|(at, protocol)| options.protocols[..*at].contains(protocol));
-    require(repeated.is_none(), || "--protocols: each can be named once".to_owned())?;
+    once_each(&mut options.protocols)?;
     require(!(options.hijack && options.device == Device::AfXdp), || {
         "--hijack: packets in the guise of TCP's need --device af-packet".to_owned()
     })?;
     require(options.homa_workers == 1 || options.device == Device::AfPacket, || {
         "--homa-workers: more than one need --device af-packet".to_owned()
     })?;
-    positive("--seconds", args.seconds, LONGEST)?;
-    if args.warmup != 0.0 {
-        positive("--warmup", args.warmup, LONGEST)?;
+    positive("--seconds", options.seconds, LONGEST)?;
+    if options.warmup != 0.0 {
+        positive("--warmup", options.warmup, LONGEST)?;
     }
     positive("--base-usecs", args.base_usecs, 1e9)?;
     positive("--link-mbps", args.link_mbps, 1e9)?;
@@ -73,6 +91,58 @@ pub(super) fn effective(args: &RunArgs) -> Result<RunArgs, Stop> {
     options.gbps = Some(gbps);
     options.poll_usecs = args.poll_usecs.or_else(|| Some(default_poll(rates::cores(), nodes)));
     Ok(options)
+}
+
+/// Options of a run on simulated nodes with nothing left to default, and what is measured of each protocol.
+///
+/// # Errors
+/// [`Stop::Usage`], naming the option or the parameter and what it takes.
+pub(super) fn simulated(args: &RunArgs) -> Result<(RunArgs, Vec<SimSpec>), Stop> {
+    let workload = Workload::parse(&args.workload)?;
+    let mut options = args.clone();
+    options.workload.clone_from(&workload.name);
+    if !args.has("protocols") {
+        options.protocols = vec![Protocol::Homa, Protocol::Tcp, Protocol::Dctcp];
+    }
+    once_each(&mut options.protocols)?;
+    require(args.threads != Some(0), || "--threads 0: at least 1 is needed".to_owned())?;
+    require(args.unloaded_samples >= 1, || "--unloaded-samples 0: at least 1 is needed".to_owned())?;
+    positive("--base-usecs", args.base_usecs, 1e9)?;
+    let mut base = SimSpec { workload: workload.name, ..SimSpec::default() };
+    for (name, value) in overrides::of(args)? {
+        base = base.with(&name, &value).map_err(Stop::Usage)?;
+    }
+    let spec = |protocol: &Protocol| {
+        let (client, server) = match protocol {
+            Protocol::Homa => (("client-ports", args.client_ports), ("server-ports", args.server_ports)),
+            _ => (("tcp-client-ports", args.tcp_client_ports), ("tcp-server-ports", args.tcp_server_ports)),
+        };
+        let ports = |(option, value): (&str, u16)| args.has(option).then_some(value);
+        let (client_ports, server_ports) = (ports(client), ports(server));
+        let spec = SimSpec { protocol: *protocol, client_ports, server_ports, ..base.clone() };
+        spec.resolved().map_err(|text| Stop::Usage(overrides::as_options(&text)))
+    };
+    let specs: Vec<_> = options.protocols.iter().map(spec).collect::<Result<_, _>>()?;
+    let first = &specs[0];
+    options.nodes = first.nodes as usize;
+    options.seconds = first.measure_s;
+    options.warmup = first.warmup_s;
+    options.gbps = first.gbps;
+    options.mtu = Some(first.mtu_bytes);
+    options.link_gbps = Some(first.link_gbps);
+    options.switch_buffer = Some(first.switch_buffer_bytes);
+    if !args.has("link-mbps") {
+        options.link_mbps = first.link_gbps * 1e3;
+    }
+    Ok((options, specs))
+}
+
+/// Protocols to compare: some, and each once.
+fn once_each(protocols: &mut Vec<Protocol>) -> Result<(), Stop> {
+    require(!protocols.is_empty(), || "--protocols: name at least one".to_owned())?;
+    protocols.dedup();
+    let repeated = protocols.iter().enumerate().find(|(at, protocol)| protocols[..*at].contains(protocol));
+    require(repeated.is_none(), || "--protocols: each can be named once".to_owned())
 }
 
 /// Payload that makes the share `load` of a link, with its headers and framing: 10^9 bit/s.
@@ -101,11 +171,59 @@ fn require(holds: bool, text: impl FnOnce() -> String) -> Result<(), Stop> {
 mod tests {
     use super::*;
     use crate::cli::{Cli, Command};
-    use clap::Parser as _;
+
+    fn given(words: &str) -> RunArgs {
+        let cli = Cli::read(format!("cperf run {words}").split_whitespace()).unwrap();
+        let Command::Run(args) = cli.command else { unreachable!("it is a run") };
+        *args
+    }
 
     fn parse(words: &str) -> Result<RunArgs, Stop> {
-        let Command::Run(args) = Cli::parse_from(format!("cperf run {words}").split_whitespace()).command;
-        effective(&args)
+        effective(&given(&format!("{words} --testbed netns")))
+    }
+
+    #[test]
+    fn simulated_nodes_get_the_published_clusters_values_and_what_is_given() {
+        let (options, specs) = simulated(&given("w4")).unwrap();
+        assert_eq!(specs.iter().map(|spec| spec.protocol.name()).collect::<Vec<_>>(), ["homa", "tcp", "dctcp"]);
+        assert_eq!((options.nodes, options.gbps, options.link_mbps), (10, Some(20.0), 25_000.0));
+        assert_eq!((specs[1].client_ports, specs[1].server_ports), (Some(4), Some(8)));
+        let words = "w2 -n 40 --protocols tcp,homa --link-gbps 100 --load 0.5 --mtu 9000 --seconds 0.2 --warmup 0 \
+                     --switch-buffer 1000000 --tcp-client-ports 2 --priorities 4 --homa window=0 --host-model ideal";
+        let (options, specs) = simulated(&given(words)).unwrap();
+        assert_eq!((specs[0].protocol, specs[0].client_ports), (Protocol::Tcp, Some(2)));
+        assert_eq!((specs[0].nodes, specs[0].mtu_bytes, specs[0].measure_s, specs[0].warmup_s), (40, 9000, 0.2, 0.0));
+        assert_eq!((specs[1].homa["num_priorities"], specs[1].homa["window"]), (4, 0));
+        assert_eq!(specs[0].switch_buffer_bytes, 1_000_000);
+        assert_eq!(options.link_mbps, 100_000.0);
+        assert!((options.gbps.unwrap() - 50.0 / 1.254).abs() < 0.05, "{:?}", options.gbps);
+    }
+
+    #[test]
+    fn hosts_are_spread_over_racks_evenly() {
+        for (nodes, racks) in [(16, 1), (40, 4), (144, 9), (160, 10), (17, 17), (34, 17)] {
+            let (_, specs) = simulated(&given(&format!("w4 --topology leaf-spine --nodes {nodes}"))).unwrap();
+            assert_eq!((specs[0].racks, specs[0].spine_gbps), (racks, 100.0), "{nodes} nodes");
+        }
+    }
+
+    #[test]
+    fn wrong_values_of_simulated_nodes_are_named_as_options() {
+        for (words, part) in [
+            ("w4 --nodes 1", "--nodes 1: from 2 to 256"),
+            ("w4 --seconds 0", "--seconds 0"),
+            ("w4 --load 1.5", "--load 1.5"),
+            ("w4 --mtu 10", "--mtu 10"),
+            ("w4 --threads 0", "--threads 0"),
+            ("w4 --homa windw=3", "did you mean `window`"),
+            ("w4 --homa window", "NAME=VALUE"),
+            ("w4 --priorities 9", "from 1 to 8"),
+            ("w4 --protocols homa,tcp,homa", "each can be named once"),
+        ] {
+            let stop = simulated(&given(words)).unwrap_err();
+            assert_eq!(stop.code(), 2, "{words}");
+            assert!(stop.to_string().contains(part), "{words}: {stop}");
+        }
     }
 
     #[test]
@@ -158,6 +276,8 @@ mod tests {
             ("w4 --device af-xdp --homa-workers 2", "--device af-packet"),
             ("w4 --homa-workers 0", "--homa-workers 0"),
             ("w4 --protocols homa,tcp,homa", "each can be named once"),
+            ("w4 --protocols dctcp", "on --testbed netns there are homa and tcp"),
+            ("w4 --load 0.5", "--link-gbps, which is missing"),
         ] {
             let stop = parse(words).unwrap_err();
             assert_eq!(stop.code(), 2, "{words}");

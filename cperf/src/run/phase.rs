@@ -16,6 +16,7 @@ use crate::node::Nodes;
 use crate::outdir::OutDir;
 use crate::rates;
 use crate::report::results::Status;
+use crate::sim::switch::Switch;
 use crate::testbed::Testbed;
 use crate::testbed::links::PortCounts;
 
@@ -39,6 +40,8 @@ pub(crate) struct Part {
     pub(crate) status: Status,
     /// What happened at the switch's ports meanwhile, if the testbed counts that.
     pub(crate) ports: Vec<PortCounts>,
+    /// What happened at the switches, of simulated nodes.
+    pub(crate) switch: Option<Switch>,
 }
 
 /// File name stem of a protocol's files: `homa_w4`.
@@ -80,7 +83,7 @@ pub(super) fn all(
         let status = super::status(&result);
         if measuring {
             let ports = testbed.ports()?.iter().zip(&before).map(|(now, then)| now.since(then)).collect();
-            parts.push(Part { protocol, status, ports });
+            parts.push(Part { protocol, status, ports, switch: None });
         }
         if result.is_err() && measuring {
             phase.salvage();
@@ -210,7 +213,7 @@ impl Phase<'_> {
         let common = common(options, self.protocol);
         match self.protocol {
             Protocol::Homa => format!("server --ports {} --exp {stem}{common}", options.server_ports),
-            Protocol::Tcp => format!(
+            Protocol::Tcp | Protocol::Dctcp => format!(
                 "server --ports {} --port-threads {} --exp {stem}{common}",
                 options.tcp_server_ports, options.tcp_port_threads
             ),
@@ -229,7 +232,7 @@ fn client(options: &RunArgs, protocol: Protocol, number: usize) -> String {
     let common = common(options, protocol);
     let shape = match protocol {
         Protocol::Homa => format!("--ports {} --server-ports {}", options.client_ports, options.server_ports),
-        Protocol::Tcp => format!(
+        Protocol::Tcp | Protocol::Dctcp => format!(
             "--ports {} --server-ports {} --port-receivers {}",
             options.tcp_client_ports, options.tcp_server_ports, options.tcp_port_receivers
         ),
@@ -287,10 +290,11 @@ fn poll(options: &RunArgs) -> String {
 mod tests {
     use super::*;
     use crate::cli::{Cli, Command};
-    use clap::Parser as _;
 
     fn options(words: &str) -> RunArgs {
-        let Command::Run(args) = Cli::parse_from(format!("cperf run {words}").split_whitespace()).command;
+        let cli =
+            Cli::read(format!("cperf run {words} --protocols homa,tcp --testbed netns").split_whitespace()).unwrap();
+        let Command::Run(args) = cli.command else { unreachable!("it is a run") };
         *args
     }
 
@@ -304,17 +308,17 @@ mod tests {
 
     #[test]
     fn homas_parameters_go_to_homa_only_and_the_ip_version_to_both() {
-        let options = options("w4 --nodes 2 --gbps 1 --ipv6 --protocols homa --homa window=1,tick_us=2");
+        let options = options("w4 --nodes 2 --gbps 1 --ipv6 --homa window=1,tick_us=2");
         let homa = client(&options, Protocol::Homa, 0);
-        assert!(homa.ends_with(" --protocol homa --ipv6 --homa window=1,tick_us=2"), "{homa}");
+        assert!(homa.ends_with(" --protocol homa --ipv6 --keep-privileges --homa window=1,tick_us=2"), "{homa}");
         assert!(client(&options, Protocol::Tcp, 0).contains("--protocol tcp --ipv6 --tcp-wait"));
     }
 
     #[test]
     fn device_guise_and_workers_go_to_homa_only() {
-        let options = options("w4 --nodes 2 --gbps 1 --protocols homa --device af-xdp --hijack --homa-workers 2");
+        let options = options("w4 --nodes 2 --gbps 1 --device af-xdp --hijack --homa-workers 2");
         assert!(
-            client(&options, Protocol::Homa, 0).ends_with(" --protocol homa --device af-xdp --hijack --homa-workers 2")
+            client(&options, Protocol::Homa, 0).contains(" --protocol homa --device af-xdp --hijack --homa-workers 2")
         );
         assert!(!client(&options, Protocol::Tcp, 0).contains("--device"));
     }

@@ -45,7 +45,7 @@ pub struct Links {
 }
 
 /// What happened at one port of the switch since the testbed was built.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, serde::Deserialize)]
 pub struct PortCounts {
     /// Number of the port, which is that of its node.
     pub port: usize,

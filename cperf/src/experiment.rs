@@ -1,0 +1,272 @@
+//! Experiments: many measurements of simulated clusters, described by files that can be copied and changed.
+//!
+//! | module | holds |
+//! | --- | --- |
+//! | [`file`], [`bundled`] | the files' format, and those that come with the program |
+//! | [`plan`], [`overrides`] | points: all combinations, with all seeds; what the command line sets |
+//! | [`search`], [`figures`], [`statistics`] | what is done at a point, and the figures of each measurement |
+//! | [`point`], [`engine`], [`slurm`] | measuring points, here or on a scheduler's machines; results are kept |
+//! | [`columns`], [`tables`] | tidy tables: CSV and Parquet |
+//! | [`published`], [`chart`], [`document`] | published figures, plots, and the report that shows both |
+//!
+//! A directory of an experiment has `plan.json` (everything that is measured), `points/ID/` with `spec.json` and
+//! `result.json`, and tables and reports, which are made from these anew each time.
+
+pub mod bundled;
+pub mod columns;
+pub mod engine;
+pub mod figures;
+pub mod file;
+pub mod overrides;
+pub mod plan;
+pub mod point;
+pub mod search;
+pub mod slurm;
+pub mod statistics;
+
+use std::fs;
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+
+use anyhow::Context;
+
+use crate::cli::{EngineKind, RunArgs, TestbedKind};
+use crate::error::{Stop, nearest};
+use crate::rates::{self, Workload};
+use crate::signals::Interrupt;
+use file::File;
+use plan::{Plan, PointSpec};
+
+/// Version of the simulator: a hash of the sources that results depend on.
+pub const SIMULATOR: &str = env!("CPERF_SIMULATOR");
+
+/// Text of an experiment, and where it came from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Source {
+    /// For messages.
+    pub name: String,
+    /// TOML.
+    pub text: String,
+}
+
+/// The experiment that the command line names; `None` if it names a workload that is to be run once.
+///
+/// # Errors
+/// [`Stop::Usage`] if it names neither, or a file that cannot be read.
+pub fn named(args: &RunArgs) -> Result<Option<Source>, Stop> {
+    let name = args.workload.as_str();
+    let bundled = bundled::find(name).map(|text| Source { name: name.to_owned(), text: text.to_owned() });
+    let several = ["seeds", "engine", "dry-run", "set"].iter().any(|option| args.has(option));
+    let source = if Path::new(name).extension().is_some_and(|extension| extension == "toml") || name.contains('/') {
+        let text = fs::read_to_string(name)
+            .map_err(|err| Stop::Usage(format!("{name}: {err}; name a file that can be read")))?;
+        Some(Source { name: name.to_owned(), text })
+    } else if let Ok(workload) = Workload::parse(name) {
+        // A workload's experiment has no other reason than several measurements.
+        let text = || {
+            bundled
+                .clone()
+                .unwrap_or_else(|| Source { text: bundled::of_length(&workload.name), name: name.to_owned() })
+        };
+        several.then(text)
+    } else if bundled.is_some() {
+        bundled
+    } else {
+        let workloads = ["w1", "w2", "w3", "w4", "w5", "starve", "basic"];
+        let near = nearest(name, bundled::names().chain(workloads));
+        let text = format!(
+            "unknown workload or experiment `{name}`; did you mean `{near}`? There are w1, w2, w3, w4, w5, starve, a message \
+             length in bytes, basic, FILE.toml, and the experiments that `cperf experiments` lists"
+        );
+        return Err(Stop::Usage(text));
+    };
+    if source.is_some() && args.testbed != TestbedKind::Sim {
+        let text = format!("{name}: experiments run on simulated nodes: leave out --testbed, --seeds and --dry-run");
+        return Err(Stop::Usage(text));
+    }
+    Ok(source)
+}
+
+/// Measures what is missing of an experiment, and makes its reports.
+///
+/// # Errors
+/// [`Stop`] for wrong usage and interruptions; others mean that points failed.
+pub fn run(args: &RunArgs, source: &Source) -> anyhow::Result<()> {
+    let plan = planned(args, source)?;
+    let out = args.out.clone().unwrap_or_else(|| PathBuf::from("out").join(&plan.file.name));
+    let missing = engine::missing(&plan, &out);
+    if args.dry_run {
+        return print(&describe(&plan, &missing, &out));
+    }
+    if args.threads == Some(0) || args.slurm_tasks == 0 {
+        return Err(Stop::Usage("--threads and --slurm-tasks: at least 1 is needed".to_owned()).into());
+    }
+    fs::create_dir_all(&out).map_err(|err| Stop::Usage(format!("--out {}: {err}", out.display())))?;
+    if !is_one(&out) && fs::read_dir(&out)?.next().is_some() {
+        let text =
+            format!("--out {}: there are files in it that are no experiment's; name another directory", out.display());
+        return Err(Stop::Usage(text).into());
+    }
+    let interrupt = Interrupt::install()?;
+    interrupt.watch();
+    write(&out.join("experiment.toml"), source.text.as_bytes())?;
+    write(&out.join("plan.json"), &serde_json::to_vec_pretty(&plan)?)?;
+    engine::prepare(&missing, &out)?;
+    let (all, have) = (plan.points.len(), plan.points.len() - missing.len());
+    eprintln!("cperf: {}: {all} points, {have} measured already; files in {}", plan.file.name, out.display());
+    let measured = match args.engine {
+        EngineKind::Local => engine::local(&missing, &out, args.threads.unwrap_or_else(rates::cores), &interrupt),
+        EngineKind::Slurm => slurm::measure(&missing, &out, &args.slurm_args, args.slurm_tasks, &interrupt),
+    };
+    // What there is, is reported, however it ended.
+    let reported = report(&out);
+    measured.and(reported)
+}
+
+/// The plan with everything that the command line sets.
+fn planned(args: &RunArgs, source: &Source) -> anyhow::Result<Plan> {
+    let usage = |text: String| Stop::Usage(format!("{}: {text}", source.name));
+    let mut file = File::parse(&source.text).map_err(usage)?;
+    if let Some(seeds) = &args.seeds {
+        file.seeds = seeds_of(seeds)?;
+    }
+    if args.has("slowdown") {
+        file.slowdown = args.slowdown;
+    }
+    let mut set = overrides::of(args)?;
+    if let Some(at) = set.iter().position(|(name, _)| name == "seed") {
+        file.seeds = vec![args.seed];
+        set.remove(at);
+    }
+    if args.has("protocols") {
+        let values = args.protocols.iter().map(|protocol| protocol.name().into()).collect();
+        let vary = file::Vary { parameter: Some("protocol".to_owned()), values, cases: Vec::new() };
+        match file.vary.iter_mut().find(|vary| vary.parameter.as_deref() == Some("protocol")) {
+            Some(existing) => *existing = vary,
+            None => file.vary.insert(0, vary),
+        }
+        file.fixed.remove("protocol");
+    }
+    Ok(Plan::new(file, &set).map_err(usage)?)
+}
+
+/// `1,2,5` or `1-5`, or both.
+fn seeds_of(text: &str) -> Result<Vec<u64>, Stop> {
+    let wrong =
+        || Stop::Usage(format!("--seeds {text}: expected numbers and ranges of up to 10,000, like 1,2,3 or 1-5"));
+    let mut seeds = Vec::new();
+    for part in text.split(',') {
+        let (first, last) = part.split_once('-').unwrap_or((part, part));
+        let (first, last): (u64, u64) = (first.parse().map_err(|_| wrong())?, last.parse().map_err(|_| wrong())?);
+        if last < first || last - first >= 10_000 {
+            return Err(wrong());
+        }
+        seeds.extend(first..=last);
+    }
+    seeds.sort_unstable();
+    seeds.dedup();
+    Ok(seeds)
+}
+
+/// What would be measured.
+fn describe(plan: &Plan, missing: &[&plan::Point], out: &Path) -> String {
+    let mut text = format!("{}: {}\n", plan.file.name, plan.file.title);
+    for group in plan.groups() {
+        let open = group.iter().filter(|point| missing.iter().any(|other| other.id == point.id)).count();
+        let seeds: Vec<_> = group.iter().map(|point| point.spec.sim.seed.to_string()).collect();
+        let (what, seeds) = (plan::describe(&group[0].varied), seeds.join(","));
+        text += &format!("  {what}; seeds {seeds}: {open} of {} to measure\n", group.len());
+    }
+    let (all, open) = (plan.points.len(), missing.len());
+    text + &format!("{all} points, {open} to measure; files in {}\n", out.display())
+}
+
+/// Whether `dir` is an experiment's.
+pub fn is_one(dir: &Path) -> bool {
+    dir.join("plan.json").is_file()
+}
+
+/// Makes tables and reports of the experiment in `dir`.
+///
+/// # Errors
+/// Files cannot be read or written.
+pub fn report(dir: &Path) -> anyhow::Result<()> {
+    let text =
+        fs::read(dir.join("plan.json")).with_context(|| format!("reading {}", dir.join("plan.json").display()))?;
+    let plan: Plan = serde_json::from_slice(&text).context("reading plan.json")?;
+    print(&format!("{} points\n", plan.points.len()))
+}
+
+/// Prints the list of bundled experiments.
+///
+/// # Errors
+/// Standard output cannot be written.
+pub fn list() -> anyhow::Result<()> {
+    let mut text = String::from("Experiments (`cperf experiments show NAME` prints one, `cperf run NAME` runs it):\n");
+    for name in bundled::names() {
+        let file = File::parse(bundled::find(name).expect("its name is from the list")).map_err(Stop::Usage)?;
+        let points = Plan::new(file.clone(), &[]).map_err(Stop::Usage)?.points.len();
+        text += &format!("  {name:<16} {points:>4} points  {}\n", file.title);
+    }
+    print(&text)
+}
+
+/// Prints the file of a bundled experiment.
+///
+/// # Errors
+/// [`Stop::Usage`] with the nearest name.
+pub fn show(name: &str) -> anyhow::Result<()> {
+    match bundled::find(name) {
+        Some(text) => print(text),
+        None => {
+            let near = nearest(name, bundled::names());
+            let text = format!("unknown experiment `{name}`; did you mean `{near}`? `cperf experiments` lists all");
+            Err(Stop::Usage(text).into())
+        }
+    }
+}
+
+/// Measures the point of the file `spec`, and leaves its result in the directory `out`.
+///
+/// # Errors
+/// [`Stop::Usage`] for a file that is no point's or of another version.
+pub fn point(spec: &Path, out: &Path) -> anyhow::Result<()> {
+    let text = fs::read(spec).map_err(|err| Stop::Usage(format!("{}: {err}", spec.display())))?;
+    let spec: PointSpec = serde_json::from_slice(&text)
+        .map_err(|err| Stop::Usage(format!("{}: {err}; it is no spec.json of this version", spec.display())))?;
+    let interrupt = Interrupt::install()?;
+    interrupt.watch();
+    let mut watch =
+        |_| if interrupt.is_set() { std::ops::ControlFlow::Break(()) } else { std::ops::ControlFlow::Continue(()) };
+    point::measure(&spec, out, &point::Baselines::default(), &mut watch)
+}
+
+/// Writes a file, and the directories that it is in, that others see whole or not at all.
+fn write(path: &Path, content: &[u8]) -> anyhow::Result<()> {
+    let part = path.with_extension(format!("part{}", std::process::id()));
+    let write = || {
+        path.parent().map_or(Ok(()), fs::create_dir_all)?;
+        fs::write(&part, content)?;
+        fs::rename(&part, path)
+    };
+    write().with_context(|| format!("writing {}", path.display()))
+}
+
+fn print(text: &str) -> anyhow::Result<()> {
+    let mut stdout = std::io::stdout().lock();
+    stdout.write_all(text.as_bytes())?;
+    Ok(stdout.flush()?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn seeds_are_lists_and_ranges() {
+        assert_eq!(seeds_of("3,1-3,7").unwrap(), [1, 2, 3, 7]);
+        for wrong in ["", "x", "3-1", "1,,2", "0-99999999"] {
+            assert!(seeds_of(wrong).unwrap_err().to_string().contains("like 1,2,3 or 1-5"), "{wrong}");
+        }
+    }
+}

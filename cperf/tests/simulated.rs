@@ -1,0 +1,246 @@
+//! Whole runs and experiments on simulated nodes: files, equal bytes for equal seeds, resuming, a scheduler.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+use serde_json::Value;
+
+fn cperf(words: &str, out: &Path) -> Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_cperf"));
+    command.args(words.split_whitespace()).arg("--out").arg(out).output().expect("the binary starts")
+}
+
+#[track_caller]
+fn assert_done(output: &Output) {
+    assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
+}
+
+fn scratch(name: &str) -> PathBuf {
+    let dir = std::env::temp_dir().join(format!("cperf-simulated-{}-{name}", std::process::id()));
+    let _ = fs::remove_dir_all(&dir);
+    dir
+}
+
+/// Every file below a directory with its bytes, without those that tell when and where.
+fn files(dir: &Path) -> BTreeMap<String, Vec<u8>> {
+    let mut found = BTreeMap::new();
+    let mut todo = vec![dir.to_owned()];
+    while let Some(at) = todo.pop() {
+        for entry in fs::read_dir(at).unwrap().flatten() {
+            let (path, name) = (entry.path(), entry.file_name());
+            if path.is_dir() {
+                todo.push(path);
+            } else if name != "about.json" && name != "cperf.log" {
+                let name = path.strip_prefix(dir).unwrap().display().to_string();
+                found.insert(name, fs::read(&path).unwrap());
+            }
+        }
+    }
+    found
+}
+
+#[track_caller]
+fn assert_same(a: &Path, b: &Path) {
+    let (a, b) = (files(a), files(b));
+    assert_eq!(a.keys().collect::<Vec<_>>(), b.keys().collect::<Vec<_>>());
+    for (name, content) in &a {
+        assert!(*content == b[name], "{name} differs");
+    }
+}
+
+const SMALL: &str = "run w4 --nodes 4 --seconds 0.002 --warmup 0.001 --unloaded-samples 3";
+
+#[test]
+fn a_run_leaves_the_files_of_a_run_on_real_nodes() {
+    let out = scratch("files");
+    let output = cperf(SMALL, &out);
+    assert_done(&output);
+    let text = String::from_utf8_lossy(&output.stdout);
+    for part in ["Short messages", "Slowdown by message length, w4 (slowdown atc21", "Switch buffers", "Time traces"] {
+        assert!(text.contains(part), "no `{part}` in:\n{text}");
+    }
+    for protocol in ["homa", "tcp", "dctcp"] {
+        for node in 0..4 {
+            for kind in ["rtts", "rtts.due", "stats"] {
+                assert!(out.join(format!("{protocol}_w4-{node}.{kind}")).is_file(), "{protocol} {node} {kind}");
+            }
+        }
+        assert!(out.join(format!("reports/{protocol}_w4.data")).is_file());
+    }
+    for name in [
+        "homa_w4-3.metrics",
+        "traces/node0.tt",
+        "unloaded.rtts",
+        "about.json",
+        "reports/slowdown_w4.svg",
+        "reports/short_cdf_w4.png",
+        "reports/delay.txt",
+    ] {
+        assert!(out.join(name).is_file(), "no {name}");
+    }
+    let json: Value = serde_json::from_slice(&fs::read(out.join("results.json")).unwrap()).unwrap();
+    assert_eq!(json["status"], "complete");
+    for result in json["results"].as_array().unwrap() {
+        for key in ["achieved_gbps", "rpcs", "short_rtt_p99_ns", "slowdown_mean", "samples"] {
+            assert!(result[key].as_f64().is_some_and(|value| value > 0.0), "{}: {key}", result["protocol"]);
+        }
+        // 80 % of 25 Gbps for 2 ms is a few hundred messages: the load that came differs from the mean.
+        assert!(result["achieved_gbps"].as_f64().unwrap() > 5.0, "{result}");
+        assert!(result["switch"]["buffer_max_bytes"].as_u64().unwrap() > 10_000);
+    }
+    let manifest: Value = serde_json::from_slice(&fs::read(out.join("manifest.json")).unwrap()).unwrap();
+    assert!(manifest["testbed"]["not_modelled"].as_array().unwrap().len() > 2);
+    assert_eq!(manifest["options"]["simulated"].as_array().unwrap().len(), 3);
+    let listed: Vec<_> =
+        manifest["files"].as_array().unwrap().iter().filter_map(|file| file["name"].as_str()).collect();
+    assert!(!listed.contains(&"about.json") && listed.contains(&"results.json"), "{listed:?}");
+
+    // Metrics and stats: one file for each node and protocol that has them, and no more.
+    let metrics = files(&out).keys().filter(|name| name.ends_with(".metrics")).count();
+    assert_eq!(metrics, 4, "TCP has no such metrics");
+    fs::remove_dir_all(out).unwrap();
+}
+
+#[test]
+fn equal_seeds_leave_equal_bytes_whatever_the_number_of_threads_and_other_seeds_do_not() {
+    let (one, two, other) = (scratch("one"), scratch("two"), scratch("other"));
+    assert_done(&cperf(&format!("{SMALL} --threads 1"), &one));
+    assert_done(&cperf(&format!("{SMALL} --threads 4 --format json"), &two));
+    assert_done(&cperf(&format!("{SMALL} --seed 2"), &other));
+    assert_same(&one, &two);
+    let samples = |dir: &Path| fs::read(dir.join("homa_w4-0.rtts")).unwrap();
+    assert_ne!(samples(&one), samples(&other));
+
+    // Reports made again are the same bytes too.
+    let before = files(&one);
+    fs::remove_dir_all(one.join("reports")).unwrap();
+    fs::create_dir(one.join("reports")).unwrap();
+    let again = Command::new(env!("CARGO_BIN_EXE_cperf")).arg("report").arg(&one).output().unwrap();
+    assert_done(&again);
+    for (name, content) in &files(&one) {
+        assert!(*content == before[name], "{name} differs when it is made again");
+    }
+    assert_eq!(before.len(), files(&one).len());
+    for dir in [one, two, other] {
+        fs::remove_dir_all(dir).unwrap();
+    }
+}
+
+const TINY: &str = "
+name = 'tiny'
+title = 'A tiny search'
+measure = 'buffer-search'
+seeds = [1, 2]
+[fixed]
+workload = 'w4'
+gbps = 20
+nodes = 3
+warmup_s = 0.0005
+measure_s = 0.001
+host_model = 'ideal'
+[[vary]]
+parameter = 'homa.max_overcommit'
+values = [2, 8]
+";
+
+/// The experiment, written to a file.
+fn tiny(name: &str) -> PathBuf {
+    let file = std::env::temp_dir().join(format!("cperf-simulated-{}-{name}.toml", std::process::id()));
+    fs::write(&file, TINY).unwrap();
+    file
+}
+
+#[test]
+fn an_experiment_measures_what_is_missing_and_nothing_twice() {
+    let (file, out) = (tiny("resume"), scratch("resume"));
+    let run = format!("run {}", file.display());
+    let plan = cperf(&format!("{run} --dry-run"), &out);
+    assert!(String::from_utf8_lossy(&plan.stdout).contains("4 points, 4 to measure"));
+    assert!(!out.exists(), "a plan measures nothing");
+    assert_done(&cperf(&run, &out));
+    let before = files(&out);
+    let results: Vec<_> = before.keys().filter(|name| name.ends_with("result.json")).cloned().collect();
+    assert_eq!(results.len(), 4, "{results:?}");
+    let again = cperf(&format!("{run} --dry-run"), &out);
+    assert!(String::from_utf8_lossy(&again.stdout).contains("4 points, 0 to measure"));
+
+    // One result is lost; of its measurements one is kept. Only the others are made again, with the same bytes.
+    let lost = out.join(&results[0]);
+    let written = |path: &Path| fs::metadata(path).unwrap().modified().unwrap();
+    let runs = lost.with_file_name("runs");
+    let kept = fs::read_dir(&runs).unwrap().flatten().next().unwrap().path();
+    let (kept_at, other_at) = (written(&kept), written(&out.join(&results[1])));
+    fs::remove_file(&lost).unwrap();
+    assert_done(&cperf(&run, &out));
+    assert_eq!((written(&kept), written(&out.join(&results[1]))), (kept_at, other_at));
+    assert!(files(&out) == before, "the same bytes");
+
+    // Another parameter is another point; the others stay.
+    assert_done(&cperf(&format!("{run} --set homa.max_overcommit=4 --seeds 1"), &out));
+    assert_eq!(files(&out).keys().filter(|name| name.ends_with("result.json")).count(), 5);
+    fs::remove_dir_all(out).unwrap();
+    fs::remove_file(file).unwrap();
+}
+
+/// A scheduler of two shell scripts: jobs run when they are submitted, and are over then.
+#[test]
+fn points_are_measured_by_a_schedulers_jobs() {
+    let (file, out, bin) = (tiny("slurm"), scratch("slurm"), scratch("slurm-bin"));
+    fs::create_dir_all(&bin).unwrap();
+    let script = |name: &str, text: &str| {
+        let path = bin.join(name);
+        fs::write(&path, text).unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+    };
+    script(
+        "sbatch",
+        "#!/bin/sh\nfor i in 0 1 2; do SLURM_ARRAY_TASK_ID=$i sh \"$4\"; done\necho \"$2 $3\" > \"$0.args\"\necho 17\n",
+    );
+    script("squeue", "#!/bin/sh\nexit 0\n");
+    let path = format!("{}:{}", bin.display(), std::env::var("PATH").unwrap());
+    let run = |words: &str, path: &str| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_cperf"));
+        command.arg("run").arg(&file).args(["--engine", "slurm"]).args(words.split_whitespace());
+        command.arg("--out").arg(&out).env("PATH", path).output().unwrap()
+    };
+    let none = run("", "/no/such/path");
+    assert_eq!(none.status.code(), Some(3), "{}", String::from_utf8_lossy(&none.stderr));
+    assert!(String::from_utf8_lossy(&none.stderr).contains("needs the commands of Slurm"));
+    let mut command = Command::new(env!("CARGO_BIN_EXE_cperf"));
+    command.arg("run").arg(&file).args(["--engine", "slurm", "--slurm-tasks", "3", "--slurm-args", "--partition day"]);
+    assert_done(&command.arg("--out").arg(&out).env("PATH", path).output().unwrap());
+    assert_eq!(fs::read_to_string(bin.join("sbatch.args")).unwrap(), "--partition day\n");
+    let local = scratch("slurm-local");
+    assert_done(&cperf(&format!("run {}", file.display()), &local));
+    let results = |dir: &Path| {
+        let mut all = files(dir);
+        all.retain(|name, _| name.ends_with("result.json"));
+        all
+    };
+    assert_eq!(results(&out).len(), 4);
+    assert!(results(&out) == results(&local), "the same results as here");
+    for dir in [out, bin, local] {
+        fs::remove_dir_all(dir).unwrap();
+    }
+    fs::remove_file(file).unwrap();
+}
+
+#[test]
+fn a_point_of_another_simulator_is_refused() {
+    let (file, out) = (tiny("version"), scratch("version"));
+    assert_done(&cperf(&format!("run {} --set homa.max_overcommit=4 --seeds 1", file.display()), &out));
+    let point = fs::read_dir(out.join("points")).unwrap().flatten().next().unwrap().path();
+    let spec = fs::read_to_string(point.join("spec.json")).unwrap();
+    let mut json: Value = serde_json::from_str(&spec).unwrap();
+    json["simulator"] = "0000000000000000".into();
+    fs::write(point.join("spec.json"), json.to_string()).unwrap();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_cperf"));
+    let output = command.arg("point").arg(point.join("spec.json")).arg(&point).output().unwrap();
+    assert_eq!(output.status.code(), Some(2));
+    assert!(String::from_utf8_lossy(&output.stderr).contains("plan anew"));
+    fs::remove_dir_all(out).unwrap();
+    fs::remove_file(file).unwrap();
+}
