@@ -13,7 +13,8 @@ mod offloads;
 pub use clock::{LocalTime, local_time};
 pub use launch::{Launch, SLICE_NS, prepare};
 pub use namespace::{
-    Namespace, drop_capabilities, effective_capabilities, enter, unshare_network, unshare_user, user_and_group,
+    Namespace, drop_capabilities, effective_capabilities, enter, keep_capabilities, unshare_network, unshare_user,
+    user_and_group,
 };
 pub use netlink::netlink_socket;
 pub use offloads::{Offload, offloads};

@@ -64,13 +64,23 @@ pub fn enter(namespace: &Namespace) -> io::Result<()> {
 /// # Errors
 /// As capset(2), which refuses no reduction.
 pub fn drop_capabilities() -> io::Result<()> {
+    keep_capabilities(0)
+}
+
+/// Gives up all effective and permitted capabilities of the calling thread but those with a bit in `kept`, bit n for
+/// capability number n.
+///
+/// # Errors
+/// As capset(2): none unless `kept` names some that the thread does not have.
+pub fn keep_capabilities(kept: u64) -> io::Result<()> {
     /// `_LINUX_CAPABILITY_VERSION_3`: two sets of 32 bits.
     const VERSION: u32 = 0x2008_0522;
     let header: [u32; 2] = [VERSION, 0];
-    let none = [0_u32; 6];
+    let (low, high) = (kept as u32, (kept >> 32) as u32);
+    let sets = [low, low, 0, high, high, 0];
     // SAFETY: both structures are readable with the layout of linux/capability.h: {version, pid 0: this thread} and
     // two of {effective, permitted, inheritable}.
-    let result = unsafe { libc::syscall(libc::SYS_capset, header.as_ptr(), none.as_ptr()) };
+    let result = unsafe { libc::syscall(libc::SYS_capset, header.as_ptr(), sets.as_ptr()) };
     if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 

@@ -15,6 +15,7 @@ use super::gather::{Gatherer, Headers, MOST_COPIED, SUPER_FRAME};
 use super::ingress::keep_from_kernel;
 use super::neighbours::Neighbours;
 use super::ring_use::RingUse;
+use super::sockets::Sockets;
 use super::sys::{self, Interface, Mac, RxRing};
 use super::{OpenError, capability, packet_socket};
 use crate::device::{Device, Rx};
@@ -42,6 +43,7 @@ pub(super) struct PacketDevice {
     ring: RxRing,
     /// Hold IP protocol 146, so that the kernel answers no packet with "protocol unreachable".
     _holders: [Option<OwnedFd>; 2],
+    interface: i32,
     /// Drops packets that this socket has got before the kernel's network code looks at them, where that is allowed.
     own: Option<OwnedFd>,
     pub(super) neighbours: Neighbours,
@@ -65,6 +67,7 @@ pub(super) struct PacketDevice {
 
 impl PacketDevice {
     pub(super) fn open(
+        sockets: Sockets,
         interface: &Interface,
         addrs: Addrs,
         mtu: usize,
@@ -73,15 +76,16 @@ impl PacketDevice {
     ) -> Result<Self, OpenError> {
         let mac = interface.mac.ok_or_else(|| OpenError::NotEthernet(interface.name.clone()))?;
         let system = |what: &'static str| move |source: io::Error| OpenError::System { what, source };
-        let (fd, ring) = packet_socket(frames, ETHERNET_LEN + mtu)?;
+        let Sockets { packets, pieces, holders: [v4, v6] } = sockets;
+        let (fd, ring) = packet_socket(packets, frames, ETHERNET_LEN + mtu)?;
         // Frames that do not fit the ring, which senders or network cards made of several packets, come by `recv`.
         sys::set_option(&fd, libc::SOL_PACKET, libc::PACKET_COPY_THRESH, &1_i32)
             .map_err(system("PACKET_COPY_THRESH"))?;
         sys::set_buffer(&fd, libc::SO_RCVBUFFORCE, libc::SO_RCVBUF, RECEIVE_BUFFER);
         sys::attach_filter(&fd, &homa_filter(&addrs)).map_err(system("a packet filter"))?;
         let holders = [
-            addrs.v4.map(|_| hold_protocol(libc::AF_INET)).transpose()?,
-            addrs.v6.map(|_| hold_protocol(libc::AF_INET6)).transpose()?,
+            v4.filter(|_| addrs.v4.is_some()).map(hold_protocol).transpose()?,
+            v6.filter(|_| addrs.v6.is_some()).map(hold_protocol).transpose()?,
         ];
         sys::bind_packet(&fd, interface.index, ETHERTYPE_ALL).map_err(system("binding to the interface"))?;
         let neighbours = Neighbours::new(interface.index, &interface.name).map_err(system("a netlink socket"))?;
@@ -89,7 +93,8 @@ impl PacketDevice {
             fd,
             ring,
             _holders: holders,
-            own: keep_from_kernel(interface, &addrs).ok(),
+            interface: interface.index,
+            own: keep_from_kernel(interface.index, &addrs).ok(),
             neighbours,
             clock: Clock::start(),
             real_offset: real_offset(),
@@ -97,7 +102,7 @@ impl PacketDevice {
             addrs,
             mac,
             framing,
-            gatherer: Gatherer::open(interface)?,
+            gatherer: Gatherer::open(pieces, interface)?,
             large: vec![0; ETHERNET_LEN + SUPER_FRAME].into_boxed_slice(),
             large_at: None,
             slot: vec![0; HOMA_AT + mtu],
@@ -128,6 +133,8 @@ impl PacketDevice {
         if addrs != self.addrs {
             sys::attach_filter(&self.fd, &homa_filter(&addrs))?;
             self.addrs = addrs;
+            // Without the privileges for it the new address's packets go on to the kernel's code, which is slower.
+            self.own = keep_from_kernel(self.interface, &addrs).ok();
         }
         self.mac = mac;
         Ok(())
@@ -292,14 +299,18 @@ fn real_offset() -> u64 {
     (0..8).map(|_| pair()).min().expect("eight pairs have a closest").1
 }
 
+/// A raw socket for Homa's protocol of IP version `family`, to hold the protocol with.
+pub(super) fn raw_socket_of(family: libc::c_int) -> Result<OwnedFd, OpenError> {
+    let raw = capability("a raw socket for IP protocol 146", "CAP_NET_RAW");
+    sys::socket(family, libc::SOCK_RAW, IPPROTO_HOMA.into()).map_err(raw)
+}
+
 /// A raw socket for protocol 146 that takes no packet. While any such socket is open the kernel holds the protocol
 /// for known and sends no ICMP "protocol unreachable", which would end all RPCs of a peer that runs the kernel
 /// module (homa-protocol.md 9).
-pub(super) fn hold_protocol(family: libc::c_int) -> Result<OwnedFd, OpenError> {
+pub(super) fn hold_protocol(fd: OwnedFd) -> Result<OwnedFd, OpenError> {
     const DROP_ALL: [libc::sock_filter; 1] =
         [libc::sock_filter { code: (libc::BPF_RET | libc::BPF_K) as u16, jt: 0, jf: 0, k: 0 }];
-    let raw = capability("a raw socket for IP protocol 146", "CAP_NET_RAW");
-    let fd = sys::socket(family, libc::SOCK_RAW, IPPROTO_HOMA.into()).map_err(raw)?;
     sys::attach_filter(&fd, &DROP_ALL).map_err(|source| OpenError::System { what: "a packet filter", source })?;
     Ok(fd)
 }

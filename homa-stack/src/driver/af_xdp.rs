@@ -8,7 +8,7 @@ use std::io;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 
 use super::OpenError;
-use super::af_packet::{hold_protocol, note_sending, note_taken};
+use super::af_packet::{hold_protocol, note_sending, note_taken, raw_socket_of};
 use super::clock::Clock;
 use super::frame::{self, Addrs, Framing, HOMA_AT};
 use super::neighbours::Neighbours;
@@ -122,8 +122,8 @@ impl XdpDevice {
             any_queue: any_queue.map_err(system("a descriptor for all queues"))?,
             _link: link,
             _holders: [
-                addrs.v4.map(|_| hold_protocol(libc::AF_INET)).transpose()?,
-                addrs.v6.map(|_| hold_protocol(libc::AF_INET6)).transpose()?,
+                addrs.v4.map(|_| raw_socket_of(libc::AF_INET).and_then(hold_protocol)).transpose()?,
+                addrs.v6.map(|_| raw_socket_of(libc::AF_INET6).and_then(hold_protocol)).transpose()?,
             ],
             neighbours,
             clock: Clock::start(),

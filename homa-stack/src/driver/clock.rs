@@ -88,8 +88,14 @@ pub fn counter() -> fn() -> u64 {
     if steady { sys::rdtsc } else { monotonic }
 }
 
+/// The clock of time traces: the counter-timer, whose rate is constant by the architecture.
+#[cfg(target_arch = "aarch64")]
+pub fn counter() -> fn() -> u64 {
+    sys::cntvct
+}
+
 /// The clock of time traces: the system's monotonic clock in nanoseconds.
-#[cfg(not(target_arch = "x86_64"))]
+#[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
 pub fn counter() -> fn() -> u64 {
     monotonic
 }

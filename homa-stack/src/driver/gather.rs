@@ -7,9 +7,9 @@ use std::io;
 use std::net::IpAddr;
 use std::os::fd::OwnedFd;
 
+use super::OpenError;
 use super::frame::HOMA_AT;
 use super::sys::{self, Interface};
-use super::{OpenError, capability};
 use crate::wire::{CHECKSUM_AT, DATA_HEADER_LEN, advance_sequence};
 
 /// Data of fewer bytes are cheaper to copy than to describe.
@@ -74,11 +74,9 @@ pub(super) struct Gatherer {
 }
 
 impl Gatherer {
-    /// A socket on `interface`; nothing if this kernel does not have what it takes.
-    pub(super) fn open(interface: &Interface) -> Result<Option<Self>, OpenError> {
+    /// The packet socket `fd` on `interface`; nothing if this kernel does not have what it takes.
+    pub(super) fn open(fd: OwnedFd, interface: &Interface) -> Result<Option<Self>, OpenError> {
         let system = |what: &'static str| move |source: io::Error| OpenError::System { what, source };
-        let raw = capability("an AF_PACKET socket", "CAP_NET_RAW");
-        let fd = sys::socket(libc::AF_PACKET, libc::SOCK_RAW, 0).map_err(raw)?;
         if sys::set_option(&fd, libc::SOL_PACKET, libc::PACKET_VNET_HDR, &1_i32).is_err() {
             return Ok(None);
         }

@@ -11,6 +11,7 @@ use super::af_xdp::XdpConfig;
 use super::frame::{Addrs, Framing};
 use super::group::Links;
 use super::nic::{DeviceKind, Nic};
+use super::sockets::Sockets;
 use super::sys::{self, Interface};
 use super::{OpenError, ResolveError};
 use crate::metrics::Metrics;
@@ -23,6 +24,9 @@ use crate::units::{Instant, Nanos};
 pub struct HostConfig {
     /// Interface to run on; `None`: the only one that is up, not loopback, and has an address.
     pub interface: Option<String>,
+    /// Which of the interface's addresses to use, for its IP version; `None`: the first that is valid beyond the link. The
+    /// host keeps to its address, so that RPCs do, for as long as the interface has it.
+    pub address: Option<IpAddr>,
     /// How packets get from and to the interface.
     pub device: DeviceKind,
     /// How the AF_XDP device works, if it is that.
@@ -52,6 +56,7 @@ impl Default for HostConfig {
     fn default() -> Self {
         Self {
             interface: None,
+            address: None,
             device: DeviceKind::default(),
             xdp: XdpConfig::default(),
             framing: Framing::Native,
@@ -99,6 +104,14 @@ struct Window {
     end: Option<(Instant, Metrics)>,
     /// True if the trace is to end before it overwrites its first events.
     until_full: bool,
+}
+
+impl Window {
+    /// True if there is a trace to end.
+    #[inline]
+    fn is_open(&self) -> bool {
+        self.begin.is_some() && self.end.is_none()
+    }
 }
 
 /// Rate of a clock of nanoseconds.
@@ -167,19 +180,28 @@ impl Host {
     ///
     /// If the interface is missing, down, ambiguous or without an address, or a privilege is missing.
     pub fn open(config: HostConfig) -> Result<Self, OpenError> {
+        Self::open_by(config, None)
+    }
+
+    /// As [`Self::open`], by AF_PACKET, with sockets that were opened by whoever had the privileges: needs none.
+    ///
+    /// # Errors
+    ///
+    /// Those of `open`.
+    pub fn open_with(config: HostConfig, sockets: Sockets) -> Result<Self, OpenError> {
+        Self::open_by(config, Some(sockets))
+    }
+
+    fn open_by(config: HostConfig, sockets: Option<Sockets>) -> Result<Self, OpenError> {
         let (interface, addrs) = choose(config.interface.as_deref())?;
+        let addrs = config.address.map_or(Ok(addrs), |addr| with_address(&interface, addrs, addr))?;
         let system = |what: &'static str| move |source: io::Error| OpenError::System { what, source };
         let probe = sys::socket(libc::AF_INET, libc::SOCK_DGRAM, 0).map_err(system("a socket"))?;
         let mtu = sys::mtu(&probe, &interface.name).map_err(system("the interface's MTU"))?;
-        let device = Nic::open(&config, &interface, addrs, mtu)?;
-        let first_id = match config.seed {
-            Some(seed) => spread(seed),
-            None => sys::random_u64().map_err(system("a random number"))?,
-        };
-        // The top bits stay clear, so that ids never wrap.
+        let device = Nic::open(&config, sockets, &interface, addrs, mtu)?;
+        let seed = config.seed.map_or_else(sys::random_u64, Ok).map_err(system("a random number"))?;
+        let (first_id, first_port) = beginnings(seed);
         let gso_bytes = if config.super_frames { device.gso_bytes() } else { 0 };
-        let first_port = spread(first_id) as u16;
-        let first_id = first_id >> 2 << 1;
         let homa = Config { mtu, gso_bytes, pid: std::process::id(), first_id, first_port, ..config.homa };
         let mut core = Endpoint::new(homa);
         let counter = Clock::Counter(device.clock().counter());
@@ -259,8 +281,8 @@ impl Host {
     #[inline]
     pub fn turn(&mut self) -> io::Result<bool> {
         let now = self.tell_time();
-        if self.window.until_full && self.core.trace.room() < TURN_EVENTS {
-            self.freeze_trace();
+        if self.window.is_open() {
+            self.look_at_trace();
         }
         if now >= self.next_look {
             self.follow_changes(now);
@@ -422,8 +444,19 @@ impl Host {
     pub fn freeze_trace(&mut self) {
         if !self.core.trace.is_frozen() {
             self.core.trace.freeze();
+        }
+        if self.window.is_open() {
             self.window.end = Some((self.now(), self.core.metrics.clone()));
             self.window.until_full = false;
+        }
+    }
+
+    /// Ends the time trace before it overwrites events, if it should, and notes the end of one that a packet or another
+    /// worker has ended.
+    fn look_at_trace(&mut self) {
+        let full = self.window.until_full && self.core.trace.room() < TURN_EVENTS;
+        if full || self.core.trace.is_frozen() {
+            self.freeze_trace();
         }
     }
 
@@ -462,6 +495,12 @@ impl Host {
     }
 }
 
+/// The first RPC id and client port of a host with this seed. The id's top bits stay clear, so that ids never wrap.
+fn beginnings(seed: u64) -> (u64, u16) {
+    let first = spread(seed);
+    (first >> 2 << 1, spread(first) as u16)
+}
+
 /// A number far from those of the seeds next to `seed` (SplitMix64).
 fn spread(seed: u64) -> u64 {
     let z = seed.wrapping_add(0x9e37_79b9_7f4a_7c15);
@@ -498,6 +537,18 @@ pub(super) fn choose(name: Option<&str>) -> Result<(Interface, Addrs), OpenError
     Ok((chosen.clone(), addrs))
 }
 
+/// `addrs`, with `addr` for its IP version.
+fn with_address(interface: &Interface, addrs: Addrs, addr: IpAddr) -> Result<Addrs, OpenError> {
+    if !interface.addrs.contains(&addr) {
+        let present = interface.addrs.iter().map(IpAddr::to_string).collect::<Vec<_>>().join(", ");
+        return Err(OpenError::NoSuchAddress { interface: interface.name.clone(), addr, present });
+    }
+    Ok(match addr {
+        IpAddr::V4(v4) => Addrs { v4: Some(v4), ..addrs },
+        IpAddr::V6(v6) => Addrs { v6: Some(v6), ..addrs },
+    })
+}
+
 /// The first address of each IP version; of IPv6 one that is valid beyond the link, if there is one.
 fn addrs(interface: &Interface) -> Addrs {
     let v4 = interface.addrs.iter().find_map(|a| if let IpAddr::V4(a) = a { Some(*a) } else { None });
@@ -506,4 +557,20 @@ fn addrs(interface: &Interface) -> Addrs {
         all.find(wanted)
     };
     Addrs { v4, v6: v6(|a| !a.is_unicast_link_local()).or_else(|| v6(|_| true)) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hosts_of_different_seeds_begin_with_other_ids_and_ports() {
+        let all: Vec<_> = (0..1_000).map(beginnings).collect();
+        let apart = |a: u64, b: u64| a.abs_diff(b) > 1 << 32;
+        assert!(all.iter().all(|(id, _)| id % 2 == 0 && *id < 1 << 63));
+        assert!(all.windows(2).all(|pair| apart(pair[0].0, pair[1].0)), "no two lives of a host meet");
+        let ports: std::collections::HashSet<_> = all.iter().map(|(_, port)| port | 0x8000).collect();
+        assert!(ports.len() > 950, "{} ports of 1000 hosts", ports.len());
+        assert_eq!(beginnings(7), beginnings(7));
+    }
 }

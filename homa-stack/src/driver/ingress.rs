@@ -10,7 +10,7 @@ use std::os::fd::OwnedFd;
 
 use super::filter::own_filter;
 use super::frame::Addrs;
-use super::sys::{self, Insn, Interface};
+use super::sys::{self, Insn};
 
 /// Drops the packet.
 const TCX_DROP: i32 = 2;
@@ -31,11 +31,11 @@ const A: u8 = 0;
 const CONTEXT: u8 = 6;
 const X: u8 = 7;
 
-/// Has the kernel drop the stack's packets on `interface` after the stack has got them, as long as the descriptor
+/// Has the kernel drop the stack's packets on the interface of index `interface` after the stack has got them, as long as the descriptor
 /// is open.
-pub(super) fn keep_from_kernel(interface: &Interface, addrs: &Addrs) -> io::Result<OwnedFd> {
+pub(super) fn keep_from_kernel(interface: i32, addrs: &Addrs) -> io::Result<OwnedFd> {
     let program = sys::load_ingress(&translated(&own_filter(addrs)))?;
-    sys::attach_ingress(&program, interface.index)
+    sys::attach_ingress(&program, interface)
 }
 
 /// A classic filter as eBPF for packets: what the filter accepts is dropped. Loads beyond a packet's end end the program

@@ -17,11 +17,13 @@ mod ping;
 mod privileges;
 mod readiness;
 mod ring_use;
+mod sockets;
 mod steering;
 mod sys;
 mod xdp_program;
 
 use std::io;
+use std::net::IpAddr;
 use std::os::fd::OwnedFd;
 
 pub use af_xdp::{XdpConfig, XdpMode};
@@ -34,6 +36,7 @@ pub use nic::{DeviceKind, UnknownDevice};
 pub use ping::RawPing;
 pub use privileges::drop_privileges;
 pub(crate) use readiness::Readiness;
+pub use sockets::{Sockets, WrongDescriptors};
 
 use sys::RxRing;
 
@@ -72,6 +75,16 @@ pub enum OpenError {
     /// The interface is down.
     #[error("interface `{0}` is down: bring it up first")]
     Down(String),
+    /// The address asked for is not the interface's.
+    #[error("interface `{interface}` does not have the address {addr}: it has {present}")]
+    NoSuchAddress {
+        /// The interface.
+        interface: String,
+        /// Address asked for.
+        addr: IpAddr,
+        /// Those that it has.
+        present: String,
+    },
     /// The interface has no IP address.
     #[error("interface `{0}` has no IP address: give it one first")]
     NoAddress(String),
@@ -113,12 +126,10 @@ pub enum OpenError {
     },
 }
 
-/// A packet socket with a receive ring of `frames` frames of `len` bytes, which neither sees what this host sends nor
+/// Gives the packet socket `fd` a receive ring of `frames` frames of `len` bytes; it neither sees what this host sends nor
 /// queues it. It receives nothing before it is bound, so that a filter can be set first.
-fn packet_socket(frames: usize, len: usize) -> Result<(OwnedFd, RxRing), OpenError> {
+fn packet_socket(fd: OwnedFd, frames: usize, len: usize) -> Result<(OwnedFd, RxRing), OpenError> {
     let system = |what: &'static str| move |source: io::Error| OpenError::System { what, source };
-    let raw = capability("an AF_PACKET socket", "CAP_NET_RAW");
-    let fd = sys::socket(libc::AF_PACKET, libc::SOCK_RAW, 0).map_err(raw)?;
     let ring = RxRing::new(&fd, frames, len).map_err(system("a receive ring"))?;
     for (option, what) in
         [(libc::PACKET_IGNORE_OUTGOING, "PACKET_IGNORE_OUTGOING"), (libc::PACKET_QDISC_BYPASS, "PACKET_QDISC_BYPASS")]

@@ -12,6 +12,7 @@ use super::clock::Clock;
 use super::frame::{Addrs, Framing};
 use super::host::HostConfig;
 use super::neighbours::Neighbours;
+use super::sockets::Sockets;
 use super::sys::{Interface, Mac};
 use crate::device;
 use crate::metrics::Metrics;
@@ -79,13 +80,20 @@ macro_rules! with {
 impl Nic {
     pub(super) fn open(
         config: &HostConfig,
+        sockets: Option<Sockets>,
         interface: &Interface,
         addrs: Addrs,
         mtu: usize,
     ) -> Result<Self, OpenError> {
         let packets = config.ring_packets;
         Ok(match config.device {
-            DeviceKind::AfPacket => Self::Packet(PacketDevice::open(interface, addrs, mtu, packets, config.framing)?),
+            DeviceKind::AfPacket => {
+                let sockets = sockets.map_or_else(Sockets::open, Ok)?;
+                Self::Packet(PacketDevice::open(sockets, interface, addrs, mtu, packets, config.framing)?)
+            }
+            DeviceKind::AfXdp if sockets.is_some() => {
+                return Err(OpenError::Unsupported("sockets opened before by AF_XDP: choose AF_PACKET"));
+            }
             DeviceKind::AfXdp if config.framing == Framing::Hijack => {
                 return Err(OpenError::Unsupported("hijacked packets by AF_XDP: choose native framing or AF_PACKET"));
             }

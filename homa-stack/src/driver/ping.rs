@@ -61,7 +61,7 @@ impl RawPing {
         let mtu = sys::mtu(&probe, &interface.name).map_err(system("the interface's MTU"))?;
         let device = match device {
             DeviceKind::AfPacket => {
-                let (fd, ring) = packet_socket(packets, ETHERNET_LEN + mtu)?;
+                let (fd, ring) = packet_socket(super::Sockets::raw()?, packets, ETHERNET_LEN + mtu)?;
                 sys::bind_packet(&fd, interface.index, ETHERTYPE_LOCAL).map_err(system("binding to the interface"))?;
                 Raw::Packet { fd, ring, frame: vec![0; ETHERNET_LEN + mtu] }
             }
