@@ -75,7 +75,7 @@ fn messages_of_a_connection_come_in_order() {
 #[test]
 fn changes_of_marks_leave_no_segment_without_acknowledgement() {
     let mut net = Net::new(2, &TcpConfig { quick_acks: 0, ..TcpConfig::dctcp() }, Path::default(), 1);
-    net.mark = Some(Box::new(|packet| packet.segment.seq / 1448 % 7 % 3 == 1));
+    net.mark = Some(Box::new(|_, packet| packet.segment.seq / 1448 % 8 < 6));
     net.call(1, 0, 1, 1448 * 2000);
     net.run(Time::from_secs(1));
     let took = net.received[0].at;
@@ -90,7 +90,7 @@ fn a_mark_at_the_end_of_a_message_does_not_cost_the_next_one_its_window() {
     let mut net = Net::new(2, &TcpConfig { quick_acks: 0, ..TcpConfig::dctcp() }, Path::default(), 1);
     net.call(1, 0, 1, 1448 * 1000);
     net.run(Time::from_millis(10));
-    net.mark = Some(Box::new(|packet| packet.segment.seq / 1448 >= 1050));
+    net.mark = Some(Box::new(|_, packet| packet.segment.seq / 1448 >= 1050));
     net.call(1, 0, 2, 1448 * 101);
     // Until the last, delayed acknowledgement has come.
     net.run(Time::from_millis(60));
@@ -100,7 +100,8 @@ fn a_mark_at_the_end_of_a_message_does_not_cost_the_next_one_its_window() {
     let before = net.now;
     net.run(Time::from_millis(200));
     let took = net.received[2].at - before;
-    assert!(took < Time::from_micros(100), "{took}: no wait for a delayed acknowledgement");
+    // All at once: 10 us of delay and 1.23 us a segment.
+    assert!(took < Time::from_micros(36), "{took}");
 }
 
 /// The same calls give the same packets at the same times.

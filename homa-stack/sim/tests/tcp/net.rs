@@ -44,6 +44,9 @@ pub(crate) struct Queue {
     pub(crate) most: f64,
 }
 
+/// Chooses data segments.
+type Choice = Box<dyn FnMut(Time, &Packet<Segment>) -> bool>;
+
 /// Hosts and the network between them.
 pub(crate) struct Net {
     pub(crate) now: Time,
@@ -57,9 +60,9 @@ pub(crate) struct Net {
     what: Vec<Option<Result<Packet<Segment>, usize>>>,
     rng: Rng,
     /// Decides the fate of data segments instead of chance.
-    pub(crate) lose: Option<Box<dyn FnMut(Time, &Packet<Segment>) -> bool>>,
+    pub(crate) lose: Option<Choice>,
     /// Decides which data segments are marked, beside the queue.
-    pub(crate) mark: Option<Box<dyn FnMut(&Packet<Segment>) -> bool>>,
+    pub(crate) mark: Option<Choice>,
     /// Requests that have come, by host; they wait until somebody answers.
     pub(crate) requests: Vec<(usize, Request, u32)>,
     pub(crate) echo: bool,
@@ -202,7 +205,7 @@ impl Net {
             return;
         }
         let full = queued >= self.path.mark as f64;
-        let chosen = packet.segment.len > 0 && self.mark.as_mut().is_some_and(|mark| mark(&packet));
+        let chosen = packet.segment.len > 0 && self.mark.as_mut().is_some_and(|mark| mark(self.now, &packet));
         if (full || chosen) && packet.ecn == Ecn::Capable {
             packet.ecn = Ecn::Experienced;
         }
