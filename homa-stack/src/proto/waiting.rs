@@ -23,6 +23,7 @@ pub(crate) struct Waiting {
 
 impl Waiting {
     /// Messages that wait.
+    #[cfg(feature = "check")]
     pub(crate) fn len(&self) -> usize {
         self.len
     }
