@@ -3,12 +3,12 @@
 use std::collections::VecDeque;
 
 use cp_node::rng::Rng;
+use slab::Slab;
 
 use crate::app::{Action, App, Cx};
 use crate::fabric::{Fabric, Hop, Link, SwitchConfig, SwitchStats, Topology};
 use crate::host::HostModel;
 use crate::packet::HostId;
-use crate::packets::Packets;
 use crate::port::{Nic, Port};
 use crate::queue::Queue;
 use crate::time::Time;
@@ -22,11 +22,8 @@ enum What {
     Room(u32),
     /// A host's transport wanted a turn.
     Deadline(u32),
-    /// A timer of the application.
-    Timer {
-        host: u32,
-        tag: u64,
-    },
+    /// A timer of the application, by its place among all.
+    Timer(u32),
 }
 
 /// What the engine knows of a host.
@@ -90,7 +87,6 @@ pub enum Ended {
 pub struct Sim<T: Transport, A> {
     now: Time,
     queue: Queue<What>,
-    packets: Packets<T::Segment>,
     fabric: Fabric,
     /// From a host to its switch: the delay of the link, and the time within the switch.
     to_leaf: Time,
@@ -100,6 +96,8 @@ pub struct Sim<T: Transport, A> {
     port: Port<T::Segment>,
     /// Hosts that get a turn at this point of time.
     turns: VecDeque<u32>,
+    /// Timers of the application: host and tag.
+    timers: Slab<(HostId, u64)>,
     app: A,
     rng: Rng,
     actions: Vec<Action>,
@@ -131,7 +129,6 @@ impl<T: Transport, A: App> Sim<T, A> {
         Self {
             now: Time::ZERO,
             queue: Queue::new(transports.len()),
-            packets: Packets::new(),
             fabric: Fabric::new(topology, switch, stream()),
             to_leaf: topology.link_delay() + latency + model.send_delay.points.first().map_or(Time::ZERO, |p| p.1),
             port: Port::on(link, model.nic_limit),
@@ -139,6 +136,7 @@ impl<T: Transport, A: App> Sim<T, A> {
             transports,
             hosts,
             turns: VecDeque::new(),
+            timers: Slab::new(),
             app,
             rng: stream(),
             actions: Vec::new(),
@@ -198,7 +196,7 @@ impl<T: Transport, A: App> Sim<T, A> {
 
     /// Packets that are under way: sent, neither delivered nor dropped.
     pub fn under_way(&self) -> usize {
-        self.packets.len()
+        self.port.under_way()
     }
 
     /// Events that have been, or are to come.
@@ -221,20 +219,20 @@ impl<T: Transport, A: App> Sim<T, A> {
         match what {
             What::Hop(Hop::Switch { switch, packet }) => {
                 let then = |at, hop| self.queue.push(at, What::Hop(hop));
-                self.fabric.arrive(self.now, switch, packet, &mut self.packets, then);
+                self.fabric.arrive(self.now, switch, packet, self.port.packets(), then);
                 return;
             }
             What::Hop(Hop::Port { port }) => {
                 let then = |at, hop| self.queue.push(at, What::Hop(hop));
-                self.fabric.port_free(self.now, port, &mut self.packets, then);
+                self.fabric.port_free(self.now, port, self.port.packets(), then);
                 return;
             }
             What::Hop(Hop::Host { packet }) => {
-                let mut packet = self.packets.take(packet);
-                packet.arrived = self.now;
+                let found = self.port.packets().get(packet);
+                found.arrived = self.now;
+                let host = found.to.0;
                 self.delivered += 1;
-                let host = packet.to.0;
-                self.port.deliver(packet);
+                self.port.hand(packet);
                 self.turn(host);
             }
             What::Room(host) => {
@@ -243,7 +241,10 @@ impl<T: Transport, A: App> Sim<T, A> {
                 self.turn(host);
             }
             What::Deadline(host) => self.deadline(host),
-            What::Timer { host, tag } => self.tell(|app, cx| app.timer(cx, HostId(host), tag)),
+            What::Timer(index) => {
+                let (host, tag) = self.timers.remove(index as usize);
+                self.tell(|app, cx| app.timer(cx, host, tag));
+            }
         }
         self.take_turns();
     }
@@ -279,7 +280,6 @@ impl<T: Transport, A: App> Sim<T, A> {
         self.transports[index].turn(self.now, &mut self.port);
         let leaf = self.fabric.leaf_of(HostId(host));
         while let Some((left, packet)) = self.port.take_sent() {
-            let packet = self.packets.put(packet);
             self.queue.push(left + self.to_leaf, What::Hop(Hop::Switch { switch: leaf, packet }));
         }
         let nic = self.port.leave();
@@ -329,7 +329,8 @@ impl<T: Transport, A: App> Sim<T, A> {
                     host
                 }
                 Action::Timer(at, host, tag) => {
-                    self.queue.push(at, What::Timer { host: host.0, tag });
+                    let index = self.timers.insert((host, tag)) as u32;
+                    self.queue.push(at, What::Timer(index));
                     continue;
                 }
                 Action::Stop => {

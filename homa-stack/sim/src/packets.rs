@@ -63,6 +63,11 @@ impl<S> Packets<S> {
         &mut self.labels[index as usize]
     }
 
+    #[inline]
+    pub(crate) fn get(&mut self, index: u32) -> &mut Packet<S> {
+        self.bodies[index as usize].as_mut().expect("the packet was not taken")
+    }
+
     /// The packet's [`Packet::flow`].
     pub(crate) fn flow(&self, index: u32) -> u64 {
         self.bodies[index as usize].as_ref().map_or(0, |packet| packet.flow)

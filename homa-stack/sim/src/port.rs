@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 
 use crate::fabric::Link;
 use crate::packet::{HostId, Packet};
+use crate::packets::Packets;
 use crate::time::Time;
 
 /// Packets in and the NIC's queue out.
@@ -14,9 +15,11 @@ use crate::time::Time;
 pub struct Port<S> {
     host: HostId,
     now: Time,
-    inbox: VecDeque<Packet<S>>,
+    /// All packets of the network, wherever they are.
+    packets: Packets<S>,
+    inbox: VecDeque<u32>,
     /// Packets sent, with the times at which their last bits leave.
-    outbox: VecDeque<(Time, Packet<S>)>,
+    outbox: VecDeque<(Time, u32)>,
     /// When the NIC will have sent what it was given.
     busy_until: Time,
     /// Most backlog with which the NIC takes more.
@@ -43,6 +46,7 @@ impl<S> Port<S> {
         Self {
             host,
             now: Time::ZERO,
+            packets: Packets::new(),
             inbox: VecDeque::new(),
             outbox: VecDeque::new(),
             busy_until: Time::ZERO,
@@ -59,8 +63,9 @@ impl<S> Port<S> {
     }
 
     /// The next packet that the host hands to the protocol.
+    #[inline]
     pub fn receive(&mut self) -> Option<Packet<S>> {
-        self.inbox.pop_front()
+        Some(self.packets.take(self.inbox.pop_front()?))
     }
 
     /// Packets that [`Self::receive`] will give.
@@ -69,6 +74,7 @@ impl<S> Port<S> {
     }
 
     /// True if the NIC takes a packet. A refusal is remembered: the host gets a turn when there is room again.
+    #[inline]
     pub fn room(&mut self) -> bool {
         let room = self.nic_backlog() <= self.limit;
         self.refused |= !room;
@@ -76,10 +82,12 @@ impl<S> Port<S> {
     }
 
     /// Gives a packet to the NIC, which sends in the order of these calls, with room or without.
+    #[inline]
     pub fn send(&mut self, packet: Packet<S>) {
         let time = self.link.map_or(Time::ZERO, |link| link.frame_time(packet.frame));
         self.busy_until = self.busy_until.max(self.now + self.delay) + time;
-        self.outbox.push_back((self.busy_until, packet));
+        let index = self.packets.put(packet);
+        self.outbox.push_back((self.busy_until, index));
     }
 
     /// How long the NIC needs for what it has.
@@ -89,12 +97,13 @@ impl<S> Port<S> {
 
     /// Hands a packet to the protocol: [`Self::receive`] gives it.
     pub fn deliver(&mut self, packet: Packet<S>) {
-        self.inbox.push_back(packet);
+        let index = self.packets.put(packet);
+        self.inbox.push_back(index);
     }
 
     /// Takes what was sent.
     pub fn sent(&mut self) -> impl Iterator<Item = Packet<S>> + '_ {
-        self.outbox.drain(..).map(|(_, packet)| packet)
+        self.outbox.drain(..).map(|(_, index)| self.packets.take(index))
     }
 
     /// A port for hosts on links like `link`, whose NICs take packets with at most `limit` of backlog.
@@ -117,8 +126,25 @@ impl<S> Port<S> {
 
     /// The next packet sent, and when its last bit leaves.
     #[inline]
-    pub(crate) fn take_sent(&mut self) -> Option<(Time, Packet<S>)> {
+    pub(crate) fn take_sent(&mut self) -> Option<(Time, u32)> {
         self.outbox.pop_front()
+    }
+
+    /// Hands a packet to the protocol.
+    #[inline]
+    pub(crate) fn hand(&mut self, packet: u32) {
+        self.inbox.push_back(packet);
+    }
+
+    /// All packets of the network.
+    #[inline]
+    pub(crate) fn packets(&mut self) -> &mut Packets<S> {
+        &mut self.packets
+    }
+
+    /// The number of them.
+    pub(crate) fn under_way(&self) -> usize {
+        self.packets.len()
     }
 }
 

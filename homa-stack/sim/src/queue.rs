@@ -14,63 +14,62 @@ const SLOTS: usize = 8192;
 /// No node.
 const NONE: u32 = u32::MAX;
 
-/// An event with its time and its place among those of the same time.
+/// An event in the wheel, and the one that was added to its slot before it.
+#[derive(Debug)]
+struct Node<E> {
+    at: Time,
+    event: E,
+    next: u32,
+}
+
+/// An event beyond the wheel, with its place among those of the same time.
 #[derive(Clone, Copy, Debug)]
-struct Entry<E> {
+struct Far<E> {
     at: Time,
     serial: u64,
     event: E,
 }
 
-impl<E> Entry<E> {
-    fn key(&self) -> (Time, u64) {
-        (self.at, self.serial)
-    }
-}
-
-impl<E> PartialEq for Entry<E> {
+impl<E> PartialEq for Far<E> {
     fn eq(&self, other: &Self) -> bool {
-        self.key() == other.key()
+        self.cmp(other).is_eq()
     }
 }
 
-impl<E> Eq for Entry<E> {}
+impl<E> Eq for Far<E> {}
 
-impl<E> PartialOrd for Entry<E> {
+impl<E> PartialOrd for Far<E> {
     fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
         Some(self.cmp(other))
     }
 }
 
-impl<E> Ord for Entry<E> {
+impl<E> Ord for Far<E> {
     fn cmp(&self, other: &Self) -> Ordering {
-        self.key().cmp(&other.key())
+        (self.at, self.serial).cmp(&(other.at, other.serial))
     }
 }
 
-#[derive(Debug)]
-struct Node<E> {
-    entry: Entry<E>,
-    next: u32,
-}
-
 /// Events in the order of time.
+///
+/// A slot's list has the event added last first. So has `current`, whose events are taken from its end: events at the
+/// same time keep their order if the sort is stable. Those from beyond the wheel were added before all others of their
+/// slot, as they come into it when the wheel first reaches so far.
 #[derive(Debug)]
 pub(crate) struct Queue<E> {
     /// Bits of a picosecond time that name a place within a slot.
     shift: u32,
     /// The slot that is being emptied, counted from time 0; `current` has its events, the next one last.
     base: u64,
-    current: Vec<Entry<E>>,
+    current: Vec<(Time, E)>,
     /// First nodes of the lists of the slots after `base`, and which slots have some.
     heads: Box<[u32]>,
     full: [u64; SLOTS / 64],
     nodes: Vec<Node<E>>,
     free: u32,
     in_wheel: usize,
-    /// Events beyond the wheel.
-    far: BinaryHeap<Reverse<Entry<E>>>,
-    serial: u64,
+    far: BinaryHeap<Reverse<Far<E>>>,
+    added: u64,
 }
 
 impl<E: Copy> Queue<E> {
@@ -86,42 +85,41 @@ impl<E: Copy> Queue<E> {
             free: NONE,
             in_wheel: 0,
             far: BinaryHeap::new(),
-            serial: 0,
+            added: 0,
         }
     }
 
     /// Adds `event`, due at `at`, which is not before the last event popped.
     #[inline]
     pub(crate) fn push(&mut self, at: Time, event: E) {
-        self.serial += 1;
-        let entry = Entry { at, serial: self.serial, event };
+        self.added += 1;
         let slot = self.slot_of(at);
         if slot <= self.base {
-            let place = self.current.partition_point(|other| other.key() > entry.key());
-            self.current.insert(place, entry);
+            let place = self.current.partition_point(|other| other.0 > at);
+            self.current.insert(place, (at, event));
         } else if slot - self.base < SLOTS as u64 {
-            self.put(slot, entry);
+            self.put(slot, at, event);
         } else {
-            self.far.push(Reverse(entry));
+            self.far.push(Reverse(Far { at, serial: self.added, event }));
         }
     }
 
     /// Takes the next event if it is due at `until` or before.
     #[inline]
     pub(crate) fn pop(&mut self, until: Time) -> Option<(Time, E)> {
-        while self.current.is_empty() {
+        loop {
+            if let Some(next) = self.current.last() {
+                return if next.0 <= until { self.current.pop() } else { None };
+            }
             if !self.advance() {
                 return None;
             }
         }
-        let due = self.current.last().is_some_and(|entry| entry.at <= until);
-        let entry = if due { self.current.pop()? } else { return None };
-        Some((entry.at, entry.event))
     }
 
     /// Events added until now.
     pub(crate) fn added(&self) -> u64 {
-        self.serial
+        self.added
     }
 
     /// True if there are no events.
@@ -129,51 +127,65 @@ impl<E: Copy> Queue<E> {
         self.current.is_empty() && self.in_wheel == 0 && self.far.is_empty()
     }
 
+    #[inline]
     fn slot_of(&self, at: Time) -> u64 {
         at.as_picos() >> self.shift
     }
 
     /// Goes on to the next slot with events; false if there is none.
+    #[inline]
     fn advance(&mut self) -> bool {
         if self.in_wheel > 0 {
             self.base = self.next_full();
-        } else if let Some(Reverse(entry)) = self.far.peek() {
-            self.base = self.slot_of(entry.at);
+        } else if let Some(Reverse(first)) = self.far.peek() {
+            self.base = self.slot_of(first.at);
         } else {
             return false;
         }
+        let end = Time::from_picos((self.base + SLOTS as u64).saturating_mul(1 << self.shift));
+        while self.far.peek().is_some_and(|first| first.0.at < end) {
+            self.draw_near();
+        }
         self.empty_base();
-        while let Some(Reverse(entry)) = self.far.peek() {
-            let slot = self.slot_of(entry.at);
-            if slot >= self.base + SLOTS as u64 {
-                break;
-            }
-            let entry = *entry;
-            self.far.pop();
-            if slot == self.base { self.current.push(entry) } else { self.put(slot, entry) }
-        }
-        if self.current.len() > 1 {
-            self.current.sort_unstable_by_key(|entry| Reverse(entry.key()));
-        }
         true
     }
 
-    /// Moves the events of the slot `base` out of the wheel.
+    /// Moves the first of the far events into the wheel, which has come near it.
+    #[cold]
+    fn draw_near(&mut self) {
+        if let Some(Reverse(Far { at, event, .. })) = self.far.pop() {
+            self.put(self.slot_of(at), at, event);
+        }
+    }
+
+    /// Moves the events of the slot `base` out of the wheel, in the order of time.
+    #[inline]
     fn empty_base(&mut self) {
         let index = self.base as usize % SLOTS;
         let mut node = std::mem::replace(&mut self.heads[index], NONE);
         self.full[index / 64] &= !(1 << (index % 64));
         while node != NONE {
             let found = &mut self.nodes[node as usize];
-            self.current.push(found.entry);
+            let (at, event) = (found.at, found.event);
             let next = std::mem::replace(&mut found.next, self.free);
             self.free = node;
             self.in_wheel -= 1;
             node = next;
+            // An insertion sort: there is one event or two.
+            let mut place = self.current.len();
+            while place > 0 && self.current[place - 1].0 < at {
+                place -= 1;
+            }
+            if place == self.current.len() {
+                self.current.push((at, event));
+            } else {
+                self.current.insert(place, (at, event));
+            }
         }
     }
 
     /// The next slot after `base` with events in the wheel, which has some.
+    #[inline]
     fn next_full(&self) -> u64 {
         let first = (self.base + 1) as usize % SLOTS;
         let (word, bit) = (first / 64, first % 64);
@@ -188,19 +200,20 @@ impl<E: Copy> Queue<E> {
         self.base + 1 + ((found + SLOTS - first) % SLOTS) as u64
     }
 
-    fn put(&mut self, slot: u64, entry: Entry<E>) {
+    #[inline]
+    fn put(&mut self, slot: u64, at: Time, event: E) {
         let index = slot as usize % SLOTS;
-        let next = std::mem::replace(&mut self.heads[index], NONE);
-        let node = self.free;
+        let next = self.heads[index];
+        let mut node = self.free;
         if node == NONE {
-            self.heads[index] = self.nodes.len() as u32;
-            self.nodes.push(Node { entry, next });
+            node = self.nodes.len() as u32;
+            self.nodes.push(Node { at, event, next });
         } else {
-            self.heads[index] = node;
             let found = &mut self.nodes[node as usize];
             self.free = found.next;
-            *found = Node { entry, next };
+            *found = Node { at, event, next };
         }
+        self.heads[index] = node;
         self.full[index / 64] |= 1 << (index % 64);
         self.in_wheel += 1;
     }
