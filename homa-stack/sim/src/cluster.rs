@@ -6,6 +6,7 @@ use std::sync::Arc;
 use cp_node::samples::Sample;
 use cp_node::workload::{Distribution, Reduction, Workload};
 
+use crate::alone;
 use crate::engine::Sim;
 use crate::fabric::{SwitchConfig, SwitchStats, Topology};
 use crate::homa::{Homa, fit_cutoffs};
@@ -32,8 +33,9 @@ pub enum Protocol {
 pub enum StopRule {
     /// After this time.
     After(Time),
-    /// When the P99 of slowdown over all messages has changed by less than `within` (relative) between halves of what
-    /// was measured, looked at each `every`; after `most` in any case.
+    /// When mean and P99 of slowdown over all messages since the warm-up differ by less than `within` (relative) from
+    /// those over the first half of that time, looked at each `every`, and four looks at least; after `most` in any
+    /// case. Time traces then begin at the last look.
     Converged {
         /// Time between two looks.
         every: Time,
@@ -219,6 +221,34 @@ pub fn run(spec: &ClusterSpec, progress: &mut dyn FnMut(Progress) -> ControlFlow
     }
 }
 
+/// The times of messages of `lengths` bytes in `spec`'s network without any load, from the first node to the last: the
+/// median of `repeats` each (hosts' delays may be random). With their responses, unless messages are one-way.
+///
+/// # Errors
+///
+/// If `spec` makes no sense.
+pub fn unloaded(spec: &ClusterSpec, lengths: &[u32], repeats: usize) -> Result<Vec<(u32, Time)>, SpecError> {
+    check(spec)?;
+    let hosts = || (0..spec.topology.hosts()).map(HostId);
+    let network = (spec.switch.clone(), spec.host.clone());
+    let how = (repeats, spec.one_way, spec.seed);
+    let tcp = |config: &TcpConfig, network| {
+        let transports = hosts().map(Tcp::maker(config)).collect();
+        alone::run(&spec.topology, network, transports, lengths, how)
+    };
+    Ok(match &spec.protocol {
+        Protocol::Homa(config) => {
+            let config = homa_config(config, spec, &Distribution::new(spec.workload, spec.reduction));
+            let transports = hosts().map(|host| Homa::new(host, &config, 1, 1)).collect();
+            alone::run(&spec.topology, network, transports, lengths, how)
+        }
+        Protocol::Tcp(config) => tcp(&TcpConfig { mtu: spec.mtu, ..config.clone() }, network),
+        Protocol::Dctcp(config) => {
+            tcp(&TcpConfig { mtu: spec.mtu, congestion: Congestion::Dctcp, ..config.clone() }, network)
+        }
+    })
+}
+
 /// The parameters as they are used: those that the network decides are made to fit it, and with
 /// [`auto_cutoffs`](homa_stack::Config::auto_cutoffs) the levels of unscheduled packets are worked out from the lengths
 /// that will come, where real nodes would find them out by and by.
@@ -293,12 +323,66 @@ fn measure<T: Transport>(
     sim.app_mut().measure();
     sim.reset_switch_stats();
     let before: Vec<Snapshot> = sim.transports().iter().map(|t| (t.metrics(), t.metrics_text(spec.warmup))).collect();
-    if let Some(trace) = spec.trace {
-        advance(&mut sim, end - trace.window.min(longest), end, progress)?;
-        sim.transports_mut().iter_mut().for_each(|transport| transport.begin_trace(end - trace.window, trace.events));
+    let converged = match spec.stop {
+        StopRule::After(_) => {
+            if let Some(trace) = spec.trace {
+                advance(&mut sim, end - trace.window.min(longest), end, progress)?;
+                begin_traces(&mut sim, trace);
+            }
+            advance(&mut sim, end, end, progress)?;
+            true
+        }
+        StopRule::Converged { every, within, .. } => until_converged(spec, &mut sim, (every, within), end, progress)?,
+    };
+    Ok(collect(spec, sim, before, converged))
+}
+
+/// Measures on until nothing changes any more, or `end`; true if it was the former.
+fn until_converged<T: Transport>(
+    spec: &ClusterSpec,
+    sim: &mut Sim<T, Load>,
+    (every, within): (Time, f64),
+    end: Time,
+    progress: &mut dyn FnMut(Progress) -> ControlFlow<()>,
+) -> Result<bool, SpecError> {
+    let mut looks: Vec<(f64, f64)> = Vec::new();
+    while sim.now() < end {
+        if let Some(trace) = spec.trace {
+            // What comes before the last look is not kept.
+            begin_traces(sim, trace);
+        }
+        advance(sim, end.min(sim.now() + every), end, progress)?;
+        let samples = sim.app().nodes().iter().flat_map(|node| &node.samples);
+        looks.push(mean_and_p99(samples.map(|sample| slowdown(spec, sample)).collect()));
+        let (now, half) = (looks[looks.len() - 1], looks[(looks.len() - 1) / 2]);
+        let close = |now: f64, half: f64| (now - half).abs() <= within * now;
+        if looks.len() >= 4 && looks.len().is_multiple_of(2) && close(now.0, half.0) && close(now.1, half.1) {
+            return Ok(true);
+        }
     }
-    advance(&mut sim, end, end, progress)?;
-    Ok(collect(spec, sim, before))
+    Ok(false)
+}
+
+fn begin_traces<T: Transport>(sim: &mut Sim<T, Load>, trace: TraceSpec) {
+    let now = sim.now();
+    sim.transports_mut().iter_mut().for_each(|transport| transport.begin_trace(now, trace.events));
+}
+
+/// How long a message took, in units of what its bytes and four links need: a yardstick for convergence alone.
+fn slowdown(spec: &ClusterSpec, sample: &Sample) -> f64 {
+    let bytes = f64::from(sample.len) * if spec.one_way { 1.0 } else { 2.0 };
+    let base_ns = 4.0 * spec.topology.link_delay().as_picos() as f64 / 1e3 + 1000.0;
+    sample.service_ns as f64 / (base_ns + bytes * 8.0 / spec.topology.host_gbps())
+}
+
+fn mean_and_p99(mut values: Vec<f64>) -> (f64, f64) {
+    if values.is_empty() {
+        return (0.0, 0.0);
+    }
+    let mean = values.iter().sum::<f64>() / values.len() as f64;
+    let place = values.len() * 99 / 100;
+    let (_, p99, _) = values.select_nth_unstable_by(place, f64::total_cmp);
+    (mean, *p99)
 }
 
 /// Runs until `until`, step by step.
@@ -321,7 +405,12 @@ fn advance<T: Transport>(
 /// A transport's counters and metrics text.
 type Snapshot = (Vec<(&'static str, u64)>, Option<String>);
 
-fn collect<T: Transport>(spec: &ClusterSpec, mut sim: Sim<T, Load>, before: Vec<Snapshot>) -> ClusterRun {
+fn collect<T: Transport>(
+    spec: &ClusterSpec,
+    mut sim: Sim<T, Load>,
+    before: Vec<Snapshot>,
+    converged: bool,
+) -> ClusterRun {
     let (now, measured) = (sim.now(), sim.now() - spec.warmup);
     let loads = sim.app_mut().take_nodes();
     let gbps = |sum: &dyn Fn(&NodeLoad) -> u64| {
@@ -360,6 +449,6 @@ fn collect<T: Transport>(spec: &ClusterSpec, mut sim: Sim<T, Load>, before: Vec<
         end: now,
         in_gbps,
         out_gbps,
-        converged: matches!(spec.stop, StopRule::After(_)),
+        converged,
     }
 }

@@ -6,8 +6,9 @@ use cp_node::rng::Rng;
 use slab::Slab;
 
 use crate::app::{Action, App, Cx};
+use crate::fabric::mix;
 use crate::fabric::{Fabric, Hop, Link, SwitchConfig, SwitchStats, Topology};
-use crate::host::HostModel;
+use crate::host::{Core, Gaps, HostModel};
 use crate::packet::HostId;
 use crate::port::{Nic, Port};
 use crate::queue::Queue;
@@ -24,16 +25,41 @@ enum What {
     Deadline(u32),
     /// A timer of the application, by its place among all.
     Timer(u32),
+    /// A receiving core of a host begins with a batch.
+    Batch {
+        host: u32,
+        core: u32,
+    },
+    /// The protocol of a host gets a batch from a core.
+    HandOver {
+        host: u32,
+        core: u32,
+    },
+    /// The application of a host is awake.
+    Wake(u32),
 }
 
 /// What the engine knows of a host.
 #[derive(Clone, Copy, Debug)]
 struct Host {
     nic: Nic,
+    /// True while an event is to come that tells of room.
+    awaits_room: bool,
     /// When its next deadline event comes.
     armed: Time,
     /// True while it is in the list of those that get a turn.
     listed: bool,
+    /// True while the application is being woken.
+    waking: bool,
+}
+
+/// What hosts that are not ideal have beyond it.
+#[derive(Debug)]
+struct Machines {
+    /// Of all hosts, one after the other.
+    cores: Vec<Core>,
+    gaps: Vec<Gaps>,
+    rng: Rng,
 }
 
 /// Why [`Sim::run_until`] returned.
@@ -91,6 +117,9 @@ pub struct Sim<T: Transport, A> {
     /// From a host to its switch: the delay of the link, and the time within the switch.
     to_leaf: Time,
     model: HostModel,
+    /// True if packets go to the protocol as they come.
+    at_once: bool,
+    machines: Machines,
     transports: Vec<T>,
     hosts: Vec<Host>,
     port: Port<T::Segment>,
@@ -122,23 +151,34 @@ impl<T: Transport, A: App> Sim<T, A> {
         seed: u64,
     ) -> Self {
         assert_eq!(transports.len(), topology.hosts() as usize, "each host has a transport");
-        let mut streams = Rng::streams(seed, None, 2).into_iter();
+        let mut streams = Rng::streams(seed, None, 3).into_iter();
         let mut stream = || streams.next().expect("as many streams as were asked for");
         let (link, latency) = (Link::new(topology.host_gbps(), topology.link_delay()), switch.latency);
-        let hosts = vec![Host { nic: Nic::default(), armed: Time::NEVER, listed: false }; transports.len()];
+        let hosts =
+            vec![
+                Host { nic: Nic::default(), awaits_room: false, armed: Time::NEVER, listed: false, waking: false };
+                transports.len()
+            ];
+        let (fabric_rng, app_rng, mut machine_rng) = (stream(), stream(), stream());
+        let mut gaps_rng = || Rng::streams(machine_rng.below(usize::MAX) as u64, None, 1).remove(0);
+        let gaps = transports.iter().map(|_| Gaps::new(&model, gaps_rng())).collect();
+        let cores = (0..transports.len() * model.cores() as usize).map(|_| Core::default()).collect();
+        let machines = Machines { cores, gaps, rng: machine_rng };
         Self {
             now: Time::ZERO,
             queue: Queue::new(transports.len()),
-            fabric: Fabric::new(topology, switch, stream()),
-            to_leaf: topology.link_delay() + latency + model.send_delay.points.first().map_or(Time::ZERO, |p| p.1),
+            fabric: Fabric::new(topology, switch, fabric_rng),
+            to_leaf: topology.link_delay() + latency,
             port: Port::on(link, model.nic_limit),
+            at_once: model.receives_at_once(),
+            machines,
             model,
             transports,
             hosts,
             turns: VecDeque::new(),
             timers: Slab::new(),
             app,
-            rng: stream(),
+            rng: app_rng,
             actions: Vec::new(),
             delivered: 0,
             started: false,
@@ -228,16 +268,21 @@ impl<T: Transport, A: App> Sim<T, A> {
                 return;
             }
             What::Hop(Hop::Host { packet }) => {
+                self.delivered += 1;
                 let found = self.port.packets().get(packet);
                 found.arrived = self.now;
-                let host = found.to.0;
-                self.delivered += 1;
-                self.port.hand(packet);
+                let (host, flow) = (found.to.0, found.flow);
+                if !self.at_once {
+                    return self.receive(host, packet, flow);
+                }
+                self.port.hand(packet, self.now, 0);
                 self.turn(host);
             }
+            What::Batch { host, core } => return self.batch(host, core),
+            What::HandOver { host, core } => self.hand_over(host, core),
+            What::Wake(host) => self.wake(host),
             What::Room(host) => {
-                // This was the event that the refusal led to: another refusal needs another one.
-                self.hosts[host as usize].nic.refused = false;
+                self.hosts[host as usize].awaits_room = false;
                 self.turn(host);
             }
             What::Deadline(host) => self.deadline(host),
@@ -247,6 +292,57 @@ impl<T: Transport, A: App> Sim<T, A> {
             }
         }
         self.take_turns();
+    }
+
+    /// A packet has come to the ring of one of `host`'s receiving cores.
+    fn receive(&mut self, host: u32, packet: u32, flow: u64) {
+        let cores = self.model.cores();
+        let core = if cores == 1 { 0 } else { mix(flow) % cores };
+        let Machines { cores: all, rng, .. } = &mut self.machines;
+        let begin = all[(host * cores + core) as usize].arrive(self.now, packet, &self.model, rng);
+        if let Some(begin) = begin {
+            self.queue.push(begin, What::Batch { host, core });
+        }
+    }
+
+    /// A receiving core works through what has come.
+    fn batch(&mut self, host: u32, core: u32) {
+        if let Some(over) = self.gap(host) {
+            return self.queue.push(over, What::Batch { host, core });
+        }
+        let Machines { cores, rng, .. } = &mut self.machines;
+        let (handed, again) = cores[(host * self.model.cores() + core) as usize].work(self.now, &self.model, rng);
+        self.queue.push(handed, What::HandOver { host, core });
+        if let Some(again) = again {
+            self.queue.push(again, What::Batch { host, core });
+        }
+    }
+
+    /// The protocol gets a batch.
+    fn hand_over(&mut self, host: u32, core: u32) {
+        if let Some(over) = self.gap(host) {
+            return self.queue.push(over, What::HandOver { host, core });
+        }
+        let batch = self.machines.cores[(host * self.model.cores() + core) as usize].hand_over();
+        batch.for_each(|(packet, seen)| self.port.hand(packet, seen, core as u16));
+        self.turn(host);
+    }
+
+    /// The application takes what there is.
+    fn wake(&mut self, host: u32) {
+        if let Some(over) = self.gap(host) {
+            return self.queue.push(over, What::Wake(host));
+        }
+        self.hosts[host as usize].waking = false;
+        self.tell_news(host);
+    }
+
+    /// When the gap ends that `host` is in, if it is.
+    fn gap(&mut self, host: u32) -> Option<Time> {
+        if self.model.noise.is_empty() {
+            return None;
+        }
+        self.machines.gaps[host as usize].end(self.now, &self.model)
     }
 
     /// A deadline event of `host`: a turn, if it is still wanted.
@@ -275,8 +371,8 @@ impl<T: Transport, A: App> Sim<T, A> {
     #[inline]
     fn turn(&mut self, host: u32) {
         let index = host as usize;
-        let waits = self.hosts[index].nic.refused;
-        self.port.enter(HostId(host), self.now, self.hosts[index].nic, Time::ZERO);
+        let delay = self.model.send_delay.draw(&mut self.machines.rng);
+        self.port.enter(HostId(host), self.now, self.hosts[index].nic, delay);
         self.transports[index].turn(self.now, &mut self.port);
         let leaf = self.fabric.leaf_of(HostId(host));
         while let Some((left, packet)) = self.port.take_sent() {
@@ -284,14 +380,26 @@ impl<T: Transport, A: App> Sim<T, A> {
         }
         let nic = self.port.leave();
         self.hosts[index].nic = nic;
-        if nic.refused && !waits {
+        if nic.refused && !std::mem::replace(&mut self.hosts[index].awaits_room, true) {
             self.queue.push(nic.busy_until - self.model.nic_wake, What::Room(host));
         }
-        while let Some(event) = self.transports[index].poll_event() {
-            self.tell(|app, cx| app.event(cx, HostId(host), event));
+        if self.model.wakeup_delay.points.is_empty() {
+            self.tell_news(host);
+        } else if !std::mem::replace(&mut self.hosts[index].waking, true) {
+            // Whether there is news is not known before it is asked for; if not, nobody notices.
+            let delay = self.model.wakeup_delay.draw(&mut self.machines.rng);
+            self.queue.push(self.now + delay, What::Wake(host));
         }
         if let Some(at) = self.transports[index].next_deadline() {
             self.arm(host, at);
+        }
+    }
+
+    /// Hands what the transport of `host` has to tell to the application.
+    #[inline]
+    fn tell_news(&mut self, host: u32) {
+        while let Some(event) = self.transports[host as usize].poll_event() {
+            self.tell(|app, cx| app.event(cx, HostId(host), event));
         }
     }
 

@@ -3,6 +3,7 @@
 //! Headers are real, data are not: a packet carries the bytes of its header and the number of its data bytes, which are
 //! all zero.
 
+use std::collections::VecDeque;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::LazyLock;
 
@@ -10,7 +11,7 @@ use bytes::Bytes;
 use cp_node::workload::Distribution;
 use homa_stack::device::{BATCH, Content, Device, Rx, turn};
 use homa_stack::metrics::{DropReason, Metrics};
-use homa_stack::trace::{self, Recorder};
+use homa_stack::trace::{self, Recorder, write_merged};
 use homa_stack::wire::{Cutoffs, Kind};
 use homa_stack::{Config, Endpoint, Nanos, Payload, RpcError, RpcId, SendError, ServerRpc, Transmit};
 use slab::Slab;
@@ -66,6 +67,14 @@ pub struct Homa {
     clients: Vec<u16>,
     requests: Slab<ServerRpc>,
     failed: Vec<Event>,
+}
+
+/// What a time trace needs to know of packets that have come and the core does not.
+#[derive(Debug, Default)]
+struct Arrivals {
+    /// When a receiving core saw each, how long it had been in the ring, and which core it was; the last `most`.
+    seen: VecDeque<(Time, Time, u16)>,
+    most: usize,
 }
 
 impl Homa {
@@ -220,18 +229,50 @@ impl Transport for Homa {
     fn begin_trace(&mut self, now: Time, events: usize) {
         let mut recorder = Recorder::new(events, trace::Clock::Manual, 0);
         recorder.set_now(now.as_nanos());
-        recorder.set_device("sim");
         self.core.set_trace(recorder);
+        self.wire.arrivals = Arrivals { seen: VecDeque::new(), most: events };
     }
 
     fn end_trace(&mut self, now: Time) -> Option<Vec<u8>> {
         let mut recorder = std::mem::replace(&mut self.core.trace, Recorder::new(0, trace::Clock::Manual, 0));
         recorder.set_now(now.as_nanos());
         recorder.freeze();
+        let arrivals = std::mem::take(&mut self.wire.arrivals);
+        let cores = with_receivers(&recorder, &arrivals);
         let mut text = Vec::new();
-        recorder.write_tt(&mut text, 1.0).expect("a vector takes all bytes");
+        write_merged(&cores.iter().collect::<Vec<_>>(), &mut text, 1.0).expect("a vector takes all bytes");
         Some(text)
     }
+}
+
+/// The trace as cores would have made it: what `recorder` notes when the protocol gets packets, receiving cores have
+/// noted when they saw them. The protocol is core 0, the receiving cores come after it.
+fn with_receivers(recorder: &Recorder, arrivals: &Arrivals) -> Vec<Recorder> {
+    use trace::Event::{GroControl, GroData, GroGrant, RingWait};
+    let records: Vec<_> = recorder.records().copied().collect();
+    let is_arrival = |event: &trace::Event| matches!(event, GroData { .. } | GroGrant { .. } | GroControl { .. });
+    let count = records.iter().filter(|record| is_arrival(&record.event)).count();
+    let mut seen = arrivals.seen.iter().skip(arrivals.seen.len().saturating_sub(count));
+    let receivers = arrivals.seen.iter().map(|(_, _, core)| core + 1).max().unwrap_or(0);
+    let new = |core| Recorder::new(records.len().max(1), trace::Clock::Manual, core);
+    let mut cores: Vec<_> = (0..=receivers).map(new).collect();
+    let (mut core, mut waited) = (0, Time::ZERO);
+    for record in &records {
+        let mut event = record.event;
+        if is_arrival(&event)
+            && let Some((at, wait, index)) = seen.next()
+        {
+            (core, waited) = (usize::from(*index) + 1, *wait);
+            cores[core].set_now(at.as_nanos());
+        } else if let RingWait { nanos, .. } = &mut event {
+            *nanos = waited.as_nanos().min(u32::MAX.into()) as u32;
+        } else {
+            core = 0;
+            cores[0].set_now(record.ticks);
+        }
+        cores[core].record(event);
+    }
+    cores
 }
 
 /// Sets the levels of unscheduled packets for messages with these `lengths`: as many of `num_priorities` as their share
@@ -276,6 +317,7 @@ struct Wire {
     held: Vec<(HostId, u8, usize, Nanos)>,
     /// Where the core writes headers.
     slot: Box<[u8]>,
+    arrivals: Arrivals,
     /// Bytes of headers that packets count with, if not those that they have.
     headers: Option<u32>,
 }
@@ -283,12 +325,8 @@ struct Wire {
 impl Wire {
     fn new(mtu: usize) -> Self {
         let received = (0..BATCH).map(|_| vec![0; mtu.max(HEADER)].into_boxed_slice()).collect();
-        Self {
-            received,
-            held: Vec::with_capacity(BATCH),
-            slot: vec![0; mtu.max(HEADER)].into_boxed_slice(),
-            headers: None,
-        }
+        let slot = vec![0; mtu.max(HEADER)].into_boxed_slice();
+        Self { received, held: Vec::with_capacity(BATCH), slot, arrivals: Arrivals::default(), headers: None }
     }
 }
 
@@ -336,13 +374,20 @@ fn note_sent(transmit: &Transmit, trace: &mut Recorder) {
 
 impl Device for Nic<'_> {
     fn fetch(&mut self, most: usize) -> usize {
-        let Wire { received, held, .. } = &mut *self.wire;
+        let Wire { received, held, arrivals, .. } = &mut *self.wire;
         while held.len() < most.min(BATCH) {
             let Some(packet) = self.port.receive() else { break };
             let Segment { header, header_len, data_len } = &packet.segment;
             let header_len = usize::from(*header_len);
             received[held.len()][..header_len].copy_from_slice(&header[..header_len]);
             let wait = Nanos::from_nanos((self.now - packet.arrived).as_nanos());
+            if arrivals.most > 0 {
+                let (seen, core) = self.port.seen();
+                if arrivals.seen.len() == arrivals.most {
+                    arrivals.seen.pop_front();
+                }
+                arrivals.seen.push_back((seen, seen - packet.arrived, core));
+            }
             held.push((packet.from, packet.priority, header_len + usize::from(*data_len), wait));
         }
         held.len()

@@ -18,6 +18,7 @@
 //! A run is one thread and draws all its random numbers from its seed: equal specifications give equal results, to the
 //! byte.
 
+mod alone;
 pub mod app;
 pub mod cluster;
 pub mod engine;

@@ -17,11 +17,16 @@ pub struct Port<S> {
     now: Time,
     /// All packets of the network, wherever they are.
     packets: Packets<S>,
-    inbox: VecDeque<u32>,
+    /// Packets that came, with the times when receiving cores saw them, and which.
+    inbox: VecDeque<(u32, Time, u16)>,
+    /// Of the packet received last.
+    seen: (Time, u16),
     /// Packets sent, with the times at which their last bits leave.
     outbox: VecDeque<(Time, u32)>,
-    /// When the NIC will have sent what it was given.
+    /// When the NIC will have sent what it was given, but for the delay on the way to it.
     busy_until: Time,
+    /// When it really will.
+    out_until: Time,
     /// Most backlog with which the NIC takes more.
     limit: Time,
     /// What packets take; nothing: no time.
@@ -36,7 +41,9 @@ pub struct Port<S> {
 pub(crate) struct Nic {
     /// When it will have sent what it was given.
     pub(crate) busy_until: Time,
-    /// True if the host is to be told when there is room.
+    /// The same with the delay on the way to it.
+    pub(crate) out_until: Time,
+    /// True if a packet was refused in the last turn.
     pub(crate) refused: bool,
 }
 
@@ -48,8 +55,10 @@ impl<S> Port<S> {
             now: Time::ZERO,
             packets: Packets::new(),
             inbox: VecDeque::new(),
+            seen: (Time::ZERO, 0),
             outbox: VecDeque::new(),
             busy_until: Time::ZERO,
+            out_until: Time::ZERO,
             limit: Time::ZERO,
             link: None,
             delay: Time::ZERO,
@@ -65,7 +74,14 @@ impl<S> Port<S> {
     /// The next packet that the host hands to the protocol.
     #[inline]
     pub fn receive(&mut self) -> Option<Packet<S>> {
-        Some(self.packets.take(self.inbox.pop_front()?))
+        let (packet, seen, core) = self.inbox.pop_front()?;
+        self.seen = (seen, core);
+        Some(self.packets.take(packet))
+    }
+
+    /// When a receiving core of the host saw the packet that [`Self::receive`] gave last, and which core: for traces.
+    pub fn seen(&self) -> (Time, u16) {
+        self.seen
     }
 
     /// Packets that [`Self::receive`] will give.
@@ -85,12 +101,13 @@ impl<S> Port<S> {
     #[inline]
     pub fn send(&mut self, packet: Packet<S>) {
         let time = self.link.map_or(Time::ZERO, |link| link.frame_time(packet.frame));
-        self.busy_until = self.busy_until.max(self.now + self.delay) + time;
+        self.busy_until = self.busy_until.max(self.now) + time;
+        self.out_until = self.out_until.max(self.now + self.delay) + time;
         let index = self.packets.put(packet);
-        self.outbox.push_back((self.busy_until, index));
+        self.outbox.push_back((self.out_until, index));
     }
 
-    /// How long the NIC needs for what it has.
+    /// How long the NIC needs for what it has, and for what is on the way to it.
     pub fn nic_backlog(&self) -> Time {
         self.busy_until.since(self.now)
     }
@@ -98,7 +115,7 @@ impl<S> Port<S> {
     /// Hands a packet to the protocol: [`Self::receive`] gives it.
     pub fn deliver(&mut self, packet: Packet<S>) {
         let index = self.packets.put(packet);
-        self.inbox.push_back(index);
+        self.inbox.push_back((index, self.now, 0));
     }
 
     /// Takes what was sent.
@@ -115,13 +132,13 @@ impl<S> Port<S> {
     #[inline]
     pub(crate) fn enter(&mut self, host: HostId, now: Time, nic: Nic, delay: Time) {
         (self.host, self.now, self.delay) = (host, now, delay);
-        (self.busy_until, self.refused) = (nic.busy_until, false);
+        (self.busy_until, self.out_until, self.refused) = (nic.busy_until, nic.out_until, false);
     }
 
     /// What is to be known when it becomes another's.
     #[inline]
     pub(crate) fn leave(&self) -> Nic {
-        Nic { busy_until: self.busy_until, refused: self.refused }
+        Nic { busy_until: self.busy_until, out_until: self.out_until, refused: self.refused }
     }
 
     /// The next packet sent, and when its last bit leaves.
@@ -130,10 +147,10 @@ impl<S> Port<S> {
         self.outbox.pop_front()
     }
 
-    /// Hands a packet to the protocol.
+    /// Hands a packet to the protocol, which `core` saw at `seen`.
     #[inline]
-    pub(crate) fn hand(&mut self, packet: u32) {
-        self.inbox.push_back(packet);
+    pub(crate) fn hand(&mut self, packet: u32, seen: Time, core: u16) {
+        self.inbox.push_back((packet, seen, core));
     }
 
     /// All packets of the network.

@@ -6,5 +6,5 @@ mod topology;
 
 pub(crate) use link::Link;
 pub use switch::{DropReason, PortStats, SwitchConfig, SwitchStats};
-pub(crate) use switch::{Fabric, Hop};
+pub(crate) use switch::{Fabric, Hop, mix};
 pub use topology::{Routing, Topology};

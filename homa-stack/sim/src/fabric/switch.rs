@@ -22,12 +22,14 @@ pub struct SwitchConfig {
     pub ecn_threshold: Option<u64>,
     /// Time from the last bit of a packet in to its place in the queue.
     pub latency: Time,
+    /// Share of packets that are lost at random, 0 to 1.
+    pub loss: f64,
 }
 
 impl Default for SwitchConfig {
     /// The rack switch of the published buffer study: 13.2 MB for all ports, as much of it as there is for each.
     fn default() -> Self {
-        Self { pool: 13_200_000, alpha: f64::INFINITY, ecn_threshold: None, latency: Time::ZERO }
+        Self { pool: 13_200_000, alpha: f64::INFINITY, ecn_threshold: None, latency: Time::ZERO, loss: 0.0 }
     }
 }
 
@@ -38,17 +40,20 @@ pub enum DropReason {
     PoolFull,
     /// Its queue was longer than the dynamic threshold.
     Threshold,
+    /// It was lost at random, as [`SwitchConfig::loss`] wants.
+    Random,
 }
 
 impl DropReason {
     /// All reasons, in the order of [`SwitchStats::drops`].
-    pub const ALL: [Self; 2] = [Self::PoolFull, Self::Threshold];
+    pub const ALL: [Self; 3] = [Self::PoolFull, Self::Threshold, Self::Random];
 
     /// In words of a result file.
     pub const fn name(self) -> &'static str {
         match self {
             Self::PoolFull => "pool_full",
             Self::Threshold => "threshold",
+            Self::Random => "random",
         }
     }
 }
@@ -214,8 +219,9 @@ impl Fabric {
     ) {
         let Label { to, frame, priority, ecn, .. } = *packets.label(index);
         let port_index = self.route(switch, to, || packets.flow(index));
+        let lost = self.config.loss > 0.0 && self.rng.fraction() < self.config.loss;
         let port = &mut self.ports[port_index as usize];
-        if port.full == 0 && port.busy_until <= now {
+        if port.full == 0 && !lost && port.busy_until <= now {
             let (at, hop) = port.transmit(now, index, frame);
             return then(at, hop);
         }
@@ -223,7 +229,9 @@ impl Fabric {
         let at = &mut self.switches[switch as usize];
         let level = &mut port.levels[usize::from(priority)];
         let free = self.config.pool.saturating_sub(at.used);
-        let reason = if bytes > free {
+        let reason = if lost {
+            Some(DropReason::Random)
+        } else if bytes > free {
             Some(DropReason::PoolFull)
         } else if self.config.alpha.is_finite() && level.bytes as f64 >= self.config.alpha * free as f64 {
             Some(DropReason::Threshold)
@@ -348,7 +356,9 @@ impl Egress {
     }
 }
 
-/// A number that differs in all bits for flows that differ in one.
+/// A number that differs in half of its bits for flows that differ in one (the end of SplitMix64).
 pub(crate) fn mix(flow: u64) -> u32 {
-    (flow.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32) as u32
+    let flow = (flow ^ (flow >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    let flow = (flow ^ (flow >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    (flow >> 32) as u32
 }
