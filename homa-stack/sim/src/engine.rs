@@ -282,7 +282,13 @@ impl<T: Transport, A: App> Sim<T, A> {
             What::HandOver { host, core } => self.hand_over(host, core),
             What::Wake(host) => self.wake(host),
             What::Room(host) => {
-                self.hosts[host as usize].awaits_room = false;
+                let Host { nic, awaits_room, .. } = &mut self.hosts[host as usize];
+                let at = nic.busy_until - self.model.nic_wake;
+                if at > self.now {
+                    // Other turns have filled it meanwhile.
+                    return self.queue.push(at, What::Room(host));
+                }
+                *awaits_room = false;
                 self.turn(host);
             }
             What::Deadline(host) => self.deadline(host),

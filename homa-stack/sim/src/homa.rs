@@ -3,6 +3,7 @@
 //! Headers are real, data are not: a packet carries the bytes of its header and the number of its data bytes, which are
 //! all zero.
 
+use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::LazyLock;
@@ -62,7 +63,9 @@ fn host_at(addr: IpAddr) -> HostId {
 #[derive(Debug)]
 pub struct Homa {
     core: Endpoint,
-    wire: Wire,
+    arrivals: Arrivals,
+    /// Bytes of headers that packets count with, if not those that they have.
+    headers: Option<u32>,
     /// Numbers of the client ports.
     clients: Vec<u16>,
     requests: Slab<ServerRpc>,
@@ -95,13 +98,13 @@ impl Homa {
             longest_message: LONGEST,
             ..config.clone()
         };
-        let wire = Wire::new(config.mtu);
         let mut core = Endpoint::new(config);
         for port in 0..server_ports {
             core.bind(FIRST_PORT + port).expect("the port is free");
         }
         let clients = (0..client_ports).map(|_| core.client_port().expect("a client port is free")).collect();
-        Self { core, wire, clients, requests: Slab::new(), failed: Vec::new() }
+        let (requests, failed, arrivals) = (Slab::new(), Vec::new(), Arrivals::default());
+        Self { core, arrivals, headers: None, clients, requests, failed }
     }
 
     /// Tells the core the levels that messages to each of the first `hosts` hosts use, which real nodes learn with their
@@ -117,7 +120,7 @@ impl Homa {
     /// they have: for comparison with simulations of other formats.
     #[must_use]
     pub fn with_headers(mut self, bytes: u32) -> Self {
-        self.wire.headers = Some(bytes);
+        self.headers = Some(bytes);
         self
     }
 
@@ -171,15 +174,19 @@ impl Transport for Homa {
 
     fn turn(&mut self, now: Time, port: &mut Port<Segment>) {
         self.core.trace.set_now(now.as_nanos());
-        let mut nic = Nic { wire: &mut self.wire, port, now, sent: 0 };
-        loop {
-            nic.sent = 0;
-            turn(&mut self.core, &mut nic, now.instant());
-            // A burst that is full may not be all.
-            if nic.port.waiting() == 0 && nic.sent < BATCH {
-                return;
+        SCRATCH.with_borrow_mut(|scratch| {
+            scratch.grow(self.core.config().mtu);
+            let (arrivals, headers) = (&mut self.arrivals, self.headers);
+            let mut nic = Nic { scratch, arrivals, headers, port, now, sent: 0 };
+            loop {
+                nic.sent = 0;
+                turn(&mut self.core, &mut nic, now.instant());
+                // A burst that is full may not be all.
+                if nic.port.waiting() == 0 && nic.sent < BATCH {
+                    return;
+                }
             }
-        }
+        });
     }
 
     fn next_deadline(&self) -> Option<Time> {
@@ -230,14 +237,14 @@ impl Transport for Homa {
         let mut recorder = Recorder::new(events, trace::Clock::Manual, 0);
         recorder.set_now(now.as_nanos());
         self.core.set_trace(recorder);
-        self.wire.arrivals = Arrivals { seen: VecDeque::new(), most: events };
+        self.arrivals = Arrivals { seen: VecDeque::new(), most: events };
     }
 
     fn end_trace(&mut self, now: Time) -> Option<Vec<u8>> {
         let mut recorder = std::mem::replace(&mut self.core.trace, Recorder::new(0, trace::Clock::Manual, 0));
         recorder.set_now(now.as_nanos());
         recorder.freeze();
-        let arrivals = std::mem::take(&mut self.wire.arrivals);
+        let arrivals = std::mem::take(&mut self.arrivals);
         let cores = with_receivers(&recorder, &arrivals);
         let mut text = Vec::new();
         write_merged(&cores.iter().collect::<Vec<_>>(), &mut text, 1.0).expect("a vector takes all bytes");
@@ -308,31 +315,38 @@ pub fn fit_cutoffs(config: &mut Config, lengths: &Distribution) {
     config.max_sched_priority = lowest.saturating_sub(1) as u8;
 }
 
-/// What lies between the core and the port.
-#[derive(Debug)]
-struct Wire {
-    /// Packets as the core reads them: headers in front of zeros.
-    received: Box<[Box<[u8]>]>,
+/// Memory that a host uses during a turn. Those of a thread share it, so that it stays in the cache.
+#[derive(Debug, Default)]
+struct Scratch {
+    /// Packets as the core reads them: headers in front of any bytes.
+    received: Vec<Box<[u8]>>,
     /// Of each: sender, priority, length in bytes, how long it waited.
     held: Vec<(HostId, u8, usize, Nanos)>,
     /// Where the core writes headers.
     slot: Box<[u8]>,
-    arrivals: Arrivals,
-    /// Bytes of headers that packets count with, if not those that they have.
-    headers: Option<u32>,
 }
 
-impl Wire {
-    fn new(mtu: usize) -> Self {
-        let received = (0..BATCH).map(|_| vec![0; mtu.max(HEADER)].into_boxed_slice()).collect();
-        let slot = vec![0; mtu.max(HEADER)].into_boxed_slice();
-        Self { received, held: Vec::with_capacity(BATCH), slot, arrivals: Arrivals::default(), headers: None }
+thread_local! {
+    static SCRATCH: RefCell<Scratch> = RefCell::default();
+}
+
+impl Scratch {
+    /// Sees to it that packets of `mtu` bytes fit.
+    #[inline]
+    fn grow(&mut self, mtu: usize) {
+        let len = mtu.max(HEADER);
+        if self.slot.len() < len {
+            self.slot = vec![0; len].into_boxed_slice();
+            self.received = (0..BATCH).map(|_| self.slot.clone()).collect();
+        }
     }
 }
 
 /// The host's network as a device of the core.
 struct Nic<'a> {
-    wire: &'a mut Wire,
+    scratch: &'a mut Scratch,
+    arrivals: &'a mut Arrivals,
+    headers: Option<u32>,
     port: &'a mut Port<Segment>,
     now: Time,
     /// Packets sent in this turn.
@@ -344,13 +358,14 @@ impl Nic<'_> {
         let header_len = transmit.len - transmit.gathered;
         let mut segment =
             Segment { header: [0; HEADER], header_len: header_len as u16, data_len: transmit.gathered as u16 };
-        segment.header[..header_len].copy_from_slice(&self.wire.slot[..header_len]);
+        // All that a header may be: copies of a fixed length are some instructions.
+        segment.header.copy_from_slice(&self.scratch.slot[..HEADER]);
         let (from, to) = (self.port.host(), host_at(transmit.to));
         let ports = u32::from_be_bytes([segment.header[0], segment.header[1], segment.header[2], segment.header[3]]);
         self.port.send(Packet {
             from,
             to,
-            frame: frame_bytes(self.wire.headers.unwrap_or((header_len + IP_HEADER) as u32) + transmit.gathered as u32),
+            frame: frame_bytes(self.headers.unwrap_or((header_len + IP_HEADER) as u32) + transmit.gathered as u32),
             priority: transmit.priority.get(),
             ecn: Ecn::NotCapable,
             flow: u64::from(from.0) << 48 ^ u64::from(to.0) << 32 ^ u64::from(ports),
@@ -374,12 +389,12 @@ fn note_sent(transmit: &Transmit, trace: &mut Recorder) {
 
 impl Device for Nic<'_> {
     fn fetch(&mut self, most: usize) -> usize {
-        let Wire { received, held, arrivals, .. } = &mut *self.wire;
+        let (Scratch { received, held, .. }, arrivals) = (&mut *self.scratch, &mut *self.arrivals);
         while held.len() < most.min(BATCH) {
             let Some(packet) = self.port.receive() else { break };
             let Segment { header, header_len, data_len } = &packet.segment;
             let header_len = usize::from(*header_len);
-            received[held.len()][..header_len].copy_from_slice(&header[..header_len]);
+            received[held.len()][..HEADER].copy_from_slice(header);
             let wait = Nanos::from_nanos((self.now - packet.arrived).as_nanos());
             if arrivals.most > 0 {
                 let (seen, core) = self.port.seen();
@@ -394,17 +409,17 @@ impl Device for Nic<'_> {
     }
 
     fn packet(&self, i: usize) -> Result<Rx<'_>, DropReason> {
-        let (from, priority, len, wait) = self.wire.held[i];
-        let bytes = &self.wire.received[i][..len];
+        let (from, priority, len, wait) = self.scratch.held[i];
+        let bytes = &self.scratch.received[i][..len];
         Ok(Rx { from: address(from), priority, content: Content::Homa, bytes, wait: Some(wait) })
     }
 
     fn release(&mut self) {
-        self.wire.held.clear();
+        self.scratch.held.clear();
     }
 
     fn tx_slot(&mut self) -> Option<&mut [u8]> {
-        self.port.room().then_some(&mut self.wire.slot[..])
+        self.port.room().then_some(&mut self.scratch.slot[..])
     }
 
     fn commit(&mut self, transmit: &Transmit, trace: &mut Recorder, _: &mut Metrics) {

@@ -51,7 +51,7 @@ fn tcp_dctcp_and_homa_compare_as_published() {
     for run in [&tcp, &dctcp] {
         assert!(run.in_gbps > 16.0, "{} Gbit/s", run.in_gbps);
         assert_eq!(run.nodes.iter().map(|n| n.failed).sum::<u64>(), 0);
-        assert_eq!(run.switches[0].drops, [0, 0]);
+        assert_eq!(run.switches[0].drops.iter().sum::<u64>(), 0);
         // Without losses almost nothing is sent again: a probe of the tail, now and then.
         assert_eq!((counter(run, "tcp_timeouts"), counter(run, "tcp_recoveries")), (0, 0));
         assert!(counter(run, "tcp_resent_segments") * 1000 < counter(run, "tcp_data_segments"));
