@@ -258,7 +258,7 @@ pub(super) mod tests {
             NodeRun { samples: (1..=100).map(sample).collect(), failed: 1, outstanding: 2, ..NodeRun::default() };
         let switch = SwitchStats {
             high_water_bytes: 62_500,
-            drops: [3, 4],
+            drops: [3, 4, 0],
             ports: vec![PortStats::default(); 2],
             ..SwitchStats::default()
         };

@@ -83,7 +83,7 @@ mod tests {
         let tor = SwitchStats {
             high_water_bytes: 62_500,
             high_water_at: Time::from_millis(3),
-            drops: [1, 2],
+            drops: [1, 2, 0],
             marks: 5,
             ports: vec![port(40_000, 13), port(30_000, 10)],
         };
