@@ -13,16 +13,21 @@
 //! `result.json`, and tables and reports, which are made from these anew each time.
 
 pub mod bundled;
+pub mod chart;
 pub mod columns;
+pub mod document;
 pub mod engine;
 pub mod figures;
 pub mod file;
 pub mod overrides;
+pub mod parquet;
 pub mod plan;
 pub mod point;
+pub mod published;
 pub mod search;
 pub mod slurm;
 pub mod statistics;
+pub mod tables;
 
 use std::fs;
 use std::io::Write as _;
@@ -194,7 +199,28 @@ pub fn report(dir: &Path) -> anyhow::Result<()> {
     let text =
         fs::read(dir.join("plan.json")).with_context(|| format!("reading {}", dir.join("plan.json").display()))?;
     let plan: Plan = serde_json::from_slice(&text).context("reading plan.json")?;
-    print(&format!("{} points\n", plan.points.len()))
+    let load = |point: &plan::Point| point::load(&engine::dir(dir, &point.id), &point.id);
+    let measured: Vec<tables::Measured<'_>> = plan.points.iter().map(|point| (point, load(point))).collect();
+    let results = tables::results(&plan, &measured);
+    write(&dir.join("results.parquet"), &parquet::file(&results))?;
+    let by_length = tables::by_length(&plan, &measured);
+    write(&dir.join("by_length.parquet"), &parquet::file(&by_length))?;
+    for (name, table) in [
+        ("results.csv", results),
+        ("by_length.csv", by_length),
+        ("summary.csv", tables::summary(&plan, &measured)),
+        ("columns.csv", tables::meanings(&plan)),
+    ] {
+        write(&dir.join(name), table.csv().as_bytes())?;
+    }
+    let document = document::report(&plan, &measured)?;
+    for (name, svg) in document.plots() {
+        write(&dir.join("plots").join(name), svg.as_bytes())?;
+    }
+    let text = document.markdown();
+    write(&dir.join("report.md"), text.as_bytes())?;
+    write(&dir.join("report.html"), document.html().as_bytes())?;
+    print(&format!("{text}\nreport.md, report.html and tables (*.csv, *.parquet) are in {}\n", dir.display()))
 }
 
 /// Prints the list of bundled experiments.

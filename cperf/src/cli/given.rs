@@ -9,8 +9,7 @@ use super::{Cli, Command, RunArgs, TestbedKind};
 use crate::error::Stop;
 
 /// Options of network namespaces only.
-const NETNS: [&str; 10] = [
-    "loss",
+const NETNS: [&str; 9] = [
     "ipv6",
     "device",
     "hijack",
@@ -108,7 +107,7 @@ mod tests {
     #[test]
     fn options_that_mean_nothing_here_are_refused_by_name() {
         for (words, experiment, part) in [
-            ("w4 --loss 0.1", false, "--loss is for network namespaces"),
+            ("w4 --ipv6", false, "--ipv6 is for network namespaces"),
             ("w4 --tcp-cc reno", false, "--tcp-cc is for network namespaces"),
             ("w4 --count 5", false, "--count is for cperf run basic"),
             ("w4 --testbed netns --host-model ideal", false, "--host-model is for simulated nodes"),

@@ -36,7 +36,7 @@ pub const FIGURES: [Column; 37] = [
     column("failed_rpcs", "messages", "messages that failed"),
     column("outstanding_rpcs", "messages", "messages without an end when the interval ended"),
     column("measured_s", "s", "length of the measured interval in virtual time"),
-    column("converged", "", "true if a test of convergence ended the interval"),
+    column("converged", "", "false if a test of convergence was asked for and not met in the longest interval"),
     column("slowdown_mean", "", "mean slowdown over all messages, by the experiment's definition"),
     column("slowdown_p50", "", "median of the slowdowns of all messages"),
     column("slowdown_p99", "", "P99 of the slowdowns of all messages"),

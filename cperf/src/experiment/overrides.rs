@@ -9,7 +9,7 @@ use crate::sim::spec::TopologyKind;
 /// Most hosts in a rack, where only the number of nodes is said.
 const RACK: u32 = 16;
 /// Options whose value is that of a parameter: option, parameter.
-const NAMES: [(&str, &str); 12] = [
+const NAMES: [(&str, &str); 13] = [
     ("nodes", "nodes"),
     ("gbps", "gbps"),
     ("load", "load"),
@@ -22,6 +22,7 @@ const NAMES: [(&str, &str); 12] = [
     ("switch-buffer", "switch_buffer_bytes"),
     ("dctcp-threshold", "dctcp_threshold_bytes"),
     ("host-model", "host_model"),
+    ("loss", "loss"),
 ];
 
 /// Parameters that options on the command line set, in the order in which they are to be set.
@@ -41,6 +42,7 @@ pub fn of(args: &RunArgs) -> Result<Vec<(String, Value)>, Stop> {
         "link-gbps" => json!(args.link_gbps),
         "switch-buffer" => json!(args.switch_buffer),
         "dctcp-threshold" => json!(args.dctcp_threshold),
+        "loss" => json!(args.loss),
         _ => json!(args.host_model),
     };
     let given = NAMES.iter().filter(|(option, _)| args.has(option));

@@ -13,7 +13,7 @@ use plotters::style::FontStyle;
 use super::digest::{Digest, Short};
 
 /// The only font that plots use; it comes with the program.
-const FONT: &str = "sans-serif";
+pub(crate) const FONT: &str = "sans-serif";
 /// Width and height, pixels of the SVG.
 const SIZE: (u32, u32) = (900, 560);
 /// Pixels of the PNG for one of the SVG: letters are placed at whole pixels, so small ones would look uneven.
@@ -82,7 +82,7 @@ fn both(
 }
 
 /// Registers the built-in font once per process.
-fn use_own_font() {
+pub(crate) fn use_own_font() {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {
         for style in [FontStyle::Normal, FontStyle::Bold] {

@@ -121,6 +121,7 @@ impl SimSpec {
         within("link_delay_ns", self.link_delay_ns as f64, 0.0, 1e9)?;
         within("mtu_bytes", self.mtu_bytes.into(), 256.0, 9000.0)?;
         within("switch_buffer_bytes", self.switch_buffer_bytes as f64, f64::from(self.mtu_bytes) + 18.0, 1e12)?;
+        within("loss", self.loss, 0.0, 0.99)?;
         within("switch_alpha", self.switch_alpha, 0.0, 1e6)?;
         for (name, value) in &self.homa {
             homa(name, &(*value).into())?;

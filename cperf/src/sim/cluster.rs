@@ -90,6 +90,7 @@ pub fn baseline(spec: &SimSpec) -> SimSpec {
         racks: if leaf_spine { 2 } else { spec.racks },
         switch_buffer_bytes: super::spec::DEFAULT_BUFFER,
         switch_alpha: 0.0,
+        loss: 0.0,
         dctcp_threshold_bytes: 0,
         ..spec.clone()
     }
@@ -178,6 +179,7 @@ fn switch(spec: &SimSpec) -> SwitchConfig {
         pool: spec.switch_buffer_bytes,
         alpha: if spec.switch_alpha > 0.0 { spec.switch_alpha } else { f64::INFINITY },
         ecn_threshold: (spec.protocol == Protocol::Dctcp).then_some(spec.dctcp_threshold_bytes),
+        loss: spec.loss,
         ..SwitchConfig::default()
     }
 }

@@ -9,7 +9,7 @@ use super::spec::{HostKind, SimSpec, TopologyKind};
 pub fn host(kind: HostKind) -> HostModel {
     match kind {
         HostKind::Ideal => HostModel::default(),
-        HostKind::Xl170 => HostModel::default(),
+        HostKind::Xl170 => HostModel::xl170(),
     }
 }
 

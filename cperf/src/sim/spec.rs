@@ -43,8 +43,8 @@ pub struct SimSpec {
     pub warmup_s: f64,
     /// Measured interval, in virtual time; with `converge_within` the longest one.
     pub measure_s: f64,
-    /// Stop earlier, once the P99 of slowdown has changed by less than this share between the first half and all of what
-    /// was measured, looked at every tenth of `measure_s`; 0: never.
+    /// Stop earlier, once mean and P99 of slowdown differ by less than this share between the first half and all of what
+    /// was measured, looked at every tenth of `measure_s` and four times at least; 0: never.
     pub converge_within: f64,
     /// How hosts and switches are joined.
     pub topology: TopologyKind,
@@ -66,6 +66,8 @@ pub struct SimSpec {
     pub switch_buffer_bytes: u64,
     /// A queue may grow to this times the free memory of its switch; 0: to its end.
     pub switch_alpha: f64,
+    /// Share of the packets that switches lose at random.
+    pub loss: f64,
     /// DCTCP: switches mark packets whose queue has this many bytes or more.
     pub dctcp_threshold_bytes: u64,
     /// What hosts add to the network.
@@ -103,6 +105,7 @@ impl Default for SimSpec {
             mtu_bytes: DEFAULT_MTU,
             switch_buffer_bytes: DEFAULT_BUFFER,
             switch_alpha: 0.0,
+            loss: 0.0,
             dctcp_threshold_bytes: DEFAULT_THRESHOLD,
             host_model: HostKind::Xl170,
             homa: BTreeMap::new(),
