@@ -20,6 +20,8 @@ pub(crate) enum Command {
     /// Analyse traces; `tthoma list` says what there is
     #[command(arg_required_else_help = true)]
     Analyze(Box<Analyze>),
+    /// Record what this machine's kernel does with packets, as a trace on the clock of cp-node's
+    Record(crate::record_command::RecordArgs),
     /// List the analyses, the question that each answers, the events it needs and its options
     List,
 }

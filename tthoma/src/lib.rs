@@ -48,6 +48,7 @@ pub mod model;
 mod out;
 pub mod packets;
 pub mod read;
+pub mod record;
 pub mod stats;
 pub mod testing;
 pub mod vocabulary;

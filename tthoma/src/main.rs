@@ -1,6 +1,7 @@
 //! `tthoma`: analyses time traces of the Homa transport.
 
 mod cli;
+mod record_command;
 
 use std::io::{self, Write};
 use std::process::ExitCode;
@@ -27,6 +28,7 @@ fn main() -> ExitCode {
 fn run(cli: Cli) -> anyhow::Result<ExitCode> {
     match cli.command {
         Command::List => list(),
+        Command::Record(args) => record_command::run(&args),
         Command::Analyze(command) => analyse(&command),
     }
 }
