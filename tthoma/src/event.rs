@@ -234,6 +234,29 @@ kinds! {
     Timer = "timer",
     /// An event that the user defined. `c`: its place among the definitions.
     User = "user",
+    /// A stock kernel wants a SoftIRQ (`tthoma record`). `a`: vector, 2 NET_TX, 3 NET_RX.
+    KernelRaise = "kernel_raise",
+    /// A stock kernel's SoftIRQ begins. `a`: vector.
+    KernelBegin = "kernel_begin",
+    /// A stock kernel's SoftIRQ ends. `a`: vector.
+    KernelEnd = "kernel_end",
+    /// A stock kernel polled packets. `a`: number of the structure polled, `b`: packets taken, `c`: packets allowed.
+    KernelPoll = "kernel_poll",
+    /// A stock kernel queues a packet for a core's backlog. `a`: number of the packet, `b`: length.
+    KernelBacklog = "kernel_backlog",
+    /// A stock kernel's driver passes a packet to GRO. `a`: number of the packet, `b`: length.
+    KernelGro = "kernel_gro",
+    /// A stock kernel's GRO is done with a packet. `a`: number of the packet, `b`: 0, 1 part of another packet, 2 held, 3
+    /// passed on, 4 taken.
+    KernelGroDone = "kernel_gro_done",
+    /// A stock kernel's stack receives a packet. `a`: number of the packet, `b`: length.
+    KernelReceive = "kernel_receive",
+    /// A stock kernel gives a packet to a device. `a`: length, `b`: queue.
+    KernelXmit = "kernel_xmit",
+    /// A stock kernel makes a thread ready. `a`: pid, `b`: core that is to run it, `c`: priority.
+    KernelWake = "kernel_wake",
+    /// Events of a stock kernel were lost. `a`: their number.
+    KernelLost = "kernel_lost",
     /// First line of a file: counter and rate of its clock.
     Header = "header",
 }

@@ -196,5 +196,18 @@ pub const TEMPLATES: &[(Kind, &str)] = &[
     (DropPacket, "homa_drop_packet set accept_count {a}, drop_count {b:x}"),
     (LongRtt, "Long RTT: kcycles {a}, id {id}, peer {peer}, length {b}"),
     (Timer, "homa_timer found "),
+    // What `tthoma record` writes.
+    (KernelRaise, "kernel softirq {a} raised"),
+    (KernelBegin, "kernel softirq {a} begins"),
+    (KernelEnd, "kernel softirq {a} ends"),
+    (KernelPoll, "kernel napi {a} polled, work {b}, budget {c}"),
+    (KernelBacklog, "kernel backlog gets skb {a}, length {b}"),
+    (KernelGro, "kernel gro gets skb {a}, length {b}"),
+    (KernelGroDone, "kernel gro done with skb {a}, result {b}"),
+    (KernelReceive, "kernel receives skb {a}, length {b}"),
+    (KernelXmit, "kernel sends length {a}, queue {b}"),
+    (KernelWake, "kernel wakes pid {a} for core {b}, priority {c}"),
+    (KernelLost, "kernel trace lost {a} events before this"),
+    (KernelLost, "kernel trace lost events before this"),
     (Header, "First event has timestamp "),
 ];
