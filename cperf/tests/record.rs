@@ -15,14 +15,13 @@ use std::time::{Duration, Instant};
 
 use cperf::testbed::Testbed;
 use cperf::testbed::netns::Netns;
+use tthoma::analyze::{self, Run};
 use tthoma::event::Kind;
 use tthoma::record::{End, Kernel, Options, Summary};
 use veth::{Check, on, v4};
 
-const CHECKS: [(&str, Check); 2] = [
-    ("softirqs_and_packets_agree_with_the_kernels_counters", agreement),
-    ("a_small_ring_says_what_it_lost", loss),
-];
+const CHECKS: [(&str, Check); 2] =
+    [("softirqs_and_packets_agree_with_the_kernels_counters", agreement), ("a_small_ring_says_what_it_lost", loss)];
 
 fn main() -> ExitCode {
     if !fs::read_to_string("/proc/self/uid_map").is_ok_and(|map| map.split_whitespace().eq(["0", "0", "4294967295"]))
@@ -34,13 +33,12 @@ fn main() -> ExitCode {
     veth::run(2, &CHECKS)
 }
 
-/// Records while one host streams to the other for half a second; the summary and the trace.
-fn record(net: &Netns, options: &Options) -> Result<(Summary, Vec<tthoma::event::Record>), String> {
+/// Records while one host streams to the other for half a second; the summary, what analyses say, and the trace.
+fn record(net: &Netns, options: &Options) -> Result<(Summary, Run, Vec<tthoma::event::Record>), String> {
     let kernel = Kernel::open().map_err(|e| e.to_string())?;
     let path = std::env::temp_dir().join(format!("cperf-record-{}.tt", std::process::id()));
-    let listener = on(net, 1, || {
-        TcpListener::bind(SocketAddr::new(v4(net)[1], 5000)).map_err(|e| format!("listening: {e}"))
-    })?;
+    let listener =
+        on(net, 1, || TcpListener::bind(SocketAddr::new(v4(net)[1], 5000)).map_err(|e| format!("listening: {e}")))?;
     let stop = AtomicBool::new(false);
     let summary = std::thread::scope(|scope| {
         let server = scope.spawn(|| drain(&listener));
@@ -57,6 +55,7 @@ fn record(net: &Netns, options: &Options) -> Result<(Summary, Vec<tthoma::event:
         recorded.map_err(|e| e.to_string())
     })?;
     let traces = tthoma::read::read(&[path.clone()]).map_err(|e| e.to_string());
+    let run = analyze::run(&["softirq-delay", "softirq-backlog"], &[path.clone()], &analyze::Options::default());
     fs::remove_file(path).map_err(|e| e.to_string())?;
     let trace = traces?.remove(0);
     let problems = trace.stats.problems();
@@ -64,7 +63,7 @@ fn record(net: &Netns, options: &Options) -> Result<(Summary, Vec<tthoma::event:
         return Err(format!("the trace is not understood: {problems:?} {:?}", trace.stats.shapes));
     }
     nothing_left()?;
-    Ok((summary, trace.records.clone()))
+    Ok((summary, run.map_err(|e| e.to_string())?, trace.records.clone()))
 }
 
 fn send(to: SocketAddr, stop: &AtomicBool) -> Result<(), String> {
@@ -95,7 +94,7 @@ fn nothing_left() -> Result<(), String> {
 }
 
 fn agreement(net: &Netns) -> Result<(), String> {
-    let (summary, records) = record(net, &Options::default())?;
+    let (summary, run, records) = record(net, &Options::default())?;
     let expect = |what: bool, why: String| if what { Ok(()) } else { Err(why) };
     expect(summary.lost == 0 && summary.end == End::Done, format!("{} events lost", summary.lost))?;
     expect(summary.missing_events.is_empty(), format!("missing: {:?}", summary.missing_events))?;
@@ -121,12 +120,48 @@ fn agreement(net: &Netns) -> Result<(), String> {
         }
     }
     let backlogged = count(Kind::KernelBacklog);
-    expect(backlogged > 1000 && waited + 300 > backlogged, format!("{waited} of {backlogged} packets left the backlog"))
+    expect(
+        backlogged > 1000 && waited + 300 > backlogged,
+        format!("{waited} of {backlogged} packets left the backlog"),
+    )?;
+    figures(&run, &records)
+}
+
+/// The analyses have a sample for each event that the kernel counted.
+fn figures(run: &Run, records: &[tthoma::event::Record]) -> Result<(), String> {
+    let table = |analysis: &str, name: &str| {
+        run.report(analysis).and_then(|r| r.table(name)).ok_or_else(|| format!("no {name} in {}", run.to_text()))
+    };
+    let (kernel, phases, cores) =
+        (table("softirq-delay", "kernel")?, table("softirq-delay", "phases")?, table("softirq-backlog", "cores")?);
+    let node = &run.nodes[0].node;
+    let count = |table: &analyze::Table, start: &[&str], key| {
+        let row = table.find(start).ok_or_else(|| format!("no {start:?} in {}", table.to_text()))?;
+        table.get(row, key).number().ok_or_else(|| format!("no {key} in {}", table.to_text()))
+    };
+    let runs =
+        count(kernel, &[node, "NET_RX", "Raise"], "count")? + count(kernel, &[node, "NET_RX", "Again"], "count")?;
+    let begun = records.iter().filter(|r| r.kind == Kind::KernelBegin && r.a == 3).count() as f64;
+    if runs != begun || begun < 100.0 {
+        return Err(format!("{runs} runs of NET_RX, {begun} begun"));
+    }
+    let waits = count(phases, &[node, "kernel", "Total"], "count")?;
+    let queued: f64 = (0..cores.rows.len())
+        .filter(|row| !matches!(&*cores.get(*row, "core").plain(), "all"))
+        .filter_map(|row| cores.get(row, "pkts").number())
+        .sum();
+    // What still waits at the end is in a queue, but has no delay.
+    if waits > queued || waits + 300.0 < queued {
+        return Err(format!("{waits} packets with a delay, {queued} in queues"));
+    }
+    let longest = count(phases, &[node, "kernel", "Total"], "max_us")?;
+    let oldest = (0..cores.rows.len()).filter_map(|row| cores.get(row, "max_age_us").number()).fold(0.0, f64::max);
+    if oldest < longest { Err(format!("waited {longest} us, but the oldest was {oldest} us")) } else { Ok(()) }
 }
 
 fn loss(net: &Netns) -> Result<(), String> {
     // Rings of two pages overflow between two looks at them.
-    let (summary, records) = record(net, &Options { ring_kb: 8, ..Options::default() })?;
+    let (summary, _, records) = record(net, &Options { ring_kb: 8, ..Options::default() })?;
     if summary.lost == 0 {
         return Err("rings of 8 KB lost nothing: the load is too small to test this".into());
     }

@@ -194,7 +194,9 @@ fn problems(summary: &Summary) -> Vec<String> {
     let mut all = Vec::new();
     if summary.end == End::MemoryFull {
         let mb = summary.options.memory_mb;
-        all.push(format!("recording ended early, as {mb} MB were full: give --memory-mb more, or record fewer --events"));
+        all.push(format!(
+            "recording ended early, as {mb} MB were full: give --memory-mb more, or record fewer --events"
+        ));
     }
     if summary.lost > 0 {
         let kb = summary.options.ring_kb;

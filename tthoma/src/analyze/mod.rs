@@ -47,6 +47,9 @@ pub mod rx;
 mod samples;
 mod steps;
 mod sweep;
+pub mod softirq_backlog;
+pub mod softirq_delay;
+mod softirq_sweep;
 pub mod sync;
 mod table;
 mod table_text;
@@ -145,6 +148,8 @@ pub const ALL: &[&dyn Analyzer] = &[
     &rpcs::Rpcs,
     &rtt::Rtt,
     &rx::Rx,
+    &softirq_backlog::SoftirqBacklog,
+    &softirq_delay::SoftirqDelay,
     &sync::Sync,
     &timeline::Timeline,
     &txintervals::TxIntervals,

@@ -163,7 +163,7 @@ pub struct Options {
     #[arg(long, value_name = "N", default_value_t = 20)]
     pub top: usize,
 
-    /// Where waiting for SoftIRQ begins: when GRO sees a packet, or hands its batch off
+    /// Where waiting for SoftIRQ begins: when GRO sees a packet, hands its batch off, or the receive ring gets it
     #[arg(long, value_enum, default_value_t = From::Gro)]
     pub from: From,
 
@@ -322,6 +322,8 @@ pub enum From {
     Gro,
     /// GRO hands its batch off
     Handoff,
+    /// The packet reaches the receive ring, where the stack logs that
+    Ring,
 }
 
 #[cfg(test)]

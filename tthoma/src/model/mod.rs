@@ -6,6 +6,7 @@
 //! | [`Model::traces`] | nodes and their events | [`Record`](crate::event::Record), in the order of the file |
 //! | [`Model::packets`] | messages, packets, transmissions and receptions of data and grants | [`Message`](crate::packets::Message), [`Packet`](crate::packets::Packet), [`Sent`](crate::packets::Sent), [`Received`](crate::packets::Received) |
 //! | [`Model::data`], [`Model::grants`] | which transmission arrived as which reception, and how long each phase took | [`Journey`] |
+//! | [`Model::queues`] | waits for SoftIRQ, batches, invocations | [`softirq::Wait`], [`softirq::Batch`], [`softirq::Invocation`] |
 //! | [`Model::handoffs`] | from core to core and from SoftIRQ to threads | [`Handoff`] |
 //! | [`Model::rpcs`] | RPCs, each side by itself | [`Side`] |
 //! | [`Model::flights`] | data, grants and TCP packets on the common clock | [`Flight`] |
@@ -19,6 +20,7 @@ mod journeys;
 mod pairing;
 mod rpcs;
 mod tcp;
+pub mod softirq;
 
 use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
@@ -53,6 +55,7 @@ pub struct Model {
     handoffs: OnceLock<Handoffs>,
     rpcs: OnceLock<Rpcs>,
     flights: OnceLock<Flights>,
+    queues: OnceLock<Vec<softirq::Queues>>,
 }
 
 impl Model {
@@ -86,6 +89,7 @@ impl Model {
             handoffs: OnceLock::new(),
             rpcs: OnceLock::new(),
             flights: OnceLock::new(),
+            queues: OnceLock::new(),
         }
     }
 
@@ -137,6 +141,11 @@ impl Model {
     /// Name of a node.
     pub fn name(&self, node: u16) -> String {
         self.hosts.name(node)
+    }
+
+    /// How packets waited for SoftIRQ, node by node.
+    pub fn queues(&self) -> &[softirq::Queues] {
+        self.queues.get_or_init(|| self.traces.iter().map(softirq::Queues::collect).collect())
     }
 
     /// Accounts of all files.

@@ -63,8 +63,12 @@ impl Reading {
 fn parse(softirqs: &str, softnet: &str) -> Vec<Option<CoreCounters>> {
     let mut cores: Vec<Option<CoreCounters>> = Vec::new();
     let mut lines = softirqs.lines();
-    let heads: Vec<usize> =
-        lines.next().unwrap_or_default().split_whitespace().filter_map(|w| w.strip_prefix("CPU")?.parse().ok()).collect();
+    let heads: Vec<usize> = lines
+        .next()
+        .unwrap_or_default()
+        .split_whitespace()
+        .filter_map(|w| w.strip_prefix("CPU")?.parse().ok())
+        .collect();
     for line in lines {
         let mut words = line.split_whitespace();
         let name = words.next().unwrap_or_default();
@@ -153,9 +157,8 @@ pub(crate) struct Check {
 
 impl Check {
     pub(crate) fn new(start: Reading, end: Reading, cores: &[u16]) -> Self {
-        let of = |core: &u16| {
-            Some(CoreCheck { core: *core, counted: end.since(&start, *core)?, ..CoreCheck::default() })
-        };
+        let of =
+            |core: &u16| Some(CoreCheck { core: *core, counted: end.since(&start, *core)?, ..CoreCheck::default() });
         let cores = cores.iter().filter_map(of).collect();
         Self { start, end, cores }
     }

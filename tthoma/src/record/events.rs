@@ -85,13 +85,7 @@ pub(crate) const SOURCES: &[Source] = &[
         &["napi", "work", "budget", "dev_name"],
     ),
     source(Group::Rx, "net/netif_rx", Filter::Interface("name"), What::Backlog, &["skbaddr", "len", "name"]),
-    source(
-        Group::Rx,
-        "net/napi_gro_receive_entry",
-        Filter::Interface("name"),
-        What::Gro,
-        &["skbaddr", "len", "name"],
-    ),
+    source(Group::Rx, "net/napi_gro_receive_entry", Filter::Interface("name"), What::Gro, &["skbaddr", "len", "name"]),
     source(Group::Rx, "net/napi_gro_receive_exit", Filter::None, What::GroDone, &["ret"]),
     source(Group::Rx, "net/netif_receive_skb", Filter::Interface("name"), What::Receive, &["skbaddr", "len", "name"]),
     source(

@@ -233,7 +233,20 @@ impl Kernel {
         instance.set("tracing_on", "1")?;
         let counters = Reading::now(clock);
         let kept_bytes = 0;
-        Ok(Recording { options, rings, instance, clock, page, decoder, missing, stale, kept, kept_bytes, started, counters })
+        Ok(Recording {
+            options,
+            rings,
+            instance,
+            clock,
+            page,
+            decoder,
+            missing,
+            stale,
+            kept,
+            kept_bytes,
+            started,
+            counters,
+        })
     }
 }
 
@@ -379,7 +392,8 @@ impl Recording<'_> {
 
 /// The part of a page that holds something.
 fn used(page: &[u8], format: PageFormat) -> &[u8] {
-    let commit = page.get(format.commit..format.commit + 4).and_then(|b| b.first_chunk()).map(|b| u32::from_le_bytes(*b));
+    let commit =
+        page.get(format.commit..format.commit + 4).and_then(|b| b.first_chunk()).map(|b| u32::from_le_bytes(*b));
     let length = commit.map_or(0, |c| (c & 0x3fff_ffff) as usize);
     // The number of lost events follows the data.
     let end = format.data.saturating_add(length).saturating_add(format.commit_bytes);

@@ -43,9 +43,8 @@ impl<'a> Entries<'a> {
         let Some(rest) = page.get(format.data..) else { return none };
         let length = ((commit & (LOST_COUNTED - 1)) as usize).min(rest.len());
         let (data, after) = rest.split_at(length);
-        let lost = (commit & LOST != 0).then(|| {
-            if commit & LOST_COUNTED != 0 { number(after, 0, format.commit_bytes) } else { None }
-        });
+        let lost = (commit & LOST != 0)
+            .then(|| if commit & LOST_COUNTED != 0 { number(after, 0, format.commit_bytes) } else { None });
         Self { data, at: 0, time, lost }
     }
 
@@ -165,11 +164,7 @@ pub(crate) mod tests {
         let after = 1005 + (2 << 27) + 3 + 10;
         assert_eq!(
             items(&page(1000, 0, &data, &[])),
-            [
-                Item::Entry(1005, b"abcd"),
-                Item::Entry(after + 7, b"longer"),
-                Item::Entry(after + 8, b"efghijkl"),
-            ]
+            [Item::Entry(1005, b"abcd"), Item::Entry(after + 7, b"longer"), Item::Entry(after + 8, b"efghijkl"),]
         );
     }
 

@@ -123,7 +123,11 @@ pub(crate) fn write(cores: &[CorePages], reading: Reading<'_>, out: &mut dyn Wri
             none => {
                 *none = Some((at, at));
                 let rate = reading.ticks_per_ns;
-                writeln!(out, "{:9.3} us (+{:8.3} us) [C{:02}] First event has timestamp {at} (cpu_ghz {rate:.15})", 0.0, 0.0, 0)?;
+                writeln!(
+                    out,
+                    "{:9.3} us (+{:8.3} us) [C{:02}] First event has timestamp {at} (cpu_ghz {rate:.15})",
+                    0.0, 0.0, 0
+                )?;
                 at
             }
         };

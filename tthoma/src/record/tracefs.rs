@@ -80,7 +80,8 @@ impl Tracefs {
     fn mount() -> io::Result<Self> {
         let context = fsopen("tracefs", FsOpenFlags::FSOPEN_CLOEXEC)?;
         fsconfig_create(&context)?;
-        let flags = MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NODEV | MountAttrFlags::MOUNT_ATTR_NOEXEC;
+        let flags =
+            MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NODEV | MountAttrFlags::MOUNT_ATTR_NOEXEC;
         let mount = fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, flags)?;
         let root = PathBuf::from(format!("/proc/self/fd/{}", mount.as_raw_fd()));
         Ok(Self { root, _mount: Some(mount) })
@@ -174,7 +175,8 @@ impl Instance<'_> {
     /// Writes to a file of the instance.
     pub(crate) fn set(&self, file: &str, value: &str) -> Result<(), TraceError> {
         let path = self.path.join(file);
-        let written = OpenOptions::new().write(true).truncate(true).open(&path).and_then(|mut f| f.write_all(value.as_bytes()));
+        let written =
+            OpenOptions::new().write(true).truncate(true).open(&path).and_then(|mut f| f.write_all(value.as_bytes()));
         written.map_err(|source| match source.kind() {
             io::ErrorKind::PermissionDenied | io::ErrorKind::NotFound => self.fs.error(path, source),
             _ => TraceError::Setting { path, value: value.to_string(), source },
