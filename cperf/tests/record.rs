@@ -13,7 +13,6 @@ use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use cperf::testbed::Testbed;
 use cperf::testbed::netns::Netns;
 use tthoma::analyze::{self, Run};
 use tthoma::event::Kind;
