@@ -20,6 +20,11 @@ pub(crate) enum Command {
     /// Analyse traces; `tthoma list` says what there is
     #[command(arg_required_else_help = true)]
     Analyze(Box<Analyze>),
+    /// Walk through one RPC, or the slowest: where each microsecond went, on both nodes, and which queue held it
+    Explain(Explain),
+    /// Write traces in the form of a viewer
+    #[command(subcommand)]
+    Export(crate::export_command::Export),
     /// Record what this machine's kernel does with packets, as a trace on the clock of cp-node's
     Record(crate::record_command::RecordArgs),
     /// List the analyses, the question that each answers, the events it needs and its options
@@ -42,6 +47,25 @@ pub(crate) struct Analyze {
 
     #[command(flatten)]
     pub(crate) options: Options,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Explain {
+    /// Id of the RPC on either side, CLIENT:ID, or `slow`
+    #[arg(value_name = "RPC|slow")]
+    pub(crate) rpc: String,
+
+    /// Traces: .tt files, also .gz and .zst, or directories of them; a node is named after its file
+    #[arg(required = true, value_name = "PATH")]
+    pub(crate) paths: Vec<PathBuf>,
+
+    /// How many of the slowest
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    pub(crate) top: usize,
+
+    /// Form of the results on standard output
+    #[arg(long, value_enum, default_value_t = Format::Table)]
+    pub(crate) format: Format,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]

@@ -43,6 +43,7 @@
 pub mod analyze;
 pub mod clock;
 pub mod event;
+pub mod export;
 pub mod hosts;
 pub mod model;
 mod out;

@@ -1,6 +1,7 @@
 //! `tthoma`: analyses time traces of the Homa transport.
 
 mod cli;
+mod export_command;
 mod record_command;
 
 use std::io::{self, Write};
@@ -28,7 +29,13 @@ fn main() -> ExitCode {
 fn run(cli: Cli) -> anyhow::Result<ExitCode> {
     match cli.command {
         Command::List => list(),
+        Command::Export(command) => export_command::run(&command),
         Command::Record(args) => record_command::run(&args),
+        Command::Explain(command) => {
+            let options = analyze::Options { rpc: Some(command.rpc), top: command.top, ..Default::default() };
+            let (names, paths, format) = ("explain".into(), command.paths, command.format);
+            analyse(&Analyze { names, paths, format, options })
+        }
         Command::Analyze(command) => analyse(&command),
     }
 }

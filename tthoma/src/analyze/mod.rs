@@ -23,6 +23,8 @@ mod credit;
 pub mod delay;
 mod delay_negatives;
 mod delay_tables;
+pub mod explain;
+mod explain_path;
 pub mod grants;
 pub mod handoffs;
 pub mod incoming;
@@ -45,11 +47,11 @@ pub mod rtt;
 mod run;
 pub mod rx;
 mod samples;
-mod steps;
-mod sweep;
 pub mod softirq_backlog;
 pub mod softirq_delay;
 mod softirq_sweep;
+mod steps;
+mod sweep;
 pub mod sync;
 mod table;
 mod table_text;
@@ -134,6 +136,7 @@ pub const ALL: &[&dyn Analyzer] = &[
     &activity::Activity,
     &copy::Copy,
     &delay::Delay,
+    &explain::Explain,
     &grants::Grants,
     &handoffs::Handoffs,
     &incoming::Incoming,

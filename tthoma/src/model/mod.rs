@@ -19,8 +19,8 @@ mod handoffs;
 mod journeys;
 mod pairing;
 mod rpcs;
-mod tcp;
 pub mod softirq;
+mod tcp;
 
 use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
