@@ -166,6 +166,7 @@ fn topology(spec: &SimSpec) -> Topology {
             host_gbps: spec.link_gbps,
             spine_gbps: spec.spine_gbps,
             link_delay,
+            spine_delay: link_delay,
             routing: match spec.routing {
                 RoutingKind::Spray => Routing::Spray,
                 RoutingKind::Ecmp => Routing::Ecmp,

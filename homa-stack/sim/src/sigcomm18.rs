@@ -22,7 +22,7 @@ use crate::app::{App, Cx};
 use crate::engine::Sim;
 use crate::fabric::{SwitchConfig, Topology};
 use crate::homa::{Homa, fit_cutoffs};
-use crate::host::{Delay, HostModel};
+use crate::host::HostModel;
 use crate::packet::HostId;
 use crate::time::Time;
 use crate::transport::{Call, Event};
@@ -49,8 +49,8 @@ const UNSCHEDULED: u32 = 9_328;
 const RTT_BYTES: usize = 10_000;
 /// Time on the link of the shortest frame, in bytes.
 const SHORTEST: u64 = 84;
-const SEND: Time = Time::from_nanos(1_000);
-const RECEIVE: Time = Time::from_nanos(500);
+/// Half of what hosts take, sender and receiver together.
+const HOST: Time = Time::from_nanos(750);
 const SWITCH: Time = Time::from_nanos(250);
 
 /// Messages of up to one length, and longer than those of the bin before.
@@ -118,7 +118,7 @@ pub fn ideal(len: u32, same_rack: bool) -> Time {
     let (host, across) = (|bytes: u64| Time::from_picos(bytes * 800), |bytes: u64| Time::from_picos(bytes * 200));
     let switches =
         if same_rack { host(first) } else { SWITCH + SWITCH + SWITCH + across(first) + across(first) + host(first) };
-    SEND + RECEIVE + switches + host(full * (MTU + FRAMING) + partial)
+    HOST + HOST + switches + host(full * (MTU + FRAMING) + partial)
 }
 
 /// A run of the study.
@@ -213,16 +213,13 @@ pub fn run(study: &Study) -> Outcomes {
         spines: 4,
         host_gbps: 10.0,
         spine_gbps: 40.0,
-        link_delay: Time::ZERO,
+        // What hosts take is a matter of time alone, so it is on their links.
+        link_delay: HOST,
+        spine_delay: Time::ZERO,
         routing: crate::fabric::Routing::Spray,
     };
     let switch = SwitchConfig { pool: u64::MAX / 2, latency: SWITCH, ..SwitchConfig::default() };
-    let host = HostModel {
-        send_delay: Delay::fixed(SEND + RECEIVE),
-        nic_limit: Time::from_nanos(100),
-        nic_wake: Time::ZERO,
-        ..HostModel::default()
-    };
+    let host = HostModel { nic_limit: Time::from_nanos(100), nic_wake: Time::ZERO, ..HostModel::default() };
     let transports =
         (0..HOSTS).map(|host| Homa::new(HostId(host), &config, 1, 1).with_headers(HEADERS as u32).acquainted(HOSTS));
     let mut sim = Sim::new(&topology, switch, host, transports.collect(), messages, study.seed);

@@ -167,9 +167,18 @@ impl Fabric {
             Topology::SingleTor { hosts, host_gbps, link_delay } => {
                 fabric.add((0, hosts), Link::new(host_gbps, link_delay), &[], Link::new(host_gbps, link_delay));
             }
-            Topology::LeafSpine { racks, hosts_per_rack, spines, host_gbps, spine_gbps, link_delay, routing } => {
+            Topology::LeafSpine {
+                racks,
+                hosts_per_rack,
+                spines,
+                host_gbps,
+                spine_gbps,
+                link_delay,
+                spine_delay,
+                routing,
+            } => {
                 (fabric.routing, fabric.hosts_per_leaf) = (routing, hosts_per_rack);
-                let (down, across) = (Link::new(host_gbps, link_delay), Link::new(spine_gbps, link_delay));
+                let (down, across) = (Link::new(host_gbps, link_delay), Link::new(spine_gbps, spine_delay));
                 let up: Vec<_> = (racks..racks + spines).collect();
                 for rack in 0..racks {
                     fabric.add((rack * hosts_per_rack, hosts_per_rack), down, &up, across);

@@ -35,8 +35,10 @@ pub enum Topology {
         host_gbps: f64,
         /// Rate of each link between rack and spine, in Gbit/s.
         spine_gbps: f64,
-        /// Delay of a link, in one direction.
+        /// Delay of a link between host and rack switch, in one direction.
         link_delay: Time,
+        /// Delay of a link between rack and spine, in one direction.
+        spine_delay: Time,
         /// Choice of the spine.
         routing: Routing,
     },
@@ -57,6 +59,7 @@ impl Topology {
             host_gbps: 10.0,
             spine_gbps: 40.0,
             link_delay: Time::from_nanos(250),
+            spine_delay: Time::from_nanos(250),
             routing: Routing::Spray,
         }
     }

@@ -90,6 +90,7 @@ fn small_leaf_spine(routing: Routing) -> Topology {
         host_gbps: 10.0,
         spine_gbps: 10.0,
         link_delay: Time::from_nanos(250),
+        spine_delay: Time::from_nanos(250),
         routing,
     }
 }
