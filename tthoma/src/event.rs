@@ -257,6 +257,8 @@ kinds! {
     KernelWake = "kernel_wake",
     /// Events of a stock kernel were lost. `a`: their number.
     KernelLost = "kernel_lost",
+    /// Message that no analysis reads, but for its time and core.
+    Note = "note",
     /// First line of a file: counter and rate of its clock.
     Header = "header",
 }

@@ -210,4 +210,15 @@ pub const TEMPLATES: &[(Kind, &str)] = &[
     (KernelLost, "kernel trace lost {a} events before this"),
     (KernelLost, "kernel trace lost events before this"),
     (Header, "First event has timestamp "),
+    // No analysis reads these; they show that a core was at work.
+    (Note, "reaped "),
+    (Note, "Released "),
+    (Note, "Allocated "),
+    (Note, "homa_rpc_reap finished"),
+    (Note, "homa_grant_check_fifo granted"),
+    (Note, "homa_grant_find_oldest chose"),
+    (Note, "Decremented num_grantable_rpcs"),
+    (Note, "Incremented num_grantable_rpcs"),
+    (Note, "Logging Homa RPCs"),
+    (Note, "Finished logging"),
 ];

@@ -17,36 +17,59 @@
 //! ([`Run::clock`]).
 
 pub mod activity;
+mod attempts;
 mod calls;
 pub mod copy;
+pub mod core;
+pub mod cores;
 mod credit;
 pub mod delay;
 mod delay_negatives;
 mod delay_tables;
+pub mod dump;
+pub mod dup_exec;
 pub mod explain;
 mod explain_path;
+pub mod filter;
+pub mod gaps;
+mod grant_order;
+pub mod grantlock;
 pub mod grants;
 pub mod handoffs;
 pub mod incoming;
 mod intervals;
 pub mod latency;
 mod live;
+pub mod loss;
 pub mod lost;
 pub mod msgrange;
 pub mod net;
+pub mod nicbacklog;
+pub mod nicpkts;
+pub mod nicqueues;
+pub mod nictx;
+pub mod ooo;
 mod options;
+mod owned;
 pub mod p99short;
+pub mod packet;
 mod packet_list;
 pub mod pairs;
+pub mod pass;
+pub mod pid;
 pub mod plot;
 pub mod qbytes;
 pub mod qdelay;
 mod report;
+pub mod rpc;
 pub mod rpcs;
 pub mod rtt;
 mod run;
 pub mod rx;
+pub mod rxbufs;
 mod samples;
+pub mod snapshot;
+pub mod sockqs;
 pub mod softirq_backlog;
 pub mod softirq_delay;
 mod softirq_sweep;
@@ -55,11 +78,14 @@ mod sweep;
 pub mod sync;
 mod table;
 mod table_text;
+pub mod tcp;
+pub mod tcp_rpcs;
 #[cfg(test)]
 pub(crate) mod testing;
 pub mod timeline;
 pub mod txintervals;
 pub mod txpkts;
+pub mod txqstop;
 
 use std::path::PathBuf;
 
@@ -134,29 +160,57 @@ impl Needs {
 /// All analyses, in the order of `tthoma list`.
 pub const ALL: &[&dyn Analyzer] = &[
     &activity::Activity,
+    &dump::BPages,
     &copy::Copy,
+    &core::Core,
+    &gaps::CoreGaps,
+    &cores::Cores,
     &delay::Delay,
+    &dup_exec::DupExec,
     &explain::Explain,
+    &filter::Filter,
+    &grantlock::GrantLock,
     &grants::Grants,
     &handoffs::Handoffs,
     &incoming::Incoming,
+    &dump::LongTerm,
+    &loss::Loss,
     &lost::Lost,
     &latency::MinLatency,
     &msgrange::MsgRange,
     &net::Net,
+    &nicbacklog::NicBacklog,
+    &nicbacklog::NicBacklog2,
+    &nicpkts::NicPkts,
+    &nicqueues::NicQueues,
+    &nicpkts::NicSnapshot,
+    &nictx::NicTx,
+    &ooo::Ooo,
     &p99short::P99Short,
+    &packet::Packet,
     &pairs::Pairs,
+    &pass::Pass,
+    &pid::Pid,
     &qbytes::QBytes,
     &qdelay::QDelay,
+    &rpc::Rpc,
     &rpcs::Rpcs,
     &rtt::Rtt,
     &rx::Rx,
+    &rxbufs::RxBufs,
+    &snapshot::RxSnapshot,
+    &gaps::Smis,
+    &sockqs::SockQs,
     &softirq_backlog::SoftirqBacklog,
     &softirq_delay::SoftirqDelay,
     &sync::Sync,
+    &tcp::TcpDelay,
+    &tcp_rpcs::TcpRpcs,
     &timeline::Timeline,
     &txintervals::TxIntervals,
     &txpkts::TxPkts,
+    &txqstop::TxQStop,
+    &snapshot::TxSnapshot,
 ];
 
 /// The analysis of that name.

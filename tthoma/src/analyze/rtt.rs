@@ -22,7 +22,7 @@ const SHORT: u32 = 1500;
 /// RPCs whose mean is the fast one.
 const FASTEST: usize = 10;
 
-const PHASES: [(&str, &str); 14] = [
+pub(super) const PHASES: [(&str, &str); 14] = [
     ("Prep", "from the client's call until its request is passed to IP"),
     ("Net", "until the server's GRO has it"),
     ("GRO", "until SoftIRQ has it"),

@@ -121,7 +121,8 @@ cell_from! {
     u32 => |v| Self::Int(v.into());
     u64 => |v| Self::Int(v as i64);
     usize => |v| Self::Int(v as i64);
-    f64 => |v| if v.is_finite() { Self::Num(v) } else { Self::None };
+    // A sum of nothing is -0.
+    f64 => |v| if v.is_finite() { Self::Num(v + 0.0) } else { Self::None };
     &str => |v| Self::Text(v.into());
     &String => |v| Self::Text(v.clone());
     String => |v| Self::Text(v);

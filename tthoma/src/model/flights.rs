@@ -49,13 +49,13 @@ pub struct Flight {
     pub message: u32,
     /// Id of the RPC on the sender; of TCP packets, the sequence number.
     pub id: u32,
-    /// First byte in the message; of grants, the limit.
+    /// First byte in the message; of grants, the limit; of TCP packets, the source's endpoint.
     pub offset: u32,
     /// Bytes of the message in the packet as it is received; of grants, bytes newly granted; 0 if unknown.
     pub length: u32,
     /// Bytes of the message in the frame that it heads; 0 if it heads none, or unknown.
     pub frame: u32,
-    /// Bytes of the message; 0 if unknown, and for grants.
+    /// Bytes of the message; 0 if unknown, and for grants; of TCP packets, the destination's endpoint.
     pub message_length: u32,
     /// Transmit queue, [`NO_QUEUE`] if unknown.
     pub queue: u32,

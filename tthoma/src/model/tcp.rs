@@ -88,7 +88,9 @@ impl Tcp {
         let list = if sent { &mut self.sent } else { &mut self.received };
         list.entry(name(record)).or_default().push(place);
         let (frame, length) = if sent { (record.offset, 0) } else { (0, record.offset) };
-        self.flights.push(Flight { id: record.c, head: sent, frame, length, ..Flight::empty(Carries::Tcp) });
+        let (offset, message_length) = (record.a, record.b);
+        let stream = Flight { offset, message_length, ..Flight::empty(Carries::Tcp) };
+        self.flights.push(Flight { id: record.c, head: sent, frame, length, ..stream });
         self.flights.last_mut().expect("was just pushed")
     }
 

@@ -216,9 +216,20 @@ impl Chunk {
             }
             times @ None => *times = Some(Times { first: (time, self.stats.lines), least: time, last: time }),
         }
-        let Some(fields) = self.classifier.classify(message) else {
-            self.unknown(time, core, message);
-            return;
+        let fields = match self.classifier.classify(message) {
+            Some(fields) if fields.kind != Kind::Note => fields,
+            // What the user defines comes before what nobody reads.
+            rest => {
+                if self.users(time, core, message) {
+                    return;
+                }
+                let Some(note) = rest else {
+                    self.stats.unrecognised += 1;
+                    self.shapes.add(message);
+                    return;
+                };
+                note
+            }
         };
         self.counts[fields.kind as usize] += 1;
         self.records.push(Record {
@@ -236,17 +247,14 @@ impl Chunk {
         });
     }
 
-    /// A message that no template fits: one of the user's, or counted by its shape.
+    /// Takes a message that is one of the user's events; false if it is none.
     #[cold]
-    fn unknown(&mut self, time: i64, core: u16, message: &[u8]) {
-        if let Some((event, record)) = self.user.classify(message) {
-            self.user_counts[event] += 1;
-            self.counts[record.kind as usize] += 1;
-            self.records.push(Record { time, core, ..record });
-            return;
-        }
-        self.stats.unrecognised += 1;
-        self.shapes.add(message);
+    fn users(&mut self, time: i64, core: u16, message: &[u8]) -> bool {
+        let Some((event, record)) = self.user.classify(message) else { return false };
+        self.user_counts[event] += 1;
+        self.counts[record.kind as usize] += 1;
+        self.records.push(Record { time, core, ..record });
+        true
     }
 
     #[cold]

@@ -8,7 +8,7 @@ pub(crate) fn parse(text: &[u8]) -> NodeTrace {
 
 const GOOD: &str = "    0.000 us (+   0.000 us) [C00] First event has timestamp 8 (cpu_ghz 2.400000000000000)\n    \
                     0.500 us (+   0.500 us) [C05] homa_softirq starting\n    \
-                    1.000 us (+   0.500 us) [C05] reaped 9 skbs\n";
+                    1.000 us (+   0.500 us) [C05] took 9 skbs\n";
 
 fn adds_up(stats: &FileStats) {
     assert_eq!(stats.lines, stats.records + stats.unrecognised + stats.comments + stats.bad_lines(), "{stats:?}");
@@ -21,7 +21,7 @@ fn a_good_trace_is_read_without_complaint() {
     assert_eq!(trace.span, Some((0, 1000)));
     assert_eq!((trace.stats.lines, trace.stats.records, trace.stats.unrecognised), (3, 2, 1));
     assert_eq!(trace.stats.problems(), [""; 0]);
-    assert_eq!(trace.stats.shapes[0].text, "reaped N skbs");
+    assert_eq!(trace.stats.shapes[0].text, "took N skbs");
     assert_eq!((trace.records[1].time, trace.records[1].core, trace.records[1].kind), (500, 5, Kind::SoftirqStart));
 }
 
@@ -103,7 +103,7 @@ fn raw_traces_have_the_times_of_their_counter() {
 #[test]
 fn kernel_logs_are_read_from_their_end() {
     let text = "boot\n[1.0] cpu_khz: 1000000, start: 500\n[1.1] x 4500 [C05] homa_softirq starting\n\
-                [1.1] x 2500 [C06] reaped 9 skbs\n[1.1] x 500 [C07] homa_timer found x\nother\n";
+                [1.1] x 2500 [C06] took 9 skbs\n[1.1] x 500 [C07] homa_timer found x\nother\n";
     let trace = parse(text.as_bytes());
     adds_up(&trace.stats);
     assert_eq!(trace.records.iter().map(|r| (r.time, r.core)).collect::<Vec<_>>(), [(0, 7), (4000, 5)]);
@@ -152,7 +152,7 @@ fn chunks_make_the_whole() {
 
 #[test]
 fn events_of_the_user_join_the_others() {
-    let user = UserEvents::parse("[[event]]\nname = 'reap'\npattern = 'reaped (?<a>\\d+) skbs'").unwrap();
+    let user = UserEvents::parse("[[event]]\nname = 'reap'\npattern = 'took (?<a>\\d+) skbs'").unwrap();
     let text = GOOD.as_bytes();
     let trace = crate::read::parse_text_with(Path::new("n.tt"), "n", Format::Plain, &mut &*text, &Arc::new(user));
     adds_up(&trace.stats);
