@@ -50,8 +50,15 @@ pub struct TcpConfig {
     pub delayed_ack: Time,
     /// Segments that a new connection acknowledges without delay.
     pub quick_acks: u32,
-    /// Acknowledgements are decided on after all segments that the host hands over at once, as after GRO.
-    pub coalesce: bool,
+    /// Segments of a connection that the host hands over at once are merged up to so many bytes of data, and then
+    /// acknowledged as one (GRO); 0: each on its own. Hosts that do not batch hand over one at a time.
+    pub merge: u32,
+    /// Longest segment of offloading, in bytes of data (TSO): so much goes to the host's queue at once, less if it is
+    /// more than a connection sends in a millisecond. 0: no offloading.
+    pub offload: u32,
+    /// A sender with more than a segment to send waits until a third of its window is free, or an offloaded segment
+    /// (Linux's `tcp_tso_should_defer`), unless its acknowledgements come late. Without offloading it never does.
+    pub defer: bool,
     /// Weight of the newest share of marks in DCTCP's alpha.
     pub dctcp_gain: f64,
     /// Bytes of one connection in the host's transmit queue at most (TCP small queues).
@@ -81,7 +88,9 @@ impl Default for TcpConfig {
             tail_loss_probe: true,
             delayed_ack: Time::from_millis(40),
             quick_acks: 16,
-            coalesce: true,
+            merge: 65_535 - IP_TCP - TIMESTAMPS,
+            offload: 65_535 - 320,
+            defer: true,
             dctcp_gain: 1.0 / 16.0,
             small_queue: 1 << 20,
             quantum: 64 << 10,

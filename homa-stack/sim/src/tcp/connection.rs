@@ -3,6 +3,7 @@
 use super::acks::{Acks, Due, Echo};
 use super::config::TcpConfig;
 use super::counters::Counters;
+use super::offload::Merged;
 use super::queue::{SELECTIVE, Waiting};
 use super::reassembly::{Arrival, Reassembly};
 use super::segment::{Segment, flag};
@@ -27,6 +28,8 @@ pub(crate) struct Connection {
     /// The reader has something to do once so much has come in order.
     wants: u64,
     pub(crate) end: End,
+    /// What the latest data have been merged into.
+    pub(crate) merged: Merged,
     /// What the network hashes of addresses and ports.
     pub(crate) flow: u64,
     /// Bytes in the host's transmit queue.
@@ -56,6 +59,7 @@ impl Connection {
             reads_at: 0,
             reading: None,
             wants: u64::from(HEADER),
+            merged: Merged::default(),
             end,
             flow: flow(host, &end),
             queued: 0,

@@ -6,13 +6,15 @@
 //! | `scoreboard` | what has arrived, what is lost | RFC 2018, 8985 |
 //! | `window`, `cubic`, `dctcp` | congestion control | RFC 5681, 9438, 8257 |
 //! | `reassembly`, `acks` | the receiver: ranges, delayed acknowledgements, echo of marks | RFC 1122, 2018, 2883, 3168, 8257 |
+//! | `offload` | segments that leave or come as one | Linux |
 //! | `queue` | the host's queue in front of the card, TCP small queues | RFC 8290, Linux |
 //! | `connection`, `streams` | both directions, messages of cp-node in them | |
 //!
 //! There is a connection for each client port, server host and server port, as in cp-node; it exists from the first
 //! call on, without a handshake. Messages follow each other in its two streams, each with its 12-byte header, so a
 //! short one waits behind a long one. Nagle's algorithm is off. Data are cut into segments of [`TcpConfig::mss`] when
-//! they are sent; offloading shows only as turns of [`TcpConfig::quantum`] bytes at the host's queue.
+//! they are sent; offloading shows as bursts of senders, as turns of [`TcpConfig::quantum`] bytes at the host's queue,
+//! and as one acknowledgement for segments that a host hands over at once.
 //!
 //! What Linux does and this does not: undoing reductions that were needless, pacing, CoDel's drops in the host, tuning
 //! of buffers (the windows of the receivers are what tuning arrives at), compression of acknowledgements, corking of
@@ -24,6 +26,7 @@ mod connection;
 mod counters;
 mod cubic;
 mod dctcp;
+mod offload;
 mod queue;
 mod reassembly;
 mod rtt;
@@ -151,6 +154,11 @@ impl Tcp {
         let c = &mut self.connections[number as usize];
         c.sender.acknowledge(now, segment, &self.config, &mut self.counters);
         if segment.len > 0 {
+            let more = c.merged.take(segment, packet.ecn, self.config.merge);
+            if c.owes_ack && !more {
+                self.acknowledge(number, now, port);
+            }
+            let c = &mut self.connections[number as usize];
             let (due, previous) = c.take_data(now, segment, packet.ecn, &self.config, &mut self.counters);
             if due.previous {
                 self.send_ack(number, previous, now, port);
@@ -158,9 +166,11 @@ impl Tcp {
             self.read(number);
             let c = &mut self.connections[number as usize];
             c.owes_ack |= due.now;
-            if c.owes_ack && !self.config.coalesce {
+            if c.owes_ack && self.config.merge == 0 {
                 self.acknowledge(number, now, port);
             }
+        } else {
+            c.merged.close();
         }
         self.list(number);
     }
@@ -194,6 +204,7 @@ impl Tcp {
         }
         let c = &mut self.connections[number as usize];
         c.listed = false;
+        c.merged.close();
         c.sender.sent(now, count, &self.config);
         if c.owes_ack {
             self.acknowledge(number, now, port);

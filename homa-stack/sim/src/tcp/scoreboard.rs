@@ -223,6 +223,11 @@ impl Scoreboard {
         (self.sent.len() as u32 + self.resent_count) - self.sacked - self.lost
     }
 
+    /// When the first of the segments was sent last that have not arrived cumulatively.
+    pub(crate) fn first_sent(&self) -> Option<Time> {
+        self.sent.front().map(|s| s.at)
+    }
+
     /// Segments that are not acknowledged cumulatively.
     pub(crate) fn outstanding(&self) -> u32 {
         self.sent.len() as u32

@@ -8,6 +8,7 @@
 
 use super::config::TcpConfig;
 use super::counters::Counters;
+use super::offload::{self, Share};
 use super::rtt::Rtt;
 use super::scoreboard::Scoreboard;
 use super::segment::{Segment, flag};
@@ -81,6 +82,10 @@ pub(crate) struct Sender {
     most: u32,
     round: u64,
     last_sent: Time,
+    /// New data up to this offset are one offloaded segment, on which was decided.
+    offloaded: u64,
+    /// New data wait for a larger part of the window.
+    deferred: bool,
 }
 
 impl Sender {
@@ -104,6 +109,8 @@ impl Sender {
             most: 0,
             round: 0,
             last_sent: Time::ZERO,
+            offloaded: 0,
+            deferred: false,
         }
     }
 
@@ -130,12 +137,17 @@ impl Sender {
             }
             return Some(Outgoing { seq, len, resent: true, cwr: false });
         }
+        if config.offload > 0 && self.nxt >= self.offloaded && self.end > self.nxt && !self.offload(now, config) {
+            return None;
+        }
         self.send_new(now, config)
     }
 
     /// Ends a burst of [`Self::poll`]s of which `count` gave segments.
     pub(crate) fn sent(&mut self, now: Time, count: u32, config: &TcpConfig) {
-        let full = self.board.in_flight() >= self.window.segments();
+        // What the receiver's window or the host's queue has cut off is decided on anew.
+        self.offloaded = self.nxt;
+        let full = std::mem::take(&mut self.deferred) || self.board.in_flight() >= self.window.segments();
         let outstanding = self.board.outstanding();
         if (count > 0 || (full && self.end > self.nxt)) && (self.una >= self.round || outstanding > self.most || full) {
             (self.most, self.round, self.limited) = (outstanding, self.nxt, full);
@@ -214,6 +226,32 @@ impl Sender {
     /// When [`Self::handle_timer`] has something to do.
     pub(crate) fn deadline(&self) -> Option<Time> {
         self.timer.map(|(at, _)| at)
+    }
+
+    /// Decides on the next offloaded segment, which begins at `nxt`; false if it should wait.
+    fn offload(&mut self, now: Time, config: &TcpConfig) -> bool {
+        let (window, in_flight) = (self.window.segments(), self.board.in_flight());
+        let slow_start = self.window.exact() < self.window.ssthresh() / 2.0;
+        let share = Share {
+            mss: config.mss(),
+            window,
+            free: window - in_flight,
+            receiver: (self.una + u64::from(config.receive_window)).saturating_sub(self.nxt),
+            waiting: self.end - self.nxt,
+        };
+        let rate = f64::from(window.max(self.board.outstanding())) * if slow_start { 2.0 } else { 1.2 };
+        let most = offload::most_segments(rate, self.rtt.smoothed(), config);
+        let calm = !matches!(self.state, State::Recovery | State::Loss) && now <= self.last_sent + offload::PAUSE;
+        if config.defer && calm && share.is_small(most, config.receive_window) {
+            let half = self.rtt.smoothed().map_or(Time::ZERO, |srtt| Time::from_picos(srtt.as_picos() / 2));
+            // The acknowledgement of the first is not far.
+            if self.board.first_sent().is_some_and(|at| now >= at + half) {
+                self.deferred = share.is_full();
+                return false;
+            }
+        }
+        self.offloaded = self.nxt + share.take(most);
+        true
     }
 
     /// New data within the receiver's window.

@@ -51,7 +51,9 @@ fn the_queue_of_dctcp_stays_around_the_threshold() {
     for flows in [2, 10] {
         let k = 65.0 * 1518.0;
         let path = Path { delay: Time::from_micros(50), mark: k as u64, ..Path::default() };
-        let mut net = Net::new(flows + 1, &TcpConfig::dctcp(), path, 1);
+        // The model of the paper has no bursts.
+        let config = TcpConfig { defer: false, ..TcpConfig::dctcp() };
+        let mut net = Net::new(flows + 1, &config, path, 1);
         for i in 1..=flows as usize {
             net.call(i, 0, i as u64, 1 << 31);
         }

@@ -5,4 +5,5 @@ mod net;
 mod acknowledging;
 mod cluster;
 mod congestion;
+mod offload;
 mod recovery;
