@@ -158,6 +158,7 @@ counters! {
     peers_forgotten: "peers forgotten to make room for others",
     calls_held_back: "calls that waited for the responses to others",
     gap_resends: "RESENDs for gaps, by their age",
+    asks_put_off: "RESENDs put off since this host's link was never idle",
     tail_resends: "RESENDs for the end of what was granted, by its age",
     early_resends: "RESENDs for responses that took longer than usual",
     held_back_bytes: "bytes asked for again that had been sent just before",
@@ -419,7 +420,7 @@ const LAYOUT: &[&str] = &[
     "icmp_errors", "path_mtu_updates", "refusals_sent", "refusals_withheld", "tx_stalls",
     "tx_copied_bytes", "rx_copied_bytes", "tx_released_bytes", "tx_held_integral", "tx_messages_integral", "tx_held_most",
     "memory_integral", "memory_most", "memory_pressures", "memory_reliefs", "memory_pressed_micros", "pages_given_back",
-    "calls_held_back", "requests_overdue", "requests_evicted", "peers_forgotten", "gap_resends", "tail_resends", "early_resends", "held_back_bytes",
+    "calls_held_back", "requests_overdue", "requests_evicted", "peers_forgotten", "gap_resends", "asks_put_off", "tail_resends", "early_resends", "held_back_bytes",
 ];
 
 #[cfg(test)]

@@ -27,9 +27,8 @@ fn config_of(spec: &ClusterSpec) -> Config {
 /// Nothing is lost, so nothing need be sent again: at 80 % load long messages wait for milliseconds, which is no reason
 /// to ask for them. Quicker retries once cost two thirds of the throughput.
 ///
-/// With losses repaired by ticks, as the kernel module does, nothing is. The fine timers take some of what waits behind
-/// more urgent packets for lost: of w4 some 2 to 3 % are sent again. The bound on that is what they must not get
-/// worse than.
+/// With losses repaired by ticks, as the kernel module does, nothing is; the fine timers must see that what is missing
+/// may wait behind more urgent packets.
 #[test]
 fn without_losses_hardly_anything_is_sent_again_and_the_load_is_carried() {
     let spec = ClusterSpec {
@@ -41,7 +40,7 @@ fn without_losses_hardly_anything_is_sent_again_and_the_load_is_carried() {
     let by_ticks = Config { reorder_window: Nanos::ZERO, early_resend: false, ..config_of(&spec) };
     let never = with(Config { resend_ticks: 100_000, timeout_ticks: 1_000_000, ..by_ticks.clone() });
     assert_eq!(sum(&never, "resent_packets"), 0);
-    for (config, permille) in [(by_ticks, 1), (config_of(&spec), 40)] {
+    for (config, permille) in [(by_ticks, 1), (config_of(&spec), 1)] {
         let run = with(config);
         let sent: u64 = run.nodes.iter().map(|node| node.sent.1).sum();
         let resent = sum(&run, "resent_packets") * 1424;

@@ -129,6 +129,8 @@ pub struct Endpoint {
     /// Fine timers, for losses.
     pub(super) wheel: Wheel,
     pub(super) grants_counted: Instant,
+    /// Bytes of packets that have come, with what is around them on a link.
+    pub(super) heard: u64,
     /// Latest time that we were told.
     pub(super) latest: Instant,
     /// Memory of ranges to send again, of gaps and of messages, kept to spare allocations, as is the last.
@@ -189,6 +191,7 @@ impl Endpoint {
             next_fifo: None,
             wheel: Wheel::default(),
             grants_counted: Instant::default(),
+            heard: 0,
             latest: Instant::default(),
             spare: Spare::default(),
             spare_gaps: Spare::default(),

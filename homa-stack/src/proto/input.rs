@@ -21,6 +21,9 @@ use crate::wire::{Ack, Cutoffs, Data, Ends, Glance, Grant, Kind, Packet, RESEND_
 /// that a server that is less patient than its network is slow would otherwise be sent the request for ever.
 const MAX_RESTARTS: u32 = 20;
 
+/// Bytes of a link's time around a Homa packet: IPv4 header, Ethernet, preamble and gap.
+const AROUND_PACKET: usize = 58;
+
 impl Endpoint {
     /// Notes in the time trace that the driver has found a packet: IP payload `bytes` from `from` at `priority`,
     /// which waited `wait` in the ring. Cheap, and without effect on the protocol.
@@ -76,6 +79,7 @@ impl Endpoint {
             }
         };
         self.latest = self.latest.max(now);
+        self.heard += (bytes.len() + AROUND_PACKET) as u64;
         let kind = packet.kind();
         self.metrics.packets_rcvd[kind.index()] += 1;
         let peer = self.peers.find(from);
@@ -327,8 +331,9 @@ impl Endpoint {
         let (start, end) = (data.offset as usize, data.offset as usize + data.bytes.len());
         let prefix = rx.watched.then(|| rx.prefix());
         let timing = &mut self.peers[rpc.peer].timing;
-        let mut added = rx.add(now, start, end, || timing.reorder_window(now, &self.config));
+        let mut added = rx.add(now, self.heard, start, end, || timing.reorder_window(now, &self.config));
         let before = std::mem::replace(&mut rx.last, now);
+        rx.last_heard = self.heard;
         if self.config.lacks(Planted::DuplicateCheck) {
             rx.received += end - start - added.fresh;
             added.fresh = end - start;

@@ -15,6 +15,8 @@ pub(crate) struct Gap {
     pub(crate) since: Instant,
     /// When they are to be asked for again.
     pub(crate) due: Instant,
+    /// Bytes that had come on this host's link then, or when it was last found to have been busy since.
+    pub(crate) heard: u64,
     /// How often they were asked for.
     pub(crate) tries: u8,
 }

@@ -95,10 +95,17 @@ impl Endpoint {
             let resend = Resend { offset, length, priority };
             self.control.push_back(Control::new(rpc.peer, ends, Body::Resend(resend)));
         };
+        let (heard, link_mbps) = (self.heard, self.config.link_mbps);
+        // What is sent at a low level waits at the switch while more urgent packets take this host's link: as long as
+        // that was never idle nothing shows that a packet is lost. Ticks go on.
+        let behind_others = |since: Instant, before: u64| is_busy(heard - before, now.since(since), link_mbps);
         let mut next: Option<Instant> = None;
         let mut asks = 0;
         for gap in &mut rx.gaps {
-            if gap.due <= now && asks < MOST_ASKS {
+            if gap.due <= now && gap.tries == 0 && behind_others(gap.since, gap.heard) {
+                self.metrics.asks_put_off += 1;
+                gap.due = now + peer.timing.reorder_window(now, &self.config);
+            } else if gap.due <= now && asks < MOST_ASKS {
                 asks += 1;
                 ask(gap.start, gap.end);
                 gap.tries = gap.tries.saturating_add(1);
@@ -115,7 +122,10 @@ impl Endpoint {
                 Some(at) => at + peer.timing.retry_wait(now, &self.config, rx.tail_tries),
                 None => rx.last + peer.timing.tail_wait(now, &self.config, rx.recv_end >= rx.unscheduled),
             };
-            if due <= now {
+            if due <= now && rx.tail_tries == 0 && behind_others(rx.last, rx.last_heard) {
+                self.metrics.asks_put_off += 1;
+                due = now + peer.timing.reorder_window(now, &self.config);
+            } else if due <= now {
                 if peer.timing.take_credit() {
                     self.metrics.tail_resends += 1;
                     ask(rx.recv_end as u32, rx.granted as u32);
@@ -130,5 +140,24 @@ impl Endpoint {
             rx.timed = true;
             self.wheel.set(now, key, at);
         }
+    }
+}
+
+/// True if `bytes` in `time` leave a link of `link_mbps` Mbit/s no more than a tenth of it: so much is due to packets that
+/// a host takes in batches.
+fn is_busy(bytes: u64, time: Nanos, link_mbps: u64) -> bool {
+    u128::from(bytes) * 8_000 * 10 >= u128::from(time.as_nanos()) * u128::from(link_mbps) * 9
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_link_is_busy_from_nine_tenths_of_its_rate_on() {
+        // 25 Gbit/s: 3125 bytes a microsecond.
+        let time = Nanos::from_micros(200);
+        assert!(is_busy(200 * 3125, time, 25_000) && is_busy(180 * 3125, time, 25_000));
+        assert!(!is_busy(179 * 3125, time, 25_000) && !is_busy(0, time, 25_000));
     }
 }

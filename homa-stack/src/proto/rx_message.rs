@@ -26,8 +26,9 @@ pub(crate) struct RxMessage {
     pub(crate) incoming: usize,
     /// When its first packet came.
     pub(crate) birth: Instant,
-    /// When its latest packet came.
+    /// When its latest packet came, and how many bytes had come on this host's link.
     pub(crate) last: Instant,
+    pub(crate) last_heard: u64,
     /// When the rest of what was granted was asked for by its age, and how often since the latest packet.
     pub(crate) tail_asked: Option<Instant>,
     pub(crate) tail_tries: u8,
@@ -93,6 +94,7 @@ impl RxMessage {
             incoming: 0,
             birth,
             last: birth,
+            last_heard: 0,
             tail_asked: None,
             tail_tries: 0,
             asked: false,
@@ -110,9 +112,16 @@ impl RxMessage {
     }
 
     /// Notes that bytes `start..end` (within the message) have come. An empty range brings nothing. A gap that this
-    /// opens is due to be asked for `window` later.
+    /// opens is due to be asked for `window` later; `heard` bytes have come on this host's link.
     #[inline]
-    pub(crate) fn add(&mut self, now: Instant, start: usize, end: usize, window: impl FnOnce() -> Nanos) -> Added {
+    pub(crate) fn add(
+        &mut self,
+        now: Instant,
+        heard: u64,
+        start: usize,
+        end: usize,
+        window: impl FnOnce() -> Nanos,
+    ) -> Added {
         debug_assert!(start <= end && end <= self.len, "ranges are checked when packets are parsed");
         if start == end {
             return Added::default();
@@ -125,7 +134,7 @@ impl RxMessage {
         if end > self.recv_end {
             if start > self.recv_end {
                 let (from, to, due) = (self.recv_end as u32, start as u32, now + window());
-                self.gaps.push(Gap { start: from, end: to, since: now, due, tries: 0 });
+                self.gaps.push(Gap { start: from, end: to, since: now, due, heard, tries: 0 });
                 added.gap = Some((self.recv_end, start));
             }
             added.fresh += end - start.max(self.recv_end);
@@ -236,7 +245,7 @@ mod tests {
     }
 
     fn add(m: &mut RxMessage, start: usize, end: usize) -> Added {
-        m.add(Instant::default(), start, end, || Nanos::ZERO)
+        m.add(Instant::default(), 0, start, end, || Nanos::ZERO)
     }
 
     #[test]
@@ -256,10 +265,10 @@ mod tests {
     #[test]
     fn a_gap_keeps_its_age_when_it_is_split() {
         let (mut m, at) = (message(100), |n| Instant::from_nanos(n));
-        m.add(at(5), 50, 60, || Nanos::from_nanos(7));
-        m.add(at(8), 90, 95, || Nanos::from_nanos(70));
-        assert_eq!(m.add(at(9), 20, 30, || Nanos::ZERO).since, Some(at(5)));
-        assert_eq!(m.add(at(9), 40, 70, || Nanos::ZERO).since, Some(at(5)), "the oldest of two");
+        m.add(at(5), 0, 50, 60, || Nanos::from_nanos(7));
+        m.add(at(8), 0, 90, 95, || Nanos::from_nanos(70));
+        assert_eq!(m.add(at(9), 0, 20, 30, || Nanos::ZERO).since, Some(at(5)));
+        assert_eq!(m.add(at(9), 0, 40, 70, || Nanos::ZERO).since, Some(at(5)), "the oldest of two");
         let gaps: Vec<_> = m.gaps.iter().map(|gap| (gap.start, gap.end, gap.since, gap.due)).collect();
         assert_eq!(gaps, [(0, 20, at(5), at(12)), (30, 40, at(5), at(12)), (70, 90, at(8), at(78))]);
     }

@@ -65,7 +65,7 @@ pub fn received(bytes: &[u8]) {
         let end = (start + input.below(100)).min(len);
         let fresh = model[start..end].iter().filter(|come| !**come).count();
         model[start..end].fill(true);
-        assert_eq!(rx.add(Instant::default(), start, end, Nanos::default).fresh, fresh);
+        assert_eq!(rx.add(Instant::default(), 0, start, end, Nanos::default).fresh, fresh);
         rx.check().unwrap();
         let mut missing = vec![false; rx.granted.max(rx.recv_end)];
         rx.missing().for_each(|(start, end)| missing[start..end].fill(true));
