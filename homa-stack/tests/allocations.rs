@@ -133,7 +133,7 @@ fn the_steady_state_allocates_nothing() {
         };
         // Tables grow, pages are made, memories of requests come of age; of losses there are more than later, so that
         // as many lists of ranges have been in use.
-        (0..12).for_each(|i| run(if i < 6 { lose } else { lose / 3 }, 10_000, 40));
+        (0..16).for_each(|i| run(if i < 6 { lose } else { lose / 3 }, 10_000, 60));
         let before = ALLOCATIONS.load(Ordering::Relaxed);
         run(lose, 10_000, 20);
         let allocated = ALLOCATIONS.load(Ordering::Relaxed) - before;
