@@ -53,8 +53,9 @@ fn record(net: &Netns, options: &Options) -> Result<(Summary, Run, Vec<tthoma::e
         server.join().map_err(|_| "the receiver panicked".to_string())??;
         recorded.map_err(|e| e.to_string())
     })?;
-    let traces = tthoma::read::read(&[path.clone()]).map_err(|e| e.to_string());
-    let run = analyze::run(&["softirq-delay", "softirq-backlog"], &[path.clone()], &analyze::Options::default());
+    let traces = tthoma::read::read(std::slice::from_ref(&path)).map_err(|e| e.to_string());
+    let run =
+        analyze::run(&["softirq-delay", "softirq-backlog"], std::slice::from_ref(&path), &analyze::Options::default());
     fs::remove_file(path).map_err(|e| e.to_string())?;
     let trace = traces?.remove(0);
     let problems = trace.stats.problems();
