@@ -55,11 +55,11 @@ pub fn write(path: &Path, facts: &Facts, ports: &[Taken]) -> Result<()> {
     write_samples(path, clock::wall(), facts, lost, || ports.iter().flat_map(Taken::samples))
 }
 
-/// As [`write`], of samples from anywhere: `samples` gives them once for each file, and `at` (since 1970, UTC) is when
+/// As [`write()`], of samples from anywhere: `samples` gives them once for each file, and `at` (since 1970, UTC) is when
 /// they were taken; `lost` more have found no room.
 ///
 /// # Errors
-/// As [`write`].
+/// As [`write()`].
 pub fn write_samples<S: Iterator<Item = Sample>>(
     path: &Path,
     at: Duration,

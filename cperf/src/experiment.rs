@@ -2,10 +2,10 @@
 //!
 //! | module | holds |
 //! | --- | --- |
-//! | [`file`], [`bundled`] | the files' format, and those that come with the program |
+//! | [`mod@file`], [`bundled`] | the files' format, and those that come with the program |
 //! | [`plan`], [`overrides`] | points: all combinations, with all seeds; what the command line sets |
 //! | [`search`], [`figures`], [`statistics`] | what is done at a point, and the figures of each measurement |
-//! | [`point`], [`engine`], [`slurm`] | measuring points, here or on a scheduler's machines; results are kept |
+//! | [`mod@point`], [`engine`], [`slurm`] | measuring points, here or on a scheduler's machines; results are kept |
 //! | [`columns`], [`tables`] | tidy tables: CSV and Parquet |
 //! | [`published`], [`chart`], [`document`] | published figures, plots, and the report that shows both |
 //!

@@ -1,6 +1,6 @@
 //! `explain`: where did each microsecond of one RPC go, in order, on both nodes, and which queue held it?
 //!
-//! The way of the RPC is described in [`path`]. `--rpc slow` chooses by slowness: the time from call to return, divided by
+//! The way of the RPC is described in `path`. `--rpc slow` chooses by slowness: the time from call to return, divided by
 //! the median of RPCs whose messages have as many bytes together (to the power of two), so that a long message is not slow
 //! by being long. Lengths with fewer than five RPCs are compared with those of all lengths, in proportion to bytes no more.
 

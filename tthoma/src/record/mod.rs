@@ -3,12 +3,12 @@
 //!
 //! | step | module |
 //! | --- | --- |
-//! | an instance of tracing with rings of its own, always removed again | [`tracefs`] |
-//! | which events, filtered how, where their fields are | [`events`], [`format`] |
-//! | pages of the rings to entries | [`pages`] |
-//! | the clock, and how wrong its rate can be | [`clock`] |
-//! | entries of all cores to `.tt` lines | [`text`] |
-//! | the kernel's own counters, to check the result | [`counters`] |
+//! | an instance of tracing with rings of its own, always removed again | `tracefs` |
+//! | which events, filtered how, where their fields are | `events`, [`format`] |
+//! | pages of the rings to entries | `pages` |
+//! | the clock, and how wrong its rate can be | `clock` |
+//! | entries of all cores to `.tt` lines | `text` |
+//! | the kernel's own counters, to check the result | `counters` |
 //!
 //! # The lines
 //!
