@@ -415,8 +415,8 @@ fn missing_capability(net: &Netns) -> Result<(), String> {
         sys::drop_capabilities().map_err(|e| format!("giving up capabilities: {e}"))?;
         match open() {
             Ok(_) => Err("opened without any capability".to_owned()),
-            Err(text) if text.contains("CAP_NET_RAW") && text.contains("AF_PACKET") => Ok(()),
-            Err(text) => Err(format!("neither CAP_NET_RAW nor AF_PACKET in: {text}")),
+            Err(text) if text.contains("CAP_NET_RAW") && text.contains("raw socket") => Ok(()),
+            Err(text) => Err(format!("neither CAP_NET_RAW nor the socket in: {text}")),
         }
     })
 }

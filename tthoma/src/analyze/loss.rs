@@ -29,7 +29,7 @@ impl Analyzer for Loss {
     fn about(&self) -> &'static About {
         &About {
             name: "loss",
-            question: "What became of each transmission: lost, late, repeated in vain, duplicated? How fast were losses repaired?",
+            question: "What became of each transmission: lost, late, repeated in vain? How fast were losses repaired?",
             source: "timetrace.md 10.4",
             needs: Needs::All(&[Kind::IpXmit, Kind::GroData]),
             uses: &[

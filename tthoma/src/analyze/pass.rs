@@ -23,7 +23,7 @@ impl Analyzer for Pass {
     fn about(&self) -> &'static About {
         &About {
             name: "pass",
-            question: "Do packets of higher levels overtake those of lower levels on the way to a node, and by how much?",
+            question: "Do packets of higher levels overtake those of lower levels, and by how much?",
             source: "timetrace.md 5.27",
             needs: Needs::All(&[Kind::NicData, Kind::GroData]),
             uses: &[],
