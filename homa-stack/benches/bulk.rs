@@ -5,75 +5,18 @@
 //! as to a device without gather; "gathered": it writes headers alone, and what the packets hold besides is whatever
 //! their slots hold. The receiver copies the data into its pool either way.
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+mod link;
+
+use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant as Clock};
 
-use homa_stack::device::{self, Content, Device, Rx};
-use homa_stack::metrics::{DropReason, Metrics};
-use homa_stack::trace::Recorder;
-use homa_stack::wire::Kind;
-use homa_stack::{Config, Endpoint, Event, Instant, Payload, Transmit};
+use homa_stack::{Config, Endpoint, Event, Instant, Payload, device};
+use link::{CLIENT, End, SERVER};
 
 const ROUNDS: usize = 9;
 const MESSAGES: usize = 300;
 const LEN: usize = 1_000_000;
 const PORT: u16 = 99;
-const CLIENT: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 0, 0, 1));
-const SERVER: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 0, 0, 2));
-
-/// Packets on their way to one host, in slots that are used again.
-struct Wire {
-    slots: Vec<(usize, Vec<u8>)>,
-    used: usize,
-}
-
-/// One end: receives from one wire what was put there, and sends to its own.
-struct End {
-    from: IpAddr,
-    inbox: Wire,
-    outbox: Wire,
-    gathers: bool,
-    data_packets: u64,
-}
-
-impl Wire {
-    fn new() -> Self {
-        Self { slots: vec![(0, vec![0; 1500]); 32], used: 0 }
-    }
-}
-
-impl Device for End {
-    fn fetch(&mut self, most: usize) -> usize {
-        self.inbox.used.min(most)
-    }
-
-    fn packet(&self, i: usize) -> Result<Rx<'_>, DropReason> {
-        let (len, bytes) = &self.inbox.slots[i];
-        Ok(Rx { from: self.from, priority: 7, content: Content::Homa, bytes: &bytes[..*len], wait: None })
-    }
-
-    fn release(&mut self) {
-        self.inbox.used = 0;
-    }
-
-    fn tx_slot(&mut self) -> Option<&mut [u8]> {
-        Some(&mut self.outbox.slots[self.outbox.used].1)
-    }
-
-    fn commit(&mut self, transmit: &Transmit, _: &mut Recorder, _: &mut Metrics) {
-        self.outbox.slots[self.outbox.used].0 = transmit.len;
-        self.outbox.used += 1;
-        self.data_packets += u64::from(transmit.kind == Kind::Data);
-    }
-
-    fn most_copied(&self) -> usize {
-        if self.gathers { 0 } else { usize::MAX }
-    }
-
-    fn commit_gathered(&mut self, transmit: &Transmit, _: [&[u8]; 2], trace: &mut Recorder, metrics: &mut Metrics) {
-        self.commit(transmit, trace, metrics);
-    }
-}
 
 struct Host {
     core: Endpoint,
@@ -83,8 +26,7 @@ struct Host {
 
 impl Host {
     fn new(peer: IpAddr, gathers: bool) -> Self {
-        let end = End { from: peer, inbox: Wire::new(), outbox: Wire::new(), gathers, data_packets: 0 };
-        Self { core: Endpoint::new(Config::default()), end, busy: Duration::ZERO }
+        Self { core: Endpoint::new(Config::default()), end: End::new(peer, gathers), busy: Duration::ZERO }
     }
 }
 

@@ -3,62 +3,18 @@
 //! A client and a server endpoint exchange packets through memory, by the same loop that the driver runs. The time
 //! is that of both sides together, with and without a time trace; what the kernel takes for a packet comes on top.
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+mod link;
+
+use std::net::{IpAddr, SocketAddr};
 use std::time::Instant as Clock;
 
-use homa_stack::device::{self, Content, Device, Rx};
-use homa_stack::metrics::{DropReason, Metrics};
 use homa_stack::trace::{self, Recorder};
-use homa_stack::{Config, Endpoint, Event, Instant, Payload, Transmit};
+use homa_stack::{Config, Endpoint, Event, Instant, Payload, device};
+use link::{CLIENT, End, SERVER};
 
 const ROUNDS: usize = 11;
 const RPCS: usize = 200_000;
 const PORT: u16 = 99;
-const CLIENT: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 0, 0, 1));
-const SERVER: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 0, 0, 2));
-
-/// Packets on their way to one host, in slots that are used again.
-struct Wire {
-    slots: Vec<(usize, Vec<u8>)>,
-    used: usize,
-}
-
-/// One end: receives from one wire what was put there, and sends to its own.
-struct End {
-    from: IpAddr,
-    inbox: Wire,
-    outbox: Wire,
-}
-
-impl Wire {
-    fn new() -> Self {
-        Self { slots: vec![(0, vec![0; 1500]); 64], used: 0 }
-    }
-}
-
-impl Device for End {
-    fn fetch(&mut self, most: usize) -> usize {
-        self.inbox.used.min(most)
-    }
-
-    fn packet(&self, i: usize) -> Result<Rx<'_>, DropReason> {
-        let (len, bytes) = &self.inbox.slots[i];
-        Ok(Rx { from: self.from, priority: 7, content: Content::Homa, bytes: &bytes[..*len], wait: None })
-    }
-
-    fn release(&mut self) {
-        self.inbox.used = 0;
-    }
-
-    fn tx_slot(&mut self) -> Option<&mut [u8]> {
-        Some(&mut self.outbox.slots[self.outbox.used].1)
-    }
-
-    fn commit(&mut self, transmit: &Transmit, _: &mut Recorder, _: &mut Metrics) {
-        self.outbox.slots[self.outbox.used].0 = transmit.len;
-        self.outbox.used += 1;
-    }
-}
 
 struct Host {
     core: Endpoint,
@@ -71,7 +27,7 @@ impl Host {
         if traced {
             core.set_trace(Recorder::new(1 << 16, trace::Clock::Counter(homa_stack::driver::counter()), 0));
         }
-        Self { core, end: End { from: peer, inbox: Wire::new(), outbox: Wire::new() } }
+        Self { core, end: End::new(peer, false) }
     }
 }
 
