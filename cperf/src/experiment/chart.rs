@@ -3,12 +3,12 @@
 
 use plotters::coord::ranged1d::{AsRangedCoord, ValueFormatter};
 use plotters::prelude::*;
+use tthoma::analyze::plot::{FONT, use_own_font};
 
 use super::columns;
 use super::plan::{Plan, text};
 use super::published::{Comparison, Kind};
 use super::tables::{self, Measured, parameter};
-use crate::report::plot::{FONT, use_own_font};
 
 const SIZE: (u32, u32) = (820, 460);
 /// Values that differ by more than this factor are shown on a logarithmic axis.

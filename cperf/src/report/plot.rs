@@ -4,16 +4,13 @@ mod cdf;
 mod slowdown;
 
 use std::path::Path;
-use std::sync::Once;
 
 use plotters::coord::CoordTranslate;
 use plotters::prelude::*;
-use plotters::style::FontStyle;
+use tthoma::analyze::plot::{FONT, use_own_font};
 
 use super::digest::{Digest, Short};
 
-/// The only font that plots use; it comes with the program.
-pub(crate) const FONT: &str = "sans-serif";
 /// Width and height, pixels of the SVG.
 const SIZE: (u32, u32) = (900, 560);
 /// Pixels of the PNG for one of the SVG: letters are placed at whole pixels, so small ones would look uneven.
@@ -79,18 +76,6 @@ fn both(
     let root = BitMapBackend::new(&root, size).into_drawing_area();
     png(&root)?;
     Ok(root.present()?)
-}
-
-/// Registers the built-in font once per process.
-pub(crate) fn use_own_font() {
-    static ONCE: Once = Once::new();
-    ONCE.call_once(|| {
-        for style in [FontStyle::Normal, FontStyle::Bold] {
-            if plotters::style::register_font(FONT, style, epaint_default_fonts::UBUNTU_LIGHT).is_err() {
-                unreachable!("the built-in font is a valid TrueType font; a test draws with it");
-            }
-        }
-    });
 }
 
 /// Draws the legend of a chart's series at `position`, `scale` times as large as usual.

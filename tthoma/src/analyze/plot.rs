@@ -37,7 +37,8 @@ pub struct Plot {
     pub curves: Vec<(String, Vec<(f64, f64)>)>,
 }
 
-const FONT: &str = "sans-serif";
+/// Name of the built-in font, once [`use_own_font`] was called.
+pub const FONT: &str = "sans-serif";
 const SIZE: (u32, u32) = (900, 560);
 const COLOURS: [RGBColor; 6] = [
     RGBColor(0x10, 0x3f, 0x91),
@@ -143,11 +144,14 @@ fn widened((low, high): (f64, f64)) -> (f64, f64) {
 }
 
 /// Registers the built-in font once per process.
-fn use_own_font() {
+pub fn use_own_font() {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {
-        let known = plotters::style::register_font(FONT, FontStyle::Normal, epaint_default_fonts::UBUNTU_LIGHT);
-        debug_assert!(known.is_ok(), "the built-in font is a valid TrueType font");
+        for style in [FontStyle::Normal, FontStyle::Bold] {
+            if plotters::style::register_font(FONT, style, epaint_default_fonts::UBUNTU_LIGHT).is_err() {
+                unreachable!("the built-in font is a valid TrueType font; a test draws with it");
+            }
+        }
     });
 }
 
