@@ -7,7 +7,7 @@
 
 use std::thread;
 
-use rustc_hash::FxHashMap;
+use rustc_hash::{FxHashMap, FxHashSet};
 
 use crate::event::{AMBIGUOUS, NO_HOST};
 use crate::read::NodeTrace;
@@ -41,6 +41,15 @@ enum Peers {
 
 type Known = FxHashMap<u32, Peers>;
 
+/// What a trace tells of peers.
+#[derive(Default)]
+struct Told {
+    /// By id.
+    known: Known,
+    /// Peers of ids that have several.
+    more: FxHashSet<u32>,
+}
+
 impl Peers {
     fn add(&mut self, peer: u32) {
         *self = match *self {
@@ -57,12 +66,13 @@ impl Peers {
 
 /// Finds the client of each record's RPC and stores it in the record.
 pub fn resolve(traces: &mut [NodeTrace]) -> Hosts {
-    let known: Vec<Known> = thread::scope(|scope| {
+    let told: Vec<Told> = thread::scope(|scope| {
         let threads: Vec<_> = traces.iter().map(|t| scope.spawn(|| peers(t))).collect();
         threads.into_iter().map(|t| t.join().expect("collecting peers does not panic")).collect()
     });
+    let (known, more): (Vec<Known>, Vec<FxHashSet<u32>>) = told.into_iter().map(|t| (t.known, t.more)).unzip();
     let mut hosts = Hosts { nodes: traces.iter().map(|t| t.node.clone()).collect(), ..Hosts::default() };
-    hosts.learn_addresses(&known);
+    hosts.learn_addresses(&known, more.iter().flatten().copied());
     let (hosts_ref, known_ref) = (&hosts, &known);
     let counts: Vec<(u64, u64)> = thread::scope(|scope| {
         let assign = |(node, trace)| scope.spawn(move || assign(hosts_ref, known_ref, node, trace));
@@ -74,8 +84,8 @@ pub fn resolve(traces: &mut [NodeTrace]) -> Hosts {
     hosts
 }
 
-fn peers(trace: &NodeTrace) -> Known {
-    let mut known = Known::default();
+fn peers(trace: &NodeTrace) -> Told {
+    let Told { mut known, mut more } = Told::default();
     // Neighbouring records mostly concern one RPC: its peers are kept at hand.
     let mut current: Option<(u32, Peers)> = None;
     for record in &trace.records {
@@ -87,11 +97,15 @@ fn peers(trace: &NodeTrace) -> Known {
             current = Some((id, known.get(&id).copied().unwrap_or(Peers::None)));
         }
         if let (Some((_, peers)), Some(peer)) = (&mut current, record.peer()) {
+            let before = peers.one();
             peers.add(peer);
+            if *peers == Peers::Several {
+                more.extend(before.into_iter().chain([peer]));
+            }
         }
     }
     known.extend(current);
-    known
+    Told { known, more }
 }
 
 /// Stores the clients of one node's records; returns the numbers of ambiguous and of unresolved records.
@@ -154,13 +168,15 @@ impl Hosts {
         }
     }
 
-    fn learn_addresses(&mut self, known: &[Known]) {
+    /// `more`: addresses beside those that are an id's only peer.
+    fn learn_addresses(&mut self, known: &[Known], more: impl Iterator<Item = u32>) {
         let mut votes: FxHashMap<u32, FxHashMap<u16, u32>> = FxHashMap::default();
         for peers in known.iter().flat_map(|k| k.values()) {
             if let Peers::One(address) = peers {
                 votes.entry(*address).or_default();
             }
         }
+        more.for_each(|address| _ = votes.entry(address).or_default());
         for (address, node) in joined(known) {
             *votes.entry(address).or_default().entry(node).or_default() += 1;
         }
@@ -315,6 +331,17 @@ mod tests {
         let hosts = resolve(&mut traces);
         assert_eq!(clients(&traces), [[0], [1], [0], [1]]);
         assert_eq!(hosts.notes.len(), 4);
+    }
+
+    /// All ids are used by both clients.
+    #[test]
+    fn names_help_if_no_id_of_two_clients_is_unique() {
+        let send = "1 calling ip_queue_xmit: wire_bytes 218, peer 0x0a000103, id 10, offset 0\n";
+        let receive = |peer| format!("2 homa_gro_receive got packet from {peer} id 11, offset 0, priority 1\n");
+        let both = receive("0x0a000102") + &receive("0x0a000104");
+        let mut traces = traces(&[("node1", send), ("node2", &both), ("node3", send)]);
+        let hosts = resolve(&mut traces);
+        assert_eq!(clients(&traces), [vec![0], vec![0, 2], vec![2]], "{:?}", hosts.notes);
     }
 
     #[test]

@@ -248,6 +248,21 @@ fn rates(model: &Model, nodes: &[Node]) -> Table {
     table
 }
 
+/// What the time series needs.
+const FIELDS: &[Field] = &[
+    Field::RxStarts,
+    Field::RxLive,
+    Field::RxGrants,
+    Field::RxGrantBytes,
+    Field::RxPkts,
+    Field::RxBytes,
+    Field::RxDataQdisc,
+    Field::RxDataNet,
+    Field::TxStarts,
+    Field::TxLiveReq,
+    Field::TxLiveResp,
+];
+
 fn series(model: &Model, options: &Options) -> Vec<Table> {
     let one = |s: &intervals::Series| {
         let mut table = Table::series("activity", &model.name(s.node), "Messages and packets in each step")
@@ -284,7 +299,7 @@ fn series(model: &Model, options: &Options) -> Vec<Table> {
         }
         table
     };
-    intervals::collect(model, options, None).iter().map(one).collect()
+    intervals::collect(model, options, None, FIELDS).iter().map(one).collect()
 }
 
 #[cfg(test)]

@@ -48,7 +48,7 @@ impl Analyzer for Core {
             return Report { warnings: vec![format!("core: no trace of a node `{name}`")], ..Report::default() };
         };
         let core = options.core.unwrap_or(0);
-        let steps = Steps::of(span, options.interval);
+        let steps = Steps::of(span, options.interval, Steps::most(model, node, WORK.len()));
         let mut counts = vec![vec![0.0; steps.count]; WORK.len()];
         let trace = &model.traces[usize::from(node)];
         let offset = trace.span.map_or(0, |(own, _)| span.0 - own);

@@ -137,7 +137,7 @@ fn series(model: &Model, credits: &[Credit], options: &Options, name: &str, rece
         }
     }
     let table = |(node, mut list): (usize, Vec<(i64, i64, f64, usize)>)| {
-        let steps = Steps::of(model.span(node as u16)?, options.interval);
+        let steps = Steps::new(model, node as u16, options.interval, 1)?;
         list.sort_by_key(|(a, ..)| *a);
         let title = if receiving {
             "Incoming messages with outstanding grants"

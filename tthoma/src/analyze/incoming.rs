@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use rustc_hash::FxHashSet;
+
 use super::samples::us;
 use super::steps::{Steps, flow};
 use super::table::{Cell, Table, Unit};
@@ -60,7 +62,8 @@ struct Node {
 
 impl Node {
     fn new(model: &Model, node: u16, options: &Options) -> Option<Self> {
-        let steps = Steps::of(model.span(node)?, options.interval);
+        let cores: FxHashSet<u16> = model.flights().all().filter(|f| f.to == node).map(|f| f.gro_core).collect();
+        let steps = Steps::new(model, node, options.interval, 2 * (cores.len() + 1))?;
         let none = Arrivals { packets: vec![0.0; steps.count], bytes: vec![0.0; steps.count] };
         Some(Self { node, steps, all: none, cores: BTreeMap::new(), lowest: vec![None; steps.count] })
     }

@@ -28,6 +28,11 @@ macro_rules! fields {
             const fn is_state(self) -> bool {
                 match self { $(Self::$field => matches!(What::$kind, What::State),)* }
             }
+
+            /// True if it is the sum of what lasts. The modelled queue is a state, but computed as a whole.
+            fn is_added(self) -> bool {
+                self.is_state() && self != Self::TxQueue
+            }
         }
     };
 }
@@ -104,15 +109,15 @@ fields! {
     RxGrantBytes: State [SendGrant, SoftirqData],
 }
 
-/// Smallest and largest of some times in each step, ns.
+/// Smallest and largest of some times in each step, ns; empty if nobody wants them.
 #[derive(Clone, Debug)]
 pub(super) struct Extremes(pub(super) Vec<Option<(i64, i64)>>);
 
 impl Extremes {
     fn add(&mut self, steps: &Steps, at: i64, value: i64) {
-        if let Some(k) = steps.at(at) {
-            let (low, high) = self.0[k].unwrap_or((value, value));
-            self.0[k] = Some((low.min(value), high.max(value)));
+        if let Some(known) = steps.at(at).and_then(|k| self.0.get_mut(k)) {
+            let (low, high) = known.unwrap_or((value, value));
+            *known = Some((low.min(value), high.max(value)));
         }
     }
 }
@@ -121,11 +126,12 @@ impl Extremes {
 pub(super) struct Series {
     pub(super) node: u16,
     pub(super) steps: Steps,
+    /// Of each field; none for those that were not asked for.
     values: Vec<Vec<f64>>,
     known: Vec<bool>,
-    /// Time from the NIC and back, of frames by the step in which the NIC got them.
+    /// With [`Field::TxFreeBytes`]: time from the NIC and back, of frames by the step in which the NIC got them.
     pub(super) free: Extremes,
-    /// Time from the NIC giving a frame back to the receiver's GRO.
+    /// With it, too: time from the NIC giving a frame back to the receiver's GRO.
     pub(super) gro_free: Extremes,
 }
 
@@ -135,9 +141,9 @@ impl Series {
         self.get(field, k).map(|v| v / unit).into()
     }
 
-    /// A field's number.
+    /// A field's number; `None` if unknown, or not asked for.
     pub(super) fn get(&self, field: Field, k: usize) -> Option<f64> {
-        self.known[field as usize].then(|| self.values[field as usize][k])
+        self.values[field as usize].get(k).copied().filter(|_| self.known[field as usize])
     }
 
     /// Sum over all steps; `None` if unknown.
@@ -149,23 +155,33 @@ impl Series {
 /// Work in progress on all nodes.
 struct Builder {
     steps: Vec<Option<Steps>>,
+    /// By node and field; empty if it was not asked for.
     states: Vec<Vec<State>>,
     flows: Vec<Vec<Vec<f64>>>,
     free: Vec<Extremes>,
     gro_free: Vec<Extremes>,
 }
 
-/// The series of all nodes. `queue` restricts what is sent to one transmit queue.
-pub(super) fn collect(model: &Model, options: &Options, queue: Option<u32>) -> Vec<Series> {
+/// The series of all nodes, of `fields` only. `queue` restricts what is sent to one transmit queue.
+pub(super) fn collect(model: &Model, options: &Options, queue: Option<u32>, fields: &[Field]) -> Vec<Series> {
     let nodes = model.traces.len() as u16;
-    let steps: Vec<Option<Steps>> =
-        (0..nodes).map(|n| model.span(n).map(|span| Steps::of(span, options.interval))).collect();
+    let steps: Vec<Option<Steps>> = (0..nodes).map(|n| Steps::new(model, n, options.interval, 1)).collect();
     let count = |s: &Option<Steps>| s.map_or(0, |s| s.count);
+    let state = |field: &Field, steps: &Steps| {
+        if field.is_added() && fields.contains(field) { State::new(steps) } else { State::default() }
+    };
+    let states = |steps: &Steps| Field::ALL.iter().map(|f| state(f, steps)).collect();
+    let flow = |field: &Field, count: usize| {
+        if !field.is_added() && fields.contains(field) { vec![0.0; count] } else { Vec::new() }
+    };
+    let times = |s: &Option<Steps>| {
+        Extremes(if fields.contains(&Field::TxFreeBytes) { vec![None; count(s)] } else { Vec::new() })
+    };
     let mut builder = Builder {
-        states: steps.iter().map(|s| s.map_or_else(Vec::new, |s| vec![State::new(&s); Field::ALL.len()])).collect(),
-        flows: steps.iter().map(|s| vec![vec![0.0; count(s)]; Field::ALL.len()]).collect(),
-        free: steps.iter().map(|s| Extremes(vec![None; count(s)])).collect(),
-        gro_free: steps.iter().map(|s| Extremes(vec![None; count(s)])).collect(),
+        states: steps.iter().map(|s| s.as_ref().map_or_else(Vec::new, states)).collect(),
+        flows: steps.iter().map(|s| Field::ALL.iter().map(|f| flow(f, count(s))).collect()).collect(),
+        free: steps.iter().map(times).collect(),
+        gro_free: steps.iter().map(times).collect(),
         steps,
     };
     builder.messages(model);
@@ -365,10 +381,7 @@ impl Builder {
         let nodes = self.steps.into_iter().zip(self.states).zip(self.flows).zip(self.free).zip(self.gro_free);
         let series = nodes.enumerate().filter_map(|(node, ((((steps, states), flows), free), gro_free))| {
             let values = (Field::ALL.iter().zip(states).zip(flows))
-                .map(|((field, state), flow)| {
-                    // The modelled queue is a state, but computed as a whole.
-                    if field.is_state() && *field != Field::TxQueue { state.finish() } else { flow }
-                })
+                .map(|((field, state), flow)| if field.is_added() { state.finish() } else { flow })
                 .collect();
             Some(Series { node: node as u16, steps: steps?, values, known: known.clone(), free, gro_free })
         });
@@ -389,7 +402,7 @@ mod tests {
         // Passed to IP at 49, to the NIC at 49.5, received at 64.5, processed at 104.5, given back at 56.5.
         traffic.packet((0, 1), 10, (0, 1400, 1400), 49.0, Delays { net: 15.0, softirq: 40.0, ..Delays::USUAL });
         let model = traffic.model();
-        let all = collect(&model, &Options { late: 0.0, ..Options::default() }, None);
+        let all = collect(&model, &Options { late: 0.0, ..Options::default() }, None, Field::ALL);
         let (tx, rx) = (&all[0], &all[1]);
         let values = |s: &Series, field| (0..s.steps.count).map(|k| s.get(field, k).unwrap()).collect::<Vec<f64>>();
         // Steps end at 0, 50, 100, 150 and 200.
@@ -404,7 +417,9 @@ mod tests {
         assert_eq!(tx.get(Field::TxNewGrants, 0), None, "there are no grants: not 0, but unknown");
         // 1522 bytes at 100 Gbps are gone after 0.12 us: 0.5 us before the end of the step.
         assert_eq!(values(tx, Field::TxQueue), [0.0; 5]);
-        let slow = collect(&model, &Options { gbps: 0.08, ..Options::default() }, None);
+        let slow = collect(&model, &Options { gbps: 0.08, ..Options::default() }, None, &[Field::TxQueue]);
         assert_eq!(values(&slow[0], Field::TxQueue), [0.0, 1517.0, 1017.0, 517.0, 17.0]);
+        let others = slow[0].values.iter().map(Vec::len).sum::<usize>() - slow[0].steps.count;
+        assert_eq!((others, slow[0].get(Field::TxBytes, 1)), (0, None), "what is not asked for takes no memory");
     }
 }

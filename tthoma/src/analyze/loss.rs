@@ -322,7 +322,7 @@ fn list(model: &Model, all: &[Tried], options: &Options) -> Table {
 }
 
 fn series(model: &Model, node: u16, span: (i64, i64), all: &[Tried], options: &Options) -> Table {
-    let steps = Steps::of(span, options.interval);
+    let steps = Steps::of(span, options.interval, Steps::most(model, node, 4));
     let mut sums = vec![vec![0.0; steps.count]; 4];
     for attempt in all.iter().filter(|t| t.from == node).flat_map(|t| &t.attempts) {
         let counts = [true, attempt.fate == Fate::Lost, attempt.fate == Fate::Late, attempt.again];

@@ -120,7 +120,7 @@ fn delays(model: &Model, node: u16, cores: &BTreeMap<u16, &Packets>) -> Table {
 
 /// Bytes on their way to each core at the end of each step.
 fn backlog(model: &Model, node: u16, cores: &BTreeMap<u16, &Packets>, options: &Options) -> Option<Table> {
-    let steps = Steps::of(model.span(node)?, options.interval);
+    let steps = Steps::new(model, node, options.interval, cores.len())?;
     let mut table = Table::series("net_backlog", &model.name(node), "Bytes on their way to each core")
         .column("Time", Unit::Us, "end of the step")
         .column("Total", Unit::Kb, "");

@@ -3,6 +3,8 @@
 
 use std::collections::BTreeMap;
 
+use rustc_hash::FxHashSet;
+
 use super::owned::{self, Owned, Window};
 use super::samples::{gbps, kb, us};
 use super::steps::{State, Steps, flow};
@@ -63,7 +65,7 @@ impl Analyzer for NicBacklog {
                 packets.lasts(o.from, o.to, 1.0);
                 bytes.lasts(o.from, o.to, o.wire);
             }
-            let steps = Steps::of((first, last), STEP);
+            let steps = Steps::of((first, last), STEP, Steps::most(model, node, 4));
             let states = states(&owned, &steps);
             let most = |values: &[f64]| values.iter().copied().fold(0.0, f64::max);
             let ins: Vec<(i64, f64)> = owned.iter().filter(|o| o.nic).map(|o| (o.from, o.wire)).collect();
@@ -205,7 +207,8 @@ impl Analyzer for NicBacklog2 {
                 .column("Used", Unit::Share, "share of steps with data in the queue");
         let mut report = Report::default();
         for ((node, first, last), owned) in model.spans().zip(owned::collect(model)) {
-            let steps = Steps::of((first, last), options.interval);
+            let queues: FxHashSet<u32> = owned.iter().map(|o| o.queue).collect();
+            let steps = Steps::of((first, last), options.interval, Steps::most(model, node, 4 * queues.len()));
             let mut queues: BTreeMap<u32, Queue> = BTreeMap::new();
             for o in &owned {
                 let queue = queues.entry(o.queue).or_insert_with(|| Queue::new(&steps));

@@ -91,7 +91,8 @@ fn added(f: &Flight) -> (i64, f64) {
 /// The longest queue of each node in each step; unknown if nothing was sent.
 fn series(model: &Model, nodes: &[(u16, Vec<(i64, f64)>)], options: &Options) -> Option<Table> {
     let span = model.spans().map(|(_, first, last)| (first, last)).reduce(|a, b| (a.0.min(b.0), a.1.max(b.1)))?;
-    let steps = Steps::of(span, options.interval);
+    let most = model.spans().map(|(node, ..)| Steps::most(model, node, nodes.len())).max()?;
+    let steps = Steps::of(span, options.interval, most);
     let mut table =
         Table::new("nicqueues", "Longest queue in each step, bytes").column("Interval", Unit::Us, "end of the step");
     table.series = true;

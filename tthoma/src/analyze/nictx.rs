@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use rustc_hash::FxHashSet;
+
 use super::intervals::{self, Field};
 use super::owned;
 use super::plot::{Mark, Plot};
@@ -32,9 +34,10 @@ impl Analyzer for NicTx {
     fn run(&self, model: &Model, options: &Options) -> Report {
         let mut steps: Vec<Step> = Vec::new();
         let mut trends = Vec::new();
-        let series = intervals::collect(model, options, None);
+        let series = intervals::collect(model, options, None, &[Field::TxQdisc]);
         for ((node, first, last), owned) in model.spans().zip(owned::collect(model)) {
-            let grid = Steps::of((first, last), options.interval);
+            let queues: FxHashSet<u32> = owned.iter().map(|o| o.queue).collect();
+            let grid = Steps::of((first, last), options.interval, Steps::most(model, node, 4 + queues.len()));
             let (mut bytes, mut packets) = (State::new(&grid), State::new(&grid));
             let mut queues: BTreeMap<u32, State> = BTreeMap::new();
             let (mut freed, mut queued) = (vec![0.0; grid.count], vec![0.0; grid.count]);
@@ -59,7 +62,7 @@ impl Analyzer for NicTx {
                     queues: queues.iter().filter(|q| q[k - 1] > 0.0).count() as f64,
                     kb: kb(bytes[k - 1]),
                     packets: packets[k - 1],
-                    qdisc_kb: qdisc.and_then(|s| s.get(Field::TxQdisc, k - 1)).map(kb),
+                    qdisc_kb: qdisc.and_then(|s| s.get(Field::TxQdisc, s.steps.at(grid.end(k - 1))?)).map(kb),
                     out: rate(freed[k]),
                     input: rate(queued[k]),
                 });

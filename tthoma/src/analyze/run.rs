@@ -9,6 +9,7 @@ use serde::ser::{Serialize, SerializeMap, Serializer};
 
 use super::options::Options;
 use super::plot::Plot;
+use super::steps::Steps;
 use super::table::Table;
 use super::{About, Analyzer, ClockReport, ImportReport, NodeReport};
 use crate::model::Model;
@@ -84,13 +85,18 @@ impl Run {
             let report = not_run.is_none().then(|| analyzer.run(model, options));
             Finding { about, report, not_run }
         };
+        let mut findings: Vec<Finding> = analyzers.iter().map(one).collect();
+        let in_steps = |f: &&mut Finding| f.report.is_some() && f.about.options.contains(&"interval");
+        if let Some(report) = findings.iter_mut().find(in_steps).and_then(|f| f.report.as_mut()) {
+            report.warnings.extend(Steps::longer(model, options.interval));
+        }
         Self {
             paths: paths.to_vec(),
             options: options.clone(),
             nodes: NodeReport::all(model),
             clock: ClockReport::new(model),
             import: ImportReport::new(model),
-            findings: analyzers.iter().map(one).collect(),
+            findings,
         }
     }
 

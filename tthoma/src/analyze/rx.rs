@@ -25,7 +25,8 @@ impl Analyzer for Rx {
     }
 
     fn run(&self, model: &Model, options: &Options) -> Report {
-        let all = intervals::collect(model, options, None);
+        let fields = if options.data.is_some() { FIELDS } else { &[Field::RxBytes] };
+        let all = intervals::collect(model, options, None, fields);
         let mut summary = Table::new("rx", "Received message bytes, mean over the trace:")
             .column("Node", Unit::None, "")
             .column("Gbps", Unit::Gbps, "")
@@ -43,6 +44,20 @@ impl Analyzer for Rx {
         report
     }
 }
+
+/// What the time series needs.
+const FIELDS: &[Field] = &[
+    Field::RxBytes,
+    Field::RxLive,
+    Field::RxPkts,
+    Field::RxGrantable,
+    Field::RxNewGrants,
+    Field::RxGranted,
+    Field::RxDataQdisc,
+    Field::RxDataNet,
+    Field::RxOverdue,
+    Field::RxDataGro,
+];
 
 fn series(model: &Model, s: &Series) -> Table {
     let mut table =

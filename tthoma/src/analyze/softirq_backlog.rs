@@ -12,6 +12,7 @@
 use rustc_hash::{FxHashMap, FxHashSet};
 
 use super::softirq_sweep::{Episode, Limits, State, Stay, Summary, series, sweep, when};
+use super::steps::Steps;
 use super::{About, Analyzer, Cell, From, Needs, Options, Report, Table, Unit};
 use crate::event::Kind;
 use crate::model::Model;
@@ -56,7 +57,7 @@ impl Analyzer for SoftirqBacklog {
             };
             let node = Node::new(model, place, span, options);
             node.add_to(&mut cores, &mut episodes, options);
-            if !node.cores.is_empty() {
+            if !node.cores.is_empty() && options.data.is_some() {
                 report.tables.push(node.series(options));
             }
             if options.from != From::Ring && node.queues.waits.iter().any(|w| w.ring != UNSEEN) {
@@ -210,7 +211,8 @@ impl<'a> Node<'a> {
     /// The node's queues at each step of time.
     fn series(&self, options: &Options) -> Table {
         let name = &self.model.hosts.nodes[self.node];
-        let step = ((options.interval * 1000.0) as i64).max(1);
+        let most = Steps::most(self.model, self.node as u16, 3 * (self.cores.len() + 1));
+        let step = Steps::of(self.span, options.interval, most).length;
         let mut table = Table::series("softirq_backlog", name, format!("Packets that wait for SoftIRQ on {name}"))
             .column("Time", Unit::Us, "")
             .column("TotPk", Unit::None, "")

@@ -14,7 +14,8 @@ fn row<'a>(report: &'a Report, table: &str, start: &[&str]) -> impl Fn(&str) -> 
 
 #[test]
 fn a_backlog_of_a_hundred_packets_is_found_with_its_age() {
-    let report = run(&backlog_before_the_trace(), &Options::default());
+    let options = Options { data: Some("unused".into()), ..Options::default() };
+    let report = run(&backlog_before_the_trace(), &options);
     let core = row(&report, "cores", &["node1", "3"]);
     assert_eq!(core("max_pk"), &100.into());
     assert_eq!(core("p50_pk"), &100.into());

@@ -32,7 +32,8 @@ impl Analyzer for TxIntervals {
     }
 
     fn run(&self, model: &Model, options: &Options) -> Report {
-        let all = intervals::collect(model, options, options.tx_qid);
+        let fields = if options.data.is_some() { FIELDS } else { &[Field::TxNicBytes] };
+        let all = intervals::collect(model, options, options.tx_qid, fields);
         let mut summary = Table::new("tx", "Message bytes passed to the NIC, mean over the trace:")
             .column("Node", Unit::None, "")
             .column("Gbps", Unit::Gbps, "")
@@ -54,6 +55,25 @@ impl Analyzer for TxIntervals {
         report
     }
 }
+
+/// What the time series needs.
+const FIELDS: &[Field] = &[
+    Field::TxNicBytes,
+    Field::TxBytes,
+    Field::RpcsLive,
+    Field::TxLiveReq,
+    Field::TxLiveResp,
+    Field::TxPkts,
+    Field::TxQdisc,
+    Field::TxQueue,
+    Field::TxInNic,
+    Field::TxNicRx,
+    Field::TxFreeBytes,
+    Field::TxGrantXmit,
+    Field::TxGrantGro,
+    Field::TxGrantAvail,
+    Field::TxNewGrants,
+];
 
 fn series(model: &Model, options: &Options, s: &Series) -> Table {
     let kb = |table: Table, title: &'static str, meaning: &'static str| table.column(title, Unit::Kb, meaning);
