@@ -44,6 +44,8 @@ pub mod analyze;
 pub mod clock;
 pub mod event;
 pub mod export;
+#[cfg(any(test, feature = "fuzz"))]
+pub mod fuzz;
 pub mod hosts;
 pub mod model;
 mod out;

@@ -236,7 +236,10 @@ impl<'a> Work<'a> {
             }
             Kind::SoftirqData => {
                 let waits = served.open
-                    && served.lives.last().is_some_and(|l| l.softirq == UNSEEN && time - l.created < TOGETHER);
+                    && served
+                        .lives
+                        .last()
+                        .is_some_and(|l| l.softirq == UNSEEN && l.created != UNSEEN && time - l.created < TOGETHER);
                 if waits {
                     self.begins(client, id, time, record.a);
                 } else if !served.open {

@@ -75,7 +75,8 @@ fn worst<'a>(packets: &[(&'a Flight, i64)]) -> Option<(u64, &'a Flight, i64)> {
     packets.iter().for_each(|(f, _)| sums.push(sums[sums.len() - 1] + u64::from(f.length)));
     let active = |(i, (f, free)): (usize, &(&'a Flight, i64))| {
         let until = packets.partition_point(|(other, _)| other.gro <= *free);
-        (*free != UNSEEN).then(|| (sums[until] - sums[i], *f, *free))
+        // A buffer that is freed before its packet is received is none.
+        (*free != UNSEEN && until > i).then(|| (sums[until] - sums[i], *f, *free))
     };
     // The first of equals.
     packets.iter().enumerate().filter_map(active).reduce(|a, b| if b.0 > a.0 { b } else { a })
@@ -100,7 +101,7 @@ fn freed(model: &Model) -> Vec<i64> {
                         let start =
                             if record.have.has(Have::B) { record.a.saturating_sub(record.b) } else { record.offset };
                         let from = order.partition_point(|i| key(*i) < (message, start));
-                        let to = order.partition_point(|i| key(*i) < (message, record.a));
+                        let to = order.partition_point(|i| key(*i) < (message, record.a.max(start)));
                         copied.entry(record.core).or_default().extend(&order[from..to]);
                     }
                 }

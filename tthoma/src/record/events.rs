@@ -59,7 +59,7 @@ pub(crate) struct Source {
     pub(crate) filter: Filter,
     what: What,
     /// Its fields, in the order that [`Decoder::decode`] reads them.
-    fields: &'static [&'static str],
+    pub(crate) fields: &'static [&'static str],
 }
 
 const fn source(

@@ -42,6 +42,12 @@ impl EventFormat {
         Ok(Self { id: id.ok_or(FormatError::Missing("ID: N"))?, fields: fields(text)? })
     }
 
+    /// All fields.
+    #[cfg(any(test, feature = "fuzz"))]
+    pub(crate) fn fields(&self) -> &[Field] {
+        &self.fields
+    }
+
     /// The field of that name.
     pub(crate) fn field(&self, name: &'static str) -> Result<Field, FormatError> {
         self.fields.iter().find(|f| f.name == name).cloned().ok_or(FormatError::NoField(name))

@@ -34,6 +34,8 @@ pub mod clock;
 pub mod counters;
 pub mod events;
 mod format;
+#[cfg(any(test, feature = "fuzz"))]
+mod fuzz;
 mod pages;
 mod sys;
 mod text;
@@ -50,6 +52,8 @@ use clock::{Rate, TraceClock};
 use counters::{Check, CoreCheck, Counted, Reading};
 use events::{Decoder, Group, SOURCES, Seen, filter};
 use format::{FormatError, PageFormat};
+#[cfg(any(test, feature = "fuzz"))]
+pub(crate) use fuzz::{format as fuzz_format, pages as fuzz_pages};
 use pages::Item;
 use text::CorePages;
 use tracefs::{Instance, Ring, TraceError, Tracefs};

@@ -117,7 +117,7 @@ pub(crate) fn write(cores: &[CorePages], reading: Reading<'_>, out: &mut dyn Wri
         };
         let first = match &mut written.span {
             Some((first, last)) => {
-                *last = at;
+                *last = at.max(*last);
                 *first
             }
             none => {
