@@ -7,6 +7,9 @@ use std::process::ExitCode;
 use cperf::cli::{Cli, Command, ExperimentsCommand};
 use cperf::{error, experiment};
 
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() -> ExitCode {
     let mut words = std::env::args_os();
     if words.by_ref().nth(1).is_some_and(|word| word == "cp-node") {

@@ -13,6 +13,9 @@ use std::time::Instant;
 use homa_sim::Time;
 use homa_sim::cluster::{ClusterSpec, StopRule, run};
 
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() {
     let args: Vec<u32> = std::env::args().skip(1).filter_map(|arg| arg.parse().ok()).collect();
     let (rounds, sizes) = args.split_first().map_or((3, &[][..]), |(rounds, sizes)| (*rounds, sizes));

@@ -4,6 +4,9 @@
 use homa_sim::Time;
 use homa_sim::sigcomm18::{Study, run};
 
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// What is wrong with the arguments.
 fn usage(what: &str) -> ! {
     eprintln!("{what}; usage: sigcomm18 WORKLOAD LOAD MILLISECONDS [WARM-UP] [all]: w1 to w5, 0.5 or 0.8");

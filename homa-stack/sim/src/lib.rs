@@ -31,6 +31,7 @@ mod packets;
 pub mod port;
 mod queue;
 pub mod sigcomm18;
+mod sys;
 pub mod tcp;
 pub mod time;
 pub mod transport;

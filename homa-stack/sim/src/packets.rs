@@ -2,6 +2,7 @@
 //! beside it what switches look at, so that they touch 16 bytes of it.
 
 use crate::packet::{Ecn, HostId, Packet};
+use crate::sys;
 
 /// No packet.
 pub(crate) const NONE: u32 = u32::MAX;
@@ -66,6 +67,12 @@ impl<S> Packets<S> {
     #[inline]
     pub(crate) fn get(&mut self, index: u32) -> &mut Packet<S> {
         self.bodies[index as usize].as_mut().expect("the packet was not taken")
+    }
+
+    /// A packet will be looked at soon.
+    #[inline]
+    pub(crate) fn expect(&self, index: u32) {
+        sys::prefetch(&self.bodies[index as usize]);
     }
 
     /// The packet's [`Packet::flow`].

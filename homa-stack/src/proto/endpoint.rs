@@ -23,6 +23,7 @@ use super::pool::{Body, Lease, MOST_PAGES, Pool};
 use super::ports::{FIRST_CLIENT_PORT, Ports};
 use super::private::Private;
 use super::ranges::{Gap, Spare};
+use super::recent::Recent;
 use super::room::Room;
 use super::rpc::{Rpc, State};
 use super::rx_message::RxMessage;
@@ -82,6 +83,8 @@ pub struct Endpoint {
     pub(super) rpcs: Slab<Rpc>,
     pub(super) clients: FxHashMap<u64, RpcKey>,
     pub(super) servers: FxHashMap<(PeerKey, u64), RpcKey>,
+    /// RPCs that packets were about of late.
+    pub(super) recent: Recent,
     pub(super) peers: Peers,
     pub(super) tombstones: Tombstones,
     pub(super) grants: Grants,
@@ -156,6 +159,7 @@ impl Endpoint {
             rpcs: Slab::new(),
             clients: FxHashMap::default(),
             servers: FxHashMap::default(),
+            recent: Recent::default(),
             peers: Peers::default(),
             tombstones: Tombstones::new(config.tombstone_time, config.tombstone_chunks),
             grants: Grants::default(),

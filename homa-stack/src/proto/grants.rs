@@ -24,7 +24,7 @@ const MOST_ACTIVE: usize = 8;
 pub(crate) type Srpt = (usize, Instant);
 
 /// What the policy needs to know of a message.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct View {
     pub(crate) remaining: usize,
     pub(crate) birth: Instant,
@@ -49,10 +49,12 @@ impl View {
 /// If a message can't be favoured by age, when it began, and whose it is.
 type Age = (bool, Instant, PeerKey);
 
+/// An active message, with what is known of it: packets come to these above all.
 #[derive(Clone, Copy, Debug)]
 struct Entry {
     rpc: RpcKey,
     peer: PeerKey,
+    view: View,
 }
 
 /// A decision to grant.
@@ -111,6 +113,14 @@ impl Grants {
     /// Takes note that more of a message has come or was granted, if it is in.
     #[inline]
     pub(crate) fn update(&mut self, rpc: RpcKey, view: View) {
+        if let Some(entry) = self.active.iter_mut().find(|entry| entry.rpc == rpc) {
+            let peer = entry.peer;
+            let known = std::mem::replace(&mut entry.view, view);
+            if known.age(peer) != view.age(peer) {
+                self.ages.set(rpc, view.age(peer));
+            }
+            return;
+        }
         let Some(known) = self.ages.key(rpc) else { return };
         let peer = known.2;
         if known != view.age(peer) {
@@ -135,16 +145,16 @@ impl Grants {
     pub(crate) fn fill(&mut self, config: &Config, view: impl Fn(RpcKey) -> View) {
         let slots = config.max_overcommit.clamp(1, MOST_ACTIVE);
         while self.active.len() > slots {
-            let longest = self.longest_of(|_| true, &view);
+            let longest = self.longest_of(|_| true);
             let entry = self.active.swap_remove(longest);
             self.settled = None;
-            self.wait(entry, &view);
+            self.wait(entry);
         }
         while let Some((rpc, peer, order)) = self.waiting.first() {
             if self.settled == Some((rpc, order, slots)) {
                 return;
             }
-            let candidate = Entry { rpc, peer };
+            let candidate = Entry { rpc, peer, view: view(rpc) };
             if self.active.len() < slots {
                 self.settled = None;
                 self.active.push(candidate);
@@ -154,15 +164,15 @@ impl Grants {
             // The peer that has most slots, the candidate counted for its own.
             let held = |e: &Entry| self.held(e.peer) + usize::from(e.peer == peer);
             let most = self.active.iter().map(held).max().expect("all slots are taken");
-            let victim = self.longest_of(|e| most == 1 || held(e) == most, &view);
+            let victim = self.longest_of(|e| most == 1 || held(e) == most);
             let loser = self.active[victim];
             let unfair = self.held(loser.peer) > self.held(candidate.peer) + 1;
-            let longer = view(loser.rpc).srpt() > order;
+            let longer = loser.view.srpt() > order;
             if unfair || longer {
                 self.settled = None;
                 self.active[victim] = candidate;
                 self.waiting.remove(rpc, peer, self.held(peer));
-                self.wait(loser, &view);
+                self.wait(loser);
             } else {
                 self.settled = Some((rpc, order, slots));
                 return;
@@ -172,16 +182,16 @@ impl Grants {
 
     /// The next grant to make, if any: the shortest active message whose window is open, as far as
     /// `max_incoming` allows. To be called until it returns nothing, the caller applying each decision.
-    pub(crate) fn decide(&mut self, config: &Config, view: impl Fn(RpcKey) -> View) -> Option<Decision> {
+    pub(crate) fn decide(&mut self, config: &Config) -> Option<Decision> {
         let active = self.active.len();
-        self.active.sort_unstable_by_key(|e| view(e.rpc).srpt());
+        self.active.sort_unstable_by_key(|e| e.view.srpt());
         let window = config.grant_window(active);
         let headroom = match config.lacks(Planted::GrantClamp) {
             true => usize::MAX,
             false => config.max_incoming.saturating_sub(self.total_incoming),
         };
         for (rank, entry) in self.active.iter().enumerate() {
-            let v = view(entry.rpc);
+            let v = entry.view;
             let end = if config.lacks(Planted::LengthClamp) { usize::MAX } else { v.len };
             let want = (v.received + window).min(end).saturating_sub(v.granted);
             // Small steps would cost a packet each; the rest of a message is worth one whatever its size.
@@ -228,8 +238,11 @@ impl Grants {
         for (age, rpc) in self.ages.iter() {
             let right = view(rpc).age(age.2);
             hold!(age == right, "message {rpc} stands by age at {age:?}, not {right:?}");
-            let active = self.active.iter().any(|e| e.rpc == rpc);
-            let (order, right) = (self.waiting.order(rpc, age.2), (!active).then(|| view(rpc).srpt()));
+            let active = self.active.iter().find(|e| e.rpc == rpc);
+            if let Some(entry) = active {
+                hold!(entry.view == view(rpc), "message {rpc} is known as {:?}, is {:?}", entry.view, view(rpc));
+            }
+            let (order, right) = (self.waiting.order(rpc, age.2), active.is_none().then(|| view(rpc).srpt()));
             hold!(order == right, "message {rpc} waits in place {order:?}, not {right:?}");
         }
         let (all, waiting) = (self.ages.len(), self.waiting.len());
@@ -242,15 +255,15 @@ impl Grants {
     }
 
     /// Has a message wait that was active.
-    fn wait(&mut self, entry: Entry, view: &impl Fn(RpcKey) -> View) {
+    fn wait(&mut self, entry: Entry) {
         let held = self.held(entry.peer);
-        self.waiting.insert(entry.rpc, entry.peer, view(entry.rpc).srpt(), held);
+        self.waiting.insert(entry.rpc, entry.peer, entry.view.srpt(), held);
     }
 
-    fn longest_of(&self, mut among: impl FnMut(&Entry) -> bool, view: &impl Fn(RpcKey) -> View) -> usize {
+    fn longest_of(&self, mut among: impl FnMut(&Entry) -> bool) -> usize {
         (0..self.active.len())
             .filter(|&i| among(&self.active[i]))
-            .max_by_key(|&i| view(self.active[i].rpc).srpt())
+            .max_by_key(|&i| self.active[i].view.srpt())
             .expect("some active message is among them")
     }
 }
@@ -328,12 +341,12 @@ mod tests {
             g.insert(rpc, rpc as PeerKey, view(&lens)(rpc));
         }
         g.fill(&config, view(&lens));
-        let first = g.decide(&config, view(&lens)).unwrap();
+        let first = g.decide(&config).unwrap();
         assert_eq!((first.rpc, first.offset), (2, 300_000 + 100_000), "shortest first, window max_incoming / 4");
         g.total_incoming = config.max_incoming - 50_000;
-        assert_eq!(g.decide(&config, view(&lens)).unwrap().offset, 350_000);
+        assert_eq!(g.decide(&config).unwrap().offset, 350_000);
         g.total_incoming = config.max_incoming;
-        assert_eq!(g.decide(&config, view(&lens)), None);
+        assert_eq!(g.decide(&config), None);
     }
 
     #[test]

@@ -31,6 +31,7 @@ mod pool;
 mod ports;
 mod private;
 mod ranges;
+mod recent;
 mod recovery;
 mod room;
 mod rpc;

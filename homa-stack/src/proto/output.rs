@@ -271,7 +271,7 @@ impl Endpoint {
         self.count_grantable(now);
         self.grants.fill(&self.config, Self::view(&self.rpcs));
         self.metrics.grant_check_calls += 1;
-        while let Some(decision) = self.grants.decide(&self.config, Self::view(&self.rpcs)) {
+        while let Some(decision) = self.grants.decide(&self.config) {
             self.metrics.needy_grants += u64::from(decision.was_needy);
             self.apply_grant(now, decision);
         }

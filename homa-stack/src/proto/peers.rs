@@ -1,12 +1,12 @@
 //! What is known of each peer host.
 
-use std::cell::Cell;
 use std::net::IpAddr;
 
 use rustc_hash::FxHashMap;
 
 #[cfg(feature = "check")]
 use super::check::hold;
+use super::recent::Recent;
 use super::room::Held;
 use super::timing::Timing;
 use crate::units::{Instant, Nanos, Priority};
@@ -56,8 +56,8 @@ const LOOKS: usize = 16;
 pub(crate) struct Peers {
     by_addr: FxHashMap<IpAddr, PeerKey>,
     all: Vec<Peer>,
-    /// The latest address asked for: most packets and calls come in runs from and to the same host.
-    latest: Cell<Option<(IpAddr, PeerKey)>>,
+    /// Those asked for of late, by address.
+    recent: Recent,
     /// Which is looked at next when one is to be forgotten.
     hand: usize,
     /// One that was forgotten: its place is free.
@@ -104,7 +104,6 @@ impl Peers {
             let peer = &self.all[at];
             if peer.rpcs == 0 && now.since(peer.used) >= keep {
                 self.by_addr.remove(&peer.addr);
-                self.latest.set(None);
                 self.free = Some(at as PeerKey);
                 return (true, self.free);
             }
@@ -145,13 +144,17 @@ impl Peers {
     /// The peer at `addr`, if it is known.
     #[inline]
     pub(crate) fn find(&self, addr: IpAddr) -> Option<PeerKey> {
-        if let Some((known, key)) = self.latest.get()
-            && known == addr
-        {
-            return Some(key);
+        let addr = addr.to_canonical();
+        let hash = match addr {
+            IpAddr::V4(addr) => addr.to_bits().into(),
+            IpAddr::V6(addr) => addr.to_bits() as u64,
+        };
+        let hint = self.recent.at(hash);
+        if self.all.get(hint).is_some_and(|peer| peer.addr == addr) && self.free != Some(hint as PeerKey) {
+            return Some(hint as PeerKey);
         }
-        let key = *self.by_addr.get(&addr.to_canonical())?;
-        self.latest.set(Some((addr, key)));
+        let key = *self.by_addr.get(&addr)?;
+        self.recent.set(hash, key as usize);
         Some(key)
     }
 }

@@ -232,6 +232,7 @@ impl Fabric {
         let port = &mut self.ports[port_index as usize];
         if port.full == 0 && !lost && port.busy_until <= now {
             let (at, hop) = port.transmit(now, index, frame);
+            packets.expect(index);
             return then(at, hop);
         }
         let bytes = u64::from(frame);
@@ -302,6 +303,7 @@ impl Fabric {
         port.bytes -= u64::from(frame);
         self.switches[port.switch as usize].used -= u64::from(frame);
         let (at, hop) = port.transmit(now, index, frame);
+        packets.expect(index);
         then(at, hop);
         if port.full != 0 {
             then(port.busy_until, Hop::Port { port: port_index });
