@@ -201,6 +201,19 @@ fn add(report: &mut Report, model: &Model, side: &Side, slowness: Option<f64>, p
         }
     }
     table.row(["sum".into(), micros(total).into(), (total > 0).then_some(100.0).into()]);
+    let mut held: FxHashMap<&'static str, i64> = FxHashMap::default();
+    path.steps.iter().for_each(|s| *held.entry(s.held_by).or_default() += s.end - s.start);
+    let mut held: Vec<_> = held.into_iter().collect();
+    held.sort_by_key(|(what, took)| (std::cmp::Reverse(*took), *what));
+    let mut sums =
+        Table::new(format!("{}_held", table.name), format!("What held RPC {}, all steps together:", name(model, side)))
+            .column("Took", Unit::Us, "")
+            .decimals(3)
+            .column("Share", Unit::Percent, "")
+            .column("Held by", Unit::None, "");
+    for (what, took) in held {
+        sums.row([micros(took).into(), (total > 0).then(|| 100.0 * took as f64 / total as f64).into(), what.into()]);
+    }
     let label = name(model, side);
     if let Some(longest) = path.steps.iter().max_by_key(|s| s.end - s.start) {
         let (took, held) = (micros(longest.end - longest.start), longest.held_by);
@@ -214,6 +227,7 @@ fn add(report: &mut Report, model: &Model, side: &Side, slowness: Option<f64>, p
     }
     report.notes.extend(path.notes.iter().map(|note| format!("{label}: {note}")));
     report.tables.push(table);
+    report.tables.push(sums);
 }
 
 #[cfg(test)]

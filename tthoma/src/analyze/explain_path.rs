@@ -97,7 +97,11 @@ impl Walk<'_> {
             what += &format!(" (with {}: not in the trace)", self.missing.join(", "));
             self.missing.clear();
         }
-        self.path.steps.push(Step { node, core, start: self.at, end: time, what, held_by, between_nodes });
+        match self.path.steps.last_mut() {
+            // Frame after frame is one step.
+            Some(last) if last.node == node && last.held_by == held_by && last.what == what => last.end = time,
+            _ => self.path.steps.push(Step { node, core, start: self.at, end: time, what, held_by, between_nodes }),
+        }
         (self.at, self.node) = (time, node);
     }
 
@@ -172,34 +176,43 @@ impl Walk<'_> {
         }
     }
 
-    /// The wait for the grant that allowed the packet, if it waited for one.
+    /// Frame by frame up to the one that leaves at `left`: the waits for grants, and between them the sending of what was
+    /// allowed.
     fn granted(&mut self, message: u32, packet: &Flight, left: i64, from: &Side) {
         let (rpcs, flights) = (self.model.rpcs(), self.model.flights());
-        let grants = flights.grants_for(rpcs, message);
-        let allows = |g: &&Flight| g.offset > packet.offset && g.softirq != UNSEEN && g.softirq <= left;
-        let Some(grant) = grants.iter().filter(allows).min_by_key(|g| g.softirq).copied() else { return };
-        if rpcs.receiver(message).and_then(|r| r.unscheduled).is_some_and(|bytes| packet.offset < bytes) {
-            return;
+        let unscheduled = rpcs.receiver(message).and_then(|r| r.unscheduled).unwrap_or(0);
+        let mut grants: Vec<Flight> = flights
+            .grants_for(rpcs, message)
+            .iter()
+            .filter(|g| g.softirq != UNSEEN && g.softirq <= left)
+            .copied()
+            .collect();
+        grants.sort_by_key(|g| g.softirq);
+        let first = |f: &&Flight| f.head && !f.again && f.xmit != UNSEEN && f.xmit < left;
+        let mut frames: Vec<(i64, u32)> =
+            flights.data_of(message).iter().filter(first).map(|f| (f.xmit, f.offset)).collect();
+        frames.push((left, packet.offset));
+        frames.sort_unstable();
+        for (xmit, offset) in frames {
+            // The first grant that allows the frame.
+            let grant = grants.iter().find(|g| g.offset > offset).filter(|_| offset >= unscheduled).copied();
+            if let Some(grant) = grant.filter(|g| g.softirq > self.at && g.softirq <= xmit) {
+                self.grant(&grant, from);
+            }
+            if xmit < left {
+                self.to(from.node, None, xmit, "what is allowed goes to IP", "earlier bytes, pacer");
+            }
         }
-        let before = |f: &&Flight| f.head && f.xmit != UNSEEN && f.xmit < grant.softirq;
-        if let Some(last) = flights.data_of(message).iter().filter(before).map(|f| f.xmit).max() {
-            self.to(from.node, None, last, "what was allowed is sent", "earlier bytes, pacer");
-        }
-        if grant.from != NOWHERE
-            && grant.xmit != UNSEEN
-            && self.model.comparable(grant.from, from.node)
-            && grant.xmit >= self.at
-        {
-            self.to(
-                grant.from,
-                Some(grant.tx_core),
-                grant.xmit,
-                "the receiver grants",
-                "no credit: the receiver grants others, or has not seen enough",
-            );
+    }
+
+    /// The way of a grant that the message waits for.
+    fn grant(&mut self, grant: &Flight, from: &Side) {
+        let comparable = grant.from != NOWHERE && self.model.comparable(grant.from, from.node);
+        if comparable && grant.xmit != UNSEEN && grant.xmit >= self.at {
+            self.to(grant.from, Some(grant.tx_core), grant.xmit, "the receiver grants", "no credit");
             self.to(from.node, Some(grant.gro_core), grant.gro, "the grant arrives", "network, of the grant");
         } else {
-            self.to(from.node, Some(grant.gro_core), grant.gro, "the grant arrives", "no credit");
+            self.to(from.node, Some(grant.gro_core), grant.gro, "the grant arrives", "no credit, grant under way");
         }
         self.to(
             from.node,

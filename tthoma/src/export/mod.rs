@@ -21,13 +21,16 @@
 mod items;
 mod wire;
 
+use std::collections::BTreeMap;
 use std::io::{self, Write};
+
+use rustc_hash::FxHashMap;
 
 use crate::model::Model;
 use crate::stats::micros;
 
 use items::{Items, Window};
-use wire::{TraceWriter, TrackEvent};
+use wire::{TraceWriter, Track, TrackEvent, Type};
 
 /// What to export.
 #[derive(Clone, Debug, PartialEq, serde::Serialize)]
@@ -122,26 +125,29 @@ pub fn perfetto(model: &Model, options: &Options, out: &mut dyn Write) -> Result
     let zero = first.min(0);
     items.events.sort_by_key(|e| e.at);
     let mut writer = TraceWriter::new(out);
-    for (uuid, name, track) in items.tracks() {
-        writer.track(uuid, &name, &track)?;
-    }
+    let mut tracks: FxHashMap<u64, (String, Track)> =
+        items.tracks().map(|(uuid, name, track)| (uuid, (name, track))).collect();
     let most = (options.max_mb * 1e6) as u64;
     let mut summary = Summary {
         events: 0,
         cut: 0,
         bytes: 0,
-        tracks: items.tracks().count() as u64,
+        tracks: 0,
         from_us: micros(first),
         to_us: micros(last),
         zero_us: micros(zero),
     };
+    let mut open: BTreeMap<u64, u32> = BTreeMap::new();
+    let mut at = 0;
     for event in &items.events {
         if writer.bytes >= most {
             summary.cut = items.events.len() as u64 - summary.events;
             break;
         }
+        summary.tracks += describe(&mut writer, &mut tracks, event.track)?;
+        at = (event.at - zero) as u64;
         writer.event(&TrackEvent {
-            at: (event.at - zero) as u64,
+            at,
             track: event.track,
             kind: event.kind,
             name: event.name,
@@ -150,11 +156,39 @@ pub fn perfetto(model: &Model, options: &Options, out: &mut dyn Write) -> Result
             flows: &event.flows,
             last_flow: event.last_flow,
         })?;
+        let depth = open.entry(event.track).or_default();
+        match event.kind {
+            Type::Begin => *depth += 1,
+            Type::End => *depth -= 1,
+            Type::Instant | Type::Counter => {}
+        }
         summary.events += 1;
         summary.to_us = micros(event.at);
     }
+    // Where the export is cut, so are the slices.
+    for track in open.into_iter().flat_map(|(track, depth)| std::iter::repeat_n(track, depth as usize)) {
+        let (args, flows) = (&[], &[]);
+        writer.event(&TrackEvent { at, track, kind: Type::End, name: "", value: 0, args, flows, last_flow: None })?;
+    }
     summary.bytes = writer.bytes;
     Ok(summary)
+}
+
+/// Describes a track before its first event, and the track that it is below; returns how many it described.
+fn describe(
+    writer: &mut TraceWriter<'_>,
+    tracks: &mut FxHashMap<u64, (String, Track)>,
+    uuid: u64,
+) -> Result<u64, ExportError> {
+    let Some((name, track)) = tracks.remove(&uuid) else { return Ok(0) };
+    let above = match track {
+        Track::Node(_) => 0,
+        Track::Slices(parent, _) | Track::Shared(parent) | Track::Counter(parent, ..) => {
+            describe(writer, tracks, parent)?
+        }
+    };
+    writer.track(uuid, &name, &track)?;
+    Ok(above + 1)
 }
 
 fn window(model: &Model, options: &Options) -> Result<Window, ExportError> {
