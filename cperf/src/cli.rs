@@ -53,6 +53,11 @@ pub enum Command {
         /// Directory for what comes of it; measurements that it has already are not made again
         out: PathBuf,
     },
+    /// What changed on a node, from its metrics: counters, rates, where the time went
+    Metrics(scan_metrics::cli::MetricsArgs),
+    /// Counters that differ between two metrics files
+    #[command(name = "diff-metrics")]
+    Diff(scan_metrics::cli::DiffArgs),
 }
 
 /// What to do with the bundled experiments.

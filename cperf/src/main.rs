@@ -22,6 +22,8 @@ fn main() -> ExitCode {
         Command::Experiments { .. } => experiment::list(),
         Command::Report { dir } => cperf::run::report(&dir),
         Command::Point { spec, out } => experiment::point(&spec, &out),
+        Command::Metrics(args) => scan_metrics::cli::metrics(&args),
+        Command::Diff(args) => scan_metrics::cli::diff(&args),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

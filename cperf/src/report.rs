@@ -4,7 +4,6 @@ pub mod agreement;
 pub mod cdf;
 pub mod data;
 pub mod digest;
-pub mod metrics;
 pub mod plot;
 pub mod results;
 pub mod rtts;

@@ -5,10 +5,10 @@ use sha2::{Digest as _, Sha256};
 
 use cp_node::samples::Sample;
 use homa_sim::cluster::ClusterRun;
+use scan_metrics::read::total;
 
 use super::statistics::p99_average;
 use crate::report::digest::{Collector, Digest};
-use crate::report::metrics;
 use crate::report::rtts;
 use crate::report::slowdown::{self, Definition, Optimal};
 use crate::sim::cluster::{Unloaded, samples};
@@ -226,7 +226,7 @@ fn resent_percent(run: &ClusterRun) -> Option<f64> {
     let grown = |name: &str| -> Option<u64> {
         run.nodes.iter().try_fold(0, |sum, node| {
             let [before, after] = node.metrics.as_ref()?;
-            Some(sum + metrics::total(after, name)?.saturating_sub(metrics::total(before, name)?))
+            Some(sum + total(after, name)?.saturating_sub(total(before, name)?))
         })
     };
     let (sent, resent) = (grown("packets_sent_DATA")?, grown("resent_packets")?);

@@ -5,10 +5,9 @@
 
 use std::fmt::Write as _;
 
+use scan_metrics::read::total;
 use serde::Serialize;
 use tthoma::analyze::NodeReport;
-
-use super::metrics;
 
 /// One kind of packet on one node.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -42,7 +41,7 @@ pub fn compare(trace: &NodeReport, metrics_text: Option<&str>) -> NodeAgreement 
         ("grants received", trace.grants_gro, "packets_rcvd_GRANT"),
     ];
     let counted = |text: &str| {
-        let one = |(packets, trace, name)| metrics::total(text, name).map(|metrics| Count { packets, trace, metrics });
+        let one = |(packets, trace, name)| total(text, name).map(|metrics| Count { packets, trace, metrics });
         pairs.into_iter().filter_map(one).collect()
     };
     let counts: Vec<_> = metrics_text.map(counted).unwrap_or_default();

@@ -5,13 +5,13 @@ use std::io::BufReader;
 use std::path::Path;
 
 use anyhow::Context;
+use scan_metrics::read::{difference as grown_between, total};
 
 use super::phase::experiment;
 use crate::cli::{Protocol, RunArgs};
 use crate::journal::Journal;
 use crate::outdir::OutDir;
 use crate::report::digest::{Collector, Digest};
-use crate::report::metrics;
 use crate::report::results::{Counters, Measured, NodeStats};
 use crate::report::rtts::{self, ImportStats};
 use crate::report::slowdown::Optimal;
@@ -63,7 +63,7 @@ pub(super) fn measured(
         }
         if protocol == Protocol::Homa {
             let grown = difference(out, &format!("{stem}-{node}.metrics"))?;
-            let count = |name| grown.as_deref().and_then(|text| metrics::total(text, name));
+            let count = |name| grown.as_deref().and_then(|text| total(text, name));
             if let (Some(sent), Some(resent)) = (count("packets_sent_DATA"), count("resent_packets")) {
                 let (all, again) = measured.data_packets.unwrap_or_default();
                 measured.data_packets = Some((all + sent, again + resent));
@@ -97,7 +97,7 @@ fn counters(path: &Path) -> anyhow::Result<Option<Counters>> {
 fn difference(out: &OutDir, name: &str) -> anyhow::Result<Option<String>> {
     let part = |when: &str| fs::read_to_string(out.path().join(format!("{name}.{when}")));
     let (Ok(before), Ok(after)) = (part("before"), part("after")) else { return Ok(None) };
-    let text = metrics::difference(&before, &after);
+    let text = grown_between(&before, &after);
     out.write(name, text.as_bytes())?;
     Ok(Some(text))
 }
