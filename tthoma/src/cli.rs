@@ -28,7 +28,101 @@ pub(crate) enum Command {
     /// Record what this machine's kernel does with packets, as a trace on the clock of cp-node's
     Record(crate::record_command::RecordArgs),
     /// List the analyses, the question that each answers, the events it needs and its options
-    List,
+    List {
+        /// List the events that traces can hold instead
+        #[arg(long)]
+        events: bool,
+    },
+    /// Say what is in traces: events of each kind, unknown messages by shape, which analyses lack what
+    Inventory(Box<Traces>),
+    /// Print the records that match a regular expression, and those of freezes, with the times between them
+    Grep(Grep),
+    /// Merge traces of one machine's clock, such as the kernel's and a program's, by their first lines
+    Merge {
+        /// The traces
+        #[arg(required = true, value_name = "FILE")]
+        files: Vec<PathBuf>,
+    },
+    /// Print the records of a range of time
+    Range {
+        /// First time, in us
+        #[arg(allow_negative_numbers = true)]
+        start: f64,
+        /// Last time, in us
+        #[arg(allow_negative_numbers = true)]
+        end: f64,
+        /// The trace; without it, or with `-`, standard input
+        file: Option<PathBuf>,
+    },
+    /// Shift all times by NEW - OLD
+    Offset {
+        /// A time, in us
+        #[arg(allow_negative_numbers = true)]
+        old: f64,
+        /// What it is to become, in us
+        #[arg(allow_negative_numbers = true)]
+        new: f64,
+        /// The trace; without it, or with `-`, standard input
+        file: Option<PathBuf>,
+    },
+    /// Print how long before each kind of event the one before it was; with --from, how long after a start it comes
+    Sum(Sum),
+    /// Print a raw trace, or one in a kernel's log, as .tt
+    Print {
+        /// The raw trace
+        #[arg(default_value = "/proc/timetrace")]
+        file: PathBuf,
+        /// Write lines of the log that are not of the trace to this file
+        #[arg(long, value_name = "FILE")]
+        extra: Option<PathBuf>,
+    },
+}
+
+/// `tthoma inventory`.
+#[derive(Debug, Args)]
+pub(crate) struct Traces {
+    /// Traces: .tt files, also .gz and .zst, or directories of them; a node is named after its file
+    #[arg(required = true, value_name = "PATH")]
+    pub(crate) paths: Vec<PathBuf>,
+
+    /// Form of the results on standard output
+    #[arg(long, value_enum, default_value_t = Format::Table)]
+    pub(crate) format: Format,
+
+    #[command(flatten)]
+    pub(crate) options: Options,
+}
+
+/// `tthoma grep`.
+#[derive(Debug, Args)]
+pub(crate) struct Grep {
+    /// The first record printed has time 0
+    #[arg(long)]
+    pub(crate) rebase: bool,
+    /// Matched anywhere in a record from its core's bracket on
+    pub(crate) regex: String,
+    /// The trace; without it, or with `-`, standard input
+    pub(crate) file: Option<PathBuf>,
+}
+
+/// `tthoma sum`.
+#[derive(Debug, Args)]
+pub(crate) struct Sum {
+    /// With --from: distributions of the time since the start instead of that since the event before
+    #[arg(short, long)]
+    pub(crate) all: bool,
+    /// Times between events of one core
+    #[arg(short, long)]
+    pub(crate) cores: bool,
+    /// Events that contain this text begin a sequence
+    #[arg(short, long, value_name = "TEXT")]
+    pub(crate) from: Option<String>,
+    /// Leave numbers in the names of events
+    #[arg(short, long)]
+    pub(crate) numbers: bool,
+    /// The traces; without any, or with `-`, standard input
+    #[arg(value_name = "FILE")]
+    pub(crate) files: Vec<PathBuf>,
 }
 
 #[derive(Debug, Args)]

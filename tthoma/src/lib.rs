@@ -54,4 +54,5 @@ pub mod read;
 pub mod record;
 pub mod stats;
 pub mod testing;
+pub mod tools;
 pub mod vocabulary;

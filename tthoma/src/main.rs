@@ -3,6 +3,7 @@
 mod cli;
 mod export_command;
 mod record_command;
+mod tool_commands;
 
 use std::io::{self, Write};
 use std::process::ExitCode;
@@ -28,7 +29,6 @@ fn main() -> ExitCode {
 
 fn run(cli: Cli) -> anyhow::Result<ExitCode> {
     match cli.command {
-        Command::List => list(),
         Command::Export(command) => export_command::run(&command),
         Command::Record(args) => record_command::run(&args),
         Command::Explain(command) => {
@@ -36,7 +36,19 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
             let (names, paths, format) = ("explain".into(), command.paths, command.format);
             analyse(&Analyze { names, paths, format, options })
         }
+        Command::List { events: false } => list(),
+        Command::List { events: true } => list_events(),
         Command::Analyze(command) => analyse(&command),
+        Command::Inventory(traces) => {
+            let cli::Traces { paths, format, options } = *traces;
+            analyse(&Analyze { names: "inventory".into(), paths, format, options })
+        }
+        Command::Grep(args) => tool_commands::grep(&args),
+        Command::Merge { files } => tool_commands::merge(&files),
+        Command::Range { start, end, file } => tool_commands::range(start, end, file.as_deref()),
+        Command::Offset { old, new, file } => tool_commands::offset(old, new, file.as_deref()),
+        Command::Sum(args) => tool_commands::sum(&args),
+        Command::Print { file, extra } => tool_commands::print(&file, extra.as_deref()),
     }
 }
 
@@ -90,13 +102,26 @@ fn list() -> anyhow::Result<ExitCode> {
             format!("--{}{need}", name.replace('_', "-"))
         };
         let needs = match about.needs {
-            analyze::Needs::All(_) => "    needs: ",
             analyze::Needs::Any(_) => "    needs any of: ",
+            _ => "    needs: ",
         };
         text += &format!("{}\n    {}\n", about.name, about.question);
         text += &wrapped(needs, &names(about.needs.kinds()));
         text += &wrapped("    uses: ", &names(about.uses));
         text += &wrapped("    options: ", &about.options.iter().map(option).collect::<Vec<_>>().join(", "));
+    }
+    print(&text)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Each kind of event with the texts that stand for it.
+fn list_events() -> anyhow::Result<ExitCode> {
+    let mut text = String::new();
+    for kind in Kind::ALL {
+        text += &format!("{}\n", kind.name());
+        for (_, template) in tthoma::vocabulary::TEMPLATES.iter().filter(|(k, _)| k == kind) {
+            text += &format!("    {template}\n");
+        }
     }
     print(&text)?;
     Ok(ExitCode::SUCCESS)

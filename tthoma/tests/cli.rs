@@ -203,3 +203,52 @@ fn the_list_says_what_each_analysis_needs() {
     ));
     assert!(out.lines().all(|l| l.len() <= 100), "{out}");
 }
+
+#[test]
+fn the_small_tools_take_files_and_standard_input() {
+    let dir = Folder::new("tools");
+    let raw =
+        dir.file("raw", b"cpu_khz: 2400000\n8213442210111 [C05] homa_softirq starting\n8213442212400 [C07] other\n");
+    let (code, tt, err) = parts(&tthoma(&["print"], &[&raw]));
+    assert_eq!((code, err.as_str(), tt.lines().count()), (0, "", 3));
+    let file = dir.file("node1.tt", tt.as_bytes());
+    let (code, out, _) = parts(&tthoma(&["grep", "--rebase", "other"], &[&file]));
+    assert_eq!((code, out.as_str()), (0, "    0.000 us (+   0.000 us) [C07] other\n"));
+    assert_eq!(tthoma(&["grep", "nothing"], &[&file]).status.code(), Some(1));
+    assert_eq!(tthoma(&["grep", "("], &[&file]).status.code(), Some(2));
+    let (_, out, _) = parts(&tthoma(&["offset", "0", "-1.5"], &[&file]));
+    assert!(out.ends_with("   -0.546 us (+   0.954 us) [C07] other\n"), "{out}");
+    let mut child = Command::new(env!("CARGO_BIN_EXE_tthoma"))
+        .args(["range", "-2", "-1"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    child.stdin.take().unwrap().write_all(out.as_bytes()).unwrap();
+    let (code, cut, _) = parts(&child.wait_with_output().unwrap());
+    assert_eq!((code, cut.lines().count()), (0, 2));
+    let (code, out, _) = parts(&tthoma(&["sum"], &[&file]));
+    assert!(code == 0 && out.contains("other      954      954"), "{out}");
+    let (code, out, err) = parts(&tthoma(&["merge"], &[&file, &raw]));
+    assert_eq!((code, out.lines().count()), (0, 2));
+    assert!(err.contains("raw: left out: its first line does not tell its clock"), "{err}");
+    let (code, _, err) = parts(&tthoma(&["print"], &[&file]));
+    assert!(code == 2 && err.contains("no line `cpu_khz: N`"), "{err}");
+}
+
+#[test]
+fn the_inventory_tells_what_is_unknown_and_events_of_the_user_are_known() {
+    let dir = Folder::new("inventory");
+    let file =
+        dir.file("node1.tt", (TRACE.to_string() + "    4.000 us (+   1.000 us) [C05] my driver did 7\n").as_bytes());
+    let (code, out, err) = parts(&tthoma(&["inventory"], &[&file]));
+    assert_eq!((code, err.as_str()), (0, ""));
+    assert!(out.contains("my driver did N"), "{out}");
+    let events = dir.file("mine.toml", b"[[event]]\nname = 'mine'\npattern = 'my driver did (?<a>[0-9]+)'\n");
+    let given = format!("--events={}", events.display());
+    let (code, out, _) = parts(&tthoma(&["inventory", &given], &[&file]));
+    assert!(code == 0 && !out.contains("my driver did N") && out.contains("mine "), "{out}");
+    let bad = dir.file("bad.toml", b"[[event]]\nname = 'mine'\n");
+    let (code, _, err) = parts(&tthoma(&["inventory", &format!("--events={}", bad.display())], &[&file]));
+    assert!(code == 2 && err.contains("missing field `pattern`"), "{err}");
+}

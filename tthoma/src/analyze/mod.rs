@@ -38,6 +38,7 @@ pub mod grants;
 pub mod handoffs;
 pub mod incoming;
 mod intervals;
+pub mod inventory;
 pub mod latency;
 mod live;
 pub mod loss;
@@ -76,6 +77,7 @@ mod softirq_sweep;
 mod steps;
 mod sweep;
 pub mod sync;
+pub mod sync_quality;
 mod table;
 mod table_text;
 pub mod tcp;
@@ -133,6 +135,8 @@ pub struct About {
 /// Events without which an analysis has nothing to say.
 #[derive(Clone, Copy, Debug)]
 pub enum Needs {
+    /// None.
+    Nothing,
     /// Each of them.
     All(&'static [Kind]),
     /// Any of them.
@@ -143,6 +147,7 @@ impl Needs {
     /// The events.
     pub const fn kinds(self) -> &'static [Kind] {
         match self {
+            Self::Nothing => &[],
             Self::All(kinds) | Self::Any(kinds) => kinds,
         }
     }
@@ -175,6 +180,7 @@ pub const ALL: &[&dyn Analyzer] = &[
     &incoming::Incoming,
     &dump::LongTerm,
     &loss::Loss,
+    &inventory::Inventory,
     &lost::Lost,
     &latency::MinLatency,
     &msgrange::MsgRange,
@@ -206,6 +212,7 @@ pub const ALL: &[&dyn Analyzer] = &[
     &sync::Sync,
     &tcp::TcpDelay,
     &tcp_rpcs::TcpRpcs,
+    &sync_quality::SyncQuality,
     &timeline::Timeline,
     &txintervals::TxIntervals,
     &txpkts::TxPkts,
@@ -276,7 +283,6 @@ mod tests {
             assert!(about.question.ends_with('?'), "{}", about.name);
             assert!(about.options.iter().all(|o| Options::exists(o)), "{}: {:?}", about.name, about.options);
             assert!(about.requires.iter().all(|o| about.options.contains(o)), "{}", about.name);
-            assert!(!about.needs.kinds().is_empty(), "{}", about.name);
         }
         names.sort_unstable();
         names.dedup();

@@ -50,6 +50,16 @@ impl Head {
         Self { dialect, khz, start: start.unwrap_or(0) }
     }
 
+    /// Rate of the counter, 10^9 a second.
+    pub(crate) fn ghz(&self) -> f64 {
+        self.khz / 1e6
+    }
+
+    /// Reading of the counter at a time in ns.
+    pub(crate) fn cycles_at(&self, time: i64) -> u64 {
+        self.start.wrapping_add_signed((time as f64 * self.khz / 1e6).round() as i64)
+    }
+
     /// Time in ns, core and message of a line.
     #[inline]
     pub(crate) fn parse<'a>(&self, text: &'a [u8]) -> Result<(i64, Core<'a>, &'a [u8]), BadLine> {

@@ -58,6 +58,13 @@ pub(crate) fn parse(line: &[u8]) -> Result<(i64, Core<'_>, &[u8]), BadLine> {
     }
 }
 
+/// Time in ns, and the rest from ` us ` on.
+pub(crate) fn time(line: &[u8]) -> Option<(i64, &[u8])> {
+    let mut scan = Scan(line);
+    scan.spaces();
+    micros(&mut scan).filter(|_| scan.0.starts_with(b" us ")).map(|time| (time, scan.0))
+}
+
 /// ` us (+ DELTA us) [Cnn] ` as all tools write it.
 #[inline]
 fn delta_and_core(scan: &mut Scan<'_>) -> Option<u16> {

@@ -3,7 +3,7 @@
 
 mod chunks;
 mod classify;
-mod dialect;
+pub(crate) mod dialect;
 mod line;
 mod scan;
 mod source;
@@ -210,6 +210,26 @@ pub(crate) fn parse_text_with(
     let _ = input.read_to_end(&mut text);
     let about = About { path, node, format, head: Head::of(&text), user: user.clone() };
     text::read(&about, Some(text.len() as u64), &mut text.as_slice())
+}
+
+/// The text of a trace, decompressed if it is compressed.
+///
+/// # Errors
+///
+/// If the file can't be opened.
+pub fn open_text(path: &Path) -> std::io::Result<Box<dyn Read>> {
+    Ok(match source::open(path)? {
+        Input::File(mut file, _) => {
+            std::io::Seek::rewind(&mut file)?;
+            Box::new(file)
+        }
+        Input::Stream(input, _) => input,
+    })
+}
+
+/// Time in ns at the begin of a `.tt` line, and the rest from ` us ` on.
+pub(crate) fn line_time(line: &[u8]) -> Option<(i64, &[u8])> {
+    line::time(line)
 }
 
 /// Name of an event of a record, the user's own included.
