@@ -27,11 +27,17 @@ pub(crate) enum Command {
     Export(crate::export_command::Export),
     /// Record what this machine's kernel does with packets, as a trace on the clock of cp-node's
     Record(crate::record_command::RecordArgs),
+    /// Write traces as Parquet tables, for this program, polars, DuckDB, pandas or Spark
+    #[cfg(feature = "tables")]
+    Convert(Box<Convert>),
     /// List the analyses, the question that each answers, the events it needs and its options
     List {
         /// List the events that traces can hold instead
-        #[arg(long)]
+        #[arg(long, conflicts_with = "tables")]
         events: bool,
+        /// List the tables of `tthoma convert` and their columns instead
+        #[arg(long)]
+        tables: bool,
     },
     /// Say what is in traces: events of each kind, unknown messages by shape, which analyses lack what
     Inventory(Box<Traces>),
@@ -76,6 +82,35 @@ pub(crate) enum Command {
         #[arg(long, value_name = "FILE")]
         extra: Option<PathBuf>,
     },
+}
+
+/// `tthoma convert`.
+#[cfg(feature = "tables")]
+#[derive(Debug, Args)]
+pub(crate) struct Convert {
+    /// Traces: .tt files, also .gz and .zst, or directories of them; a node is named after its file
+    #[arg(required = true, value_name = "PATH")]
+    pub(crate) paths: Vec<PathBuf>,
+
+    /// Folder for the tables; without it they go to the cache, where analyses of the same traces find them
+    #[arg(short, long, value_name = "DIR")]
+    pub(crate) output: Option<PathBuf>,
+
+    /// Name of the run in the tables; without it, the name of the folder of the first trace
+    #[arg(long, value_name = "NAME")]
+    pub(crate) run: Option<String>,
+
+    /// Step of the table of intervals, in us
+    #[arg(long, value_name = "US", default_value_t = 50.0)]
+    pub(crate) interval: f64,
+
+    /// Events of your own, by regular expressions in a TOML file
+    #[arg(long, value_name = "FILE")]
+    pub(crate) events: Option<PathBuf>,
+
+    /// Use the times in the traces as they are
+    #[arg(long)]
+    pub(crate) no_sync: bool,
 }
 
 /// `tthoma inventory`.
@@ -170,4 +205,7 @@ pub(crate) enum Format {
     Json,
     /// A line for each row of the tables
     Csv,
+    /// A file for each table, in the folder of --data
+    #[cfg(feature = "tables")]
+    Parquet,
 }

@@ -69,7 +69,8 @@ impl Clock {
         Self::from_pairs(nodes, pairs)
     }
 
-    fn from_pairs(nodes: usize, pairs: Vec<Pair>) -> Self {
+    /// Offsets from the smallest delays of pairs of nodes.
+    pub(crate) fn from_pairs(nodes: usize, pairs: Vec<Pair>) -> Self {
         let min = |from, to| pairs.iter().find(|p: &&Pair| (p.from, p.to) == (from, to)).map(|p| p.min);
         let mut direct = vec![vec![None; nodes]; nodes];
         let mut contradictions = Vec::new();

@@ -53,6 +53,7 @@ pub mod packets;
 pub mod read;
 pub mod record;
 pub mod stats;
+pub mod tables;
 pub mod testing;
 pub mod tools;
 pub mod vocabulary;

@@ -1,6 +1,8 @@
 //! `tthoma`: analyses time traces of the Homa transport.
 
 mod cli;
+#[cfg(feature = "tables")]
+mod convert_command;
 mod export_command;
 mod record_command;
 mod tool_commands;
@@ -36,8 +38,11 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
             let (names, paths, format) = ("explain".into(), command.paths, command.format);
             analyse(&Analyze { names, paths, format, options })
         }
-        Command::List { events: false } => list(),
-        Command::List { events: true } => list_events(),
+        Command::List { tables: true, .. } => list_tables(),
+        Command::List { events: true, .. } => list_events(),
+        Command::List { .. } => list(),
+        #[cfg(feature = "tables")]
+        Command::Convert(args) => convert_command::convert(&args),
         Command::Analyze(command) => analyse(&command),
         Command::Inventory(traces) => {
             let cli::Traces { paths, format, options } = *traces;
@@ -71,6 +76,15 @@ fn analyse(command: &Analyze) -> anyhow::Result<ExitCode> {
         run.write_plots(dir).with_context(|| format!("cannot write plots to {}", dir.display()))?;
     }
     match command.format {
+        #[cfg(feature = "tables")]
+        Format::Parquet => {
+            let Some(dir) = &command.options.data else {
+                eprintln!("tthoma: --format parquet writes a file for each table: give --data DIR");
+                return Ok(ExitCode::from(2));
+            };
+            let files = tthoma::tables::results::write(&run, dir).map_err(tthoma::read::ReadError::from)?;
+            print(&files.iter().map(|f| format!("{}\n", f.display())).collect::<String>())?;
+        }
         Format::Table => print(&run.to_text())?,
         Format::Json => print(&json(&run)?)?,
         Format::Csv => print(&run.to_csv())?,
@@ -109,6 +123,19 @@ fn list() -> anyhow::Result<ExitCode> {
         text += &wrapped(needs, &names(about.needs.kinds()));
         text += &wrapped("    uses: ", &names(about.uses));
         text += &wrapped("    options: ", &about.options.iter().map(option).collect::<Vec<_>>().join(", "));
+    }
+    print(&text)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Each table with its columns.
+fn list_tables() -> anyhow::Result<ExitCode> {
+    let mut text = String::new();
+    for table in tthoma::tables::TABLES {
+        text += &format!("{}: {}\n", table.name, table.row);
+        for column in table.columns {
+            text += &format!("    {:<18} {:<5} {}\n", column.name, format!("{:?}", column.r#type), column.meaning);
+        }
     }
     print(&text)?;
     Ok(ExitCode::SUCCESS)

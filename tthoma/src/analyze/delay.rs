@@ -61,6 +61,10 @@ impl Analyzer for Delay {
         }
     }
 
+    fn reads_events(&self) -> bool {
+        false
+    }
+
     fn run(&self, model: &Model, options: &Options) -> Report {
         Delays::find(model, options).report(options)
     }

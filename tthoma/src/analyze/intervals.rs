@@ -17,7 +17,7 @@ macro_rules! fields {
         pub(super) enum Field { $($(#[$doc])* $field,)* }
 
         impl Field {
-            const ALL: &[Self] = &[$(Self::$field,)*];
+            pub(super) const ALL: &[Self] = &[$(Self::$field,)*];
 
             /// Events without which it is unknown.
             const fn needs(self) -> &'static [Kind] {

@@ -37,6 +37,7 @@ pub mod grantlock;
 pub mod grants;
 pub mod handoffs;
 pub mod incoming;
+mod interval_values;
 mod intervals;
 pub mod inventory;
 pub mod latency;
@@ -98,6 +99,7 @@ use crate::model::Model;
 use crate::read::ReadError;
 
 pub use crate::stats::Distribution;
+pub(crate) use interval_values::{Intervals, interval_values};
 pub use options::{From, Options, Pkt, PktTypes, Range};
 pub use plot::{Mark, Plot};
 pub use report::{ClockReport, ImportReport, NodeReport, PairReport};
@@ -108,6 +110,12 @@ pub use table::{Cell, Column, Row, Table, Unit};
 pub trait Analyzer: Sync {
     /// What it is.
     fn about(&self) -> &'static About;
+
+    /// True if it reads [`NodeTrace::records`](crate::read::NodeTrace::records), RPCs or flights, and not only packets,
+    /// journeys, hand-offs and counts. What is not read is not loaded from tables.
+    fn reads_events(&self) -> bool {
+        true
+    }
 
     /// Its answer. Called only if the model has what [`About::needs`], and the options what [`About::requires`].
     fn run(&self, model: &Model, options: &Options) -> Report;
@@ -226,18 +234,21 @@ pub fn find(name: &str) -> Option<&'static dyn Analyzer> {
 }
 
 /// Reads the traces that `paths` name and runs the analyses `names` on them; `all` stands for every one whose required
-/// options are given.
+/// options are given. A path may be a folder of tables instead; and tables that `tthoma convert` made of the same traces
+/// before are used, unless [`Options::no_cache`].
 ///
 /// # Errors
 ///
-/// As [`crate::read::read`].
+/// As [`crate::read::read`]; or if tables can't be read.
 ///
 /// # Panics
 ///
 /// If there is no analysis of one of the names.
 pub fn run(names: &[&str], paths: &[PathBuf], options: &Options) -> Result<Run, ReadError> {
-    let model = Model::read(paths, options)?;
-    Ok(Run::new(&model, paths, &chosen(names, options), options))
+    let chosen = chosen(names, options);
+    let events = chosen.iter().any(|a| a.reads_events());
+    let model = Model::open(paths, options, events)?;
+    Ok(Run::new(&model, paths, &chosen, options))
 }
 
 /// The analyses of these names.

@@ -27,6 +27,10 @@ pub struct Options {
     #[arg(long, value_name = "FILE")]
     pub events: Option<PathBuf>,
 
+    /// Read the text anew, even if `tthoma convert` has been run on these traces
+    #[arg(long)]
+    pub no_cache: bool,
+
     /// Write the data files of analyses (time series, lists) to this directory
     #[arg(short, long, value_name = "DIR")]
     pub data: Option<PathBuf>,
@@ -191,6 +195,7 @@ impl Default for Options {
             no_sync: false,
             negative_ok: false,
             events: None,
+            no_cache: false,
             data: None,
             plot: None,
             gbps: 100.0,
@@ -236,7 +241,7 @@ impl Default for Options {
 
 impl Options {
     /// Options that mean something to every analysis.
-    pub const COMMON: &[&str] = &["verbose", "no_sync", "negative_ok", "events", "data", "plot"];
+    pub const COMMON: &[&str] = &["verbose", "no_sync", "negative_ok", "events", "no_cache", "data", "plot"];
 
     /// Names of the options that differ from their default.
     pub fn given(&self) -> Vec<String> {

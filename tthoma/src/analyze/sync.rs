@@ -22,6 +22,10 @@ impl Analyzer for Sync {
         }
     }
 
+    fn reads_events(&self) -> bool {
+        false
+    }
+
     fn run(&self, model: &Model, _: &Options) -> Report {
         let clock = ClockReport::new(model);
         let placed = clock.nodes.iter().filter(|n| n.offset_us.is_some()).count();

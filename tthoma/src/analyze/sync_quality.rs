@@ -23,6 +23,10 @@ impl Analyzer for SyncQuality {
         }
     }
 
+    fn reads_events(&self) -> bool {
+        false
+    }
+
     fn run(&self, model: &Model, _: &Options) -> Report {
         let nodes = model.traces.len();
         let mut delays: Vec<Vec<(i64, i64)>> = vec![Vec::new(); nodes * nodes];

@@ -156,6 +156,11 @@ impl Flight {
         if self.frame > 0 { self.frame } else { self.length }
     }
 
+    /// True if its transmission was seen.
+    pub fn sent(&self) -> bool {
+        first_seen(&[self.xmit, self.nic, self.free]) != UNSEEN
+    }
+
     /// True if it was received.
     pub fn arrived(&self) -> bool {
         self.gro != UNSEEN || self.softirq != UNSEEN

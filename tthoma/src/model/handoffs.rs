@@ -47,6 +47,30 @@ impl Handoffs {
         all
     }
 
+    /// The lists with their names.
+    pub fn lists(&self) -> [(&'static str, &Vec<Handoff>); 5] {
+        [
+            ("gro_to_softirq", &self.to_softirq),
+            ("softirq_to_polling", &self.to_polling),
+            ("softirq_to_sleeping", &self.to_sleeping),
+            ("softirq_to_server_queue", &self.to_server),
+            ("softirq_to_client_queue", &self.to_client),
+        ]
+    }
+
+    /// The list of that name.
+    #[cfg(feature = "tables")]
+    pub(crate) fn list_mut(&mut self, name: &str) -> Option<&mut Vec<Handoff>> {
+        Some(match name {
+            "gro_to_softirq" => &mut self.to_softirq,
+            "softirq_to_polling" => &mut self.to_polling,
+            "softirq_to_sleeping" => &mut self.to_sleeping,
+            "softirq_to_server_queue" => &mut self.to_server,
+            "softirq_to_client_queue" => &mut self.to_client,
+            _ => return None,
+        })
+    }
+
     /// Adds those of a node.
     pub(crate) fn add(&mut self, node: u16, trace: &NodeTrace) {
         Batches::default().run(self, node, trace);

@@ -73,6 +73,42 @@ impl Model {
         Ok(Self { user, ..Self::new(traces, options) })
     }
 
+    /// A model of tables, if `paths` name a folder of them or they were made of the same traces before; else of the text.
+    /// Without `events` only packets, hand-offs and counts are loaded from tables.
+    ///
+    /// # Errors
+    ///
+    /// As [`read::read`], or if tables can't be read.
+    pub fn open(paths: &[PathBuf], options: &Options, events: bool) -> Result<Self, ReadError> {
+        #[cfg(feature = "tables")]
+        {
+            use crate::tables::{cache, load, store};
+            let part = if events { load::Part::All } else { load::Part::Packets };
+            if let [dir] = paths
+                && let [manifest, others @ ..] = store::manifests(dir).as_slice()
+            {
+                if !others.is_empty() {
+                    return Err(ReadError::Runs { path: dir.clone() });
+                }
+                return Ok(load::load(dir, &store::manifest_of(manifest)?, options, part)?);
+            }
+            let is_manifest = |p: &PathBuf| p.extension().is_some_and(|e| e == "json");
+            if let [path] = paths
+                && is_manifest(path)
+            {
+                let dir = path.parent().unwrap_or(std::path::Path::new("."));
+                return Ok(load::load(dir, &store::manifest_of(path)?, options, part)?);
+            }
+            if !options.no_cache
+                && let Some((dir, manifest)) = cache::find(paths, options.events.as_deref())?
+            {
+                return Ok(load::load(&dir, &manifest, options, part)?);
+            }
+        }
+        let _ = events;
+        Self::read(paths, options)
+    }
+
     /// A model of these traces.
     pub fn new(mut traces: Vec<NodeTrace>, options: &Options) -> Self {
         let hosts = hosts::resolve(&mut traces);
@@ -87,6 +123,30 @@ impl Model {
             user: Arc::default(),
             journeys: OnceLock::new(),
             handoffs: OnceLock::new(),
+            rpcs: OnceLock::new(),
+            flights: OnceLock::new(),
+            queues: OnceLock::new(),
+        }
+    }
+
+    /// A model of what was put together before.
+    #[cfg(feature = "tables")]
+    pub(crate) fn of_parts(
+        traces: Vec<NodeTrace>,
+        hosts: Hosts,
+        packets: Packets,
+        clock: Clock,
+        handoffs: Handoffs,
+        user: Arc<UserEvents>,
+    ) -> Self {
+        Self {
+            traces,
+            hosts,
+            packets,
+            clock,
+            user,
+            journeys: OnceLock::new(),
+            handoffs: OnceLock::from(handoffs),
             rpcs: OnceLock::new(),
             flights: OnceLock::new(),
             queues: OnceLock::new(),

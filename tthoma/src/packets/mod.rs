@@ -6,9 +6,13 @@
 //! Source: timetrace.md 4.3, 4.4, 4.9, 10.
 
 mod build;
+#[cfg(feature = "tables")]
+mod rebuild;
 
 use crate::event::{Have, Kind, Record};
 use crate::read::NodeTrace;
+#[cfg(feature = "tables")]
+pub(crate) use rebuild::{PacketRow, ReceivedRow, SentRow};
 
 /// An event that was not seen, among times.
 pub const UNSEEN: i64 = i64::MIN;

@@ -31,6 +31,15 @@ use dialect::Head;
 use source::{Input, Source};
 use text::{About, Chunk};
 
+/// The files that `paths` name, in the order of nodes.
+///
+/// # Errors
+///
+/// If a directory can't be read, or two files are the same node's.
+pub fn files(paths: &[PathBuf]) -> Result<Vec<PathBuf>, ReadError> {
+    Ok(source::find(paths)?.into_iter().map(|source| source.path).collect())
+}
+
 /// Reads the traces that `paths` name: files, or directories whose `*.tt`, `*.tt.gz` and `*.tt.zst` files are read.
 ///
 /// Nodes come out in the order that all reports use: by the first number in their names if all have one, else by

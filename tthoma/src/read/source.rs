@@ -41,6 +41,17 @@ pub enum ReadError {
         /// How to do that.
         hint: String,
     },
+    /// Tables can't be read.
+    #[cfg(feature = "tables")]
+    #[error(transparent)]
+    Tables(#[from] crate::tables::store::StoreError),
+    /// A folder holds the tables of several runs.
+    #[cfg(feature = "tables")]
+    #[error("{path}: tables of several runs: name the manifest of one, manifest-RUN.json")]
+    Runs {
+        /// The folder.
+        path: PathBuf,
+    },
     /// The user's definitions of events can't be used.
     #[error(transparent)]
     UserEvents(#[from] super::UserEventsError),

@@ -163,6 +163,14 @@ impl UserEvents {
         Ok(Self { events, any, delays: file.delay })
     }
 
+    /// Events of these names, of which nothing else is known.
+    #[cfg(feature = "tables")]
+    pub(crate) fn named(names: Vec<String>) -> Self {
+        let nothing = || Regex::new("$^").expect("this is a regular expression");
+        let events = names.into_iter().map(|name| (name, Kind::User, nothing())).collect();
+        Self { events, any: None, delays: Vec::new() }
+    }
+
     /// Number of events.
     pub fn len(&self) -> usize {
         self.events.len()

@@ -1,0 +1,22 @@
+//! A run as tables: columns with units, for Parquet files and whatever reads these.
+//!
+//! [`TABLES`] says what each table and column is. A [`Frame`] holds the rows of one table that belong to one node, as plain
+//! vectors; [`Frame::all`] makes them of a model. With the feature `tables`, [`store`] writes them as Parquet and [`load`]
+//! makes a model of these files again, of which every analysis says the same as of the text.
+
+#[cfg(feature = "tables")]
+pub mod cache;
+mod frames;
+mod invocations;
+#[cfg(feature = "tables")]
+pub mod load;
+#[cfg(feature = "tables")]
+mod polars;
+#[cfg(feature = "tables")]
+pub mod results;
+mod schema;
+#[cfg(feature = "tables")]
+pub mod store;
+
+pub use frames::{Frame, Values};
+pub use schema::{ColumnAbout, TABLES, TableAbout, Type};

@@ -1,0 +1,160 @@
+//! Runs as Parquet tables: analyses of them say the same as of the text, and conversions are used again.
+
+#![cfg(feature = "tables")]
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+use tthoma::analyze::{self, Options, Run};
+use tthoma::model::Model;
+use tthoma::tables::store::{self, StoreError};
+use tthoma::testing::{Scenario, Steps};
+
+/// A folder that is removed at the end of a test.
+struct Folder(PathBuf);
+
+impl Folder {
+    fn new(name: &str) -> Self {
+        let path = std::env::temp_dir().join(format!("tthoma-tables-{name}-{}", std::process::id()));
+        let _ = fs::remove_dir_all(&path);
+        fs::create_dir_all(&path).unwrap();
+        Self(path)
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+fn samples(folder: &str) -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../traces").join(folder)
+}
+
+/// Everything that a run says, but for the paths it was given.
+fn said(run: &Run) -> serde_json::Value {
+    let mut json = serde_json::to_value(run).unwrap();
+    json["paths"].take();
+    json
+}
+
+fn options() -> Options {
+    Options { verbose: true, no_cache: true, ..Options::default() }
+}
+
+/// Runs every analysis on the text in `paths` and on its tables.
+fn both(paths: &[PathBuf], dir: &Path, options: &Options) -> (Run, Run) {
+    let text = analyze::run(&["all"], paths, options).unwrap();
+    store::write(&Model::read(paths, options).unwrap(), options, dir, "r1").unwrap();
+    (text, analyze::run(&["all"], &[dir.to_path_buf()], options).unwrap())
+}
+
+#[test]
+fn analyses_of_tables_say_what_those_of_the_text_say() {
+    for folder in ["kernel_100", "kernel_500k"] {
+        let dir = Folder::new(folder);
+        let (text, tables) = both(&[samples(folder)], &dir.0, &options());
+        assert!(text.findings.len() > 3);
+        for (text, tables) in text.findings.iter().zip(&tables.findings) {
+            assert_eq!(text.report, tables.report, "{folder}: {}", text.about.name);
+        }
+        assert_eq!(said(&text), said(&tables), "{folder}");
+        // What reads no events is not loaded with them, and says the same.
+        let paths = [dir.0.clone()];
+        let delay = analyze::run(&["delay", "sync", "sync-quality"], &paths, &options()).unwrap();
+        assert_eq!(delay.report("delay"), text.report("delay"));
+        // Times are as they were logged, if asked for.
+        let raw = Options { no_sync: true, ..options() };
+        let unsynced = analyze::run(&["delay"], &[samples(folder)], &raw).unwrap();
+        assert_eq!(analyze::run(&["delay"], &paths, &raw).unwrap().report("delay"), unsynced.report("delay"));
+    }
+}
+
+#[test]
+fn retransmissions_strange_clocks_and_events_of_the_user_survive() {
+    let (traces, dir) = (Folder::new("odd-traces"), Folder::new("odd"));
+    let mut scenario = Scenario::new(3);
+    scenario.clock_ahead(1, -12_345_678.0);
+    for i in 0..20 {
+        let steps = Steps { unscheduled: 10_000, ..Steps::default() };
+        scenario.rpc(f64::from(i) * 400.0, (0, 1), 10 + 2 * i, (30_000, 100), &steps);
+        // node3 only receives: its clock can't be placed.
+        scenario.message(f64::from(i) * 400.0 + 7.0, (0, 2), 5000 + 2 * i, 100, &Steps::default());
+    }
+    scenario.event(0, 90.0, 1, "retransmitting offset 0, length 100, id 10");
+    scenario.event(0, 90.0, 1, "calling ip_queue_xmit: wire_bytes 218, peer 0xa000103, id 10, offset 0");
+    scenario.event(1, 95.0, 1, "mine saw 7 things");
+    let files = scenario.write(&traces.0).unwrap();
+    let definitions = traces.0.join("mine.toml");
+    fs::write(&definitions, "[[event]]\nname = 'mine'\npattern = 'mine saw (?<a>[0-9]+)'\n").unwrap();
+    let options = Options { events: Some(definitions), ..options() };
+    let (text, tables) = both(&files, &dir.0, &options);
+    assert_eq!(said(&text), said(&tables));
+    let events = tables.report("inventory").unwrap().table("events").unwrap();
+    assert!(events.find(&["mine", "", "1"]).is_some() || events.find(&["mine", "0", "1"]).is_some());
+    assert_eq!(tables.clock.unplaced, ["node3"]);
+}
+
+#[test]
+fn runs_lie_side_by_side_and_damage_is_told() {
+    let dir = Folder::new("two");
+    let model = Model::read(&[samples("kernel_100")], &options()).unwrap();
+    for run in ["a", "b"] {
+        let manifest = store::write(&model, &options(), &dir.0, run).unwrap();
+        assert!(manifest.files.iter().all(|f| dir.0.join(&f.path).is_file()));
+        assert!(dir.0.join(format!("events/run={run}/node=node1/part.parquet")).is_file());
+    }
+    assert!(matches!(store::write(&model, &options(), &dir.0, "a"), Err(StoreError::Exists { .. })));
+    let error = analyze::run(&["sync"], std::slice::from_ref(&dir.0), &options()).unwrap_err().to_string();
+    assert!(error.ends_with("tables of several runs: name the manifest of one, manifest-RUN.json"), "{error}");
+    let manifest = dir.0.join("manifest-b.json");
+    analyze::run(&["sync"], std::slice::from_ref(&manifest), &options()).unwrap();
+    let file = dir.0.join("receptions/run=b/node=node1/part.parquet");
+    let bytes = fs::read(&file).unwrap();
+    for damaged in [&bytes[..bytes.len() / 2], &b"no parquet"[..], &[]] {
+        fs::write(&file, damaged).unwrap();
+        let error = analyze::run(&["sync"], std::slice::from_ref(&manifest), &options()).unwrap_err().to_string();
+        assert!(error.contains("receptions/run=b/node=node1/part.parquet: "), "{error}");
+    }
+    fs::copy(dir.0.join("receptions/run=b/node=node0/part.parquet"), &file).unwrap();
+    fs::write(&manifest, fs::read_to_string(&manifest).unwrap().replace("\"version\": 1", "\"version\": 9")).unwrap();
+    let error = analyze::run(&["sync"], &[manifest], &options()).unwrap_err().to_string();
+    assert!(error.contains("version 1, found `tthoma tables` 9: convert the traces again"), "{error}");
+}
+
+#[test]
+fn a_conversion_is_used_until_the_trace_changes_and_nothing_is_written_beside_it() {
+    let (traces, cache) = (Folder::new("cached-traces"), Folder::new("cache"));
+    for name in ["node0.tt", "node1.tt.gz"] {
+        fs::copy(samples("kernel_100").join(name), traces.0.join(name)).unwrap();
+    }
+    let tthoma = |args: &[&str]| -> Output {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_tthoma"));
+        command.args(args).arg(&traces.0).env("XDG_CACHE_HOME", &cache.0).output().unwrap()
+    };
+    let text = |output: Output| {
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let analysed = text(tthoma(&["analyze", "delay"]));
+    assert!(fs::read_dir(&cache.0).unwrap().next().is_none(), "an analysis writes nothing");
+    assert!(text(tthoma(&["convert"])).contains("\nconverted: run `tthoma-tables-cached-traces-"));
+    assert!(text(tthoma(&["convert"])).contains("\nunchanged since they were converted: "));
+    assert_eq!(text(tthoma(&["analyze", "delay"])), analysed);
+    // That it is the tables that are read is seen when they are damaged.
+    let tables = fs::read_dir(cache.0.join("tthoma")).unwrap().next().unwrap().unwrap().path();
+    let run = fs::read_dir(tables.join("receptions")).unwrap().next().unwrap().unwrap().path();
+    fs::write(run.join("node=node0/part.parquet"), "damaged").unwrap();
+    assert_eq!(tthoma(&["analyze", "delay"]).status.code(), Some(2));
+    assert_eq!(text(tthoma(&["analyze", "delay", "--no-cache"])), analysed);
+    let mut changed = fs::read_to_string(traces.0.join("node0.tt")).unwrap();
+    changed += "999999.000 us (+   0.000 us) [C00] homa_softirq starting\n";
+    fs::write(traces.0.join("node0.tt"), changed).unwrap();
+    assert_ne!(text(tthoma(&["analyze", "delay"])), analysed);
+    assert!(text(tthoma(&["convert"])).contains("\nconverted: "));
+    let mut names: Vec<_> = fs::read_dir(&traces.0).unwrap().map(|e| e.unwrap().file_name()).collect();
+    names.sort();
+    assert_eq!(names, ["node0.tt", "node1.tt.gz"]);
+}
