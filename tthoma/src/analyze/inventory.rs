@@ -176,8 +176,8 @@ mod tests {
     fn every_line_is_in_the_account() {
         let mut scenario = Scenario::new(2);
         scenario.rpc(0.0, (0, 1), 10, (3000, 100), &Steps::default());
-        scenario.event(1, 50.0, 4, "reaped 9 skbs");
-        scenario.event(1, 60.0, 4, "reaped 10 skbs");
+        scenario.event(1, 50.0, 4, "purred 9 times");
+        scenario.event(1, 60.0, 4, "purred 10 times");
         let parse = |(node, text): (String, String)| {
             let text = text + "garbage\n\n";
             parse_text(node.as_ref(), &node, Format::Plain, &mut text.as_bytes())
@@ -193,7 +193,7 @@ mod tests {
         assert_eq!(events.get(events.find(&["gro_data"]).unwrap(), "node2"), &3u32.into());
         let total: f64 = (0..events.rows.len()).map(|row| events.get(row, "node2").number().unwrap()).sum();
         assert_eq!(total as u64, cell("events"));
-        assert_eq!(report.table("shapes").unwrap().to_csv(), "lines,nodes,message\n2,1,reaped N skbs\n");
+        assert_eq!(report.table("shapes").unwrap().to_csv(), "lines,nodes,message\n2,1,purred N times\n");
         assert_eq!(report.table("bad").unwrap().rows.len(), 2);
         let lacking = report.table("lacking").unwrap();
         let delay = lacking.find(&["delay", "true"]).unwrap();
