@@ -18,7 +18,7 @@ pub(crate) fn interval_values(model: &Model, options: &Options) -> Vec<Intervals
         };
         (series.node, ends, Field::ALL.iter().filter_map(field).collect())
     };
-    collect(model, options, None).into_iter().filter(|s| s.steps.count > 0).map(node).collect()
+    collect(model, options, None, Field::ALL).into_iter().filter(|s| s.steps.count > 0).map(node).collect()
 }
 
 /// `TxNicBytes` as `tx_nic_bytes`.
