@@ -5,6 +5,7 @@
 //! | [`mod@file`], [`bundled`] | the files' format, and those that come with the program |
 //! | [`plan`], [`overrides`] | points: all combinations, with all seeds; what the command line sets |
 //! | [`search`], [`figures`], [`statistics`] | what is done at a point, and the figures of each measurement |
+//! | [`study`], [`deciles`], [`study_report`] | the study of SIGCOMM 2018: its points, tables and report |
 //! | [`mod@point`], [`engine`], [`slurm`] | measuring points, here or on a scheduler's machines; results are kept |
 //! | [`columns`], [`tables`] | tidy tables: CSV and Parquet |
 //! | [`published`], [`chart`], [`document`] | published figures, plots, and the report that shows both |
@@ -15,6 +16,7 @@
 pub mod bundled;
 pub mod chart;
 pub mod columns;
+pub mod deciles;
 pub mod document;
 pub mod engine;
 pub mod figures;
@@ -27,6 +29,8 @@ pub mod published;
 pub mod search;
 pub mod slurm;
 pub mod statistics;
+pub mod study;
+pub mod study_report;
 pub mod tables;
 
 use std::fs;
@@ -201,19 +205,23 @@ pub fn report(dir: &Path) -> anyhow::Result<()> {
     let plan: Plan = serde_json::from_slice(&text).context("reading plan.json")?;
     let load = |point: &plan::Point| point::load(&engine::dir(dir, &point.id), &point.id);
     let measured: Vec<tables::Measured<'_>> = plan.points.iter().map(|point| (point, load(point))).collect();
-    let results = tables::results(&plan, &measured);
-    write(&dir.join("results.parquet"), &parquet::file(&results))?;
-    let by_length = tables::by_length(&plan, &measured);
-    write(&dir.join("by_length.parquet"), &parquet::file(&by_length))?;
-    for (name, table) in [
-        ("results.csv", results),
-        ("by_length.csv", by_length),
-        ("summary.csv", tables::summary(&plan, &measured)),
-        ("columns.csv", tables::meanings(&plan)),
-    ] {
-        write(&dir.join(name), table.csv().as_bytes())?;
+    let (tables, document) = if plan.file.measure == file::Measure::Sigcomm18 {
+        (deciles::tables(&plan, &measured), study_report::report(&plan, &measured)?)
+    } else {
+        let all = vec![
+            ("results", tables::results(&plan, &measured)),
+            ("by_length", tables::by_length(&plan, &measured)),
+            ("summary", tables::summary(&plan, &measured)),
+            ("columns", tables::meanings(&plan)),
+        ];
+        (all, document::report(&plan, &measured)?)
+    };
+    for (name, table) in tables {
+        write(&dir.join(name).with_extension("csv"), table.csv().as_bytes())?;
+        if !["summary", "columns"].contains(&name) {
+            write(&dir.join(name).with_extension("parquet"), &parquet::file(&table))?;
+        }
     }
-    let document = document::report(&plan, &measured)?;
     for (name, svg) in document.plots() {
         write(&dir.join("plots").join(name), svg.as_bytes())?;
     }

@@ -185,6 +185,35 @@ fn an_experiment_measures_what_is_missing_and_nothing_twice() {
     fs::remove_file(file).unwrap();
 }
 
+/// The bundled study with tiny times: points, tables, report; nothing is measured twice, and neither is what the study
+/// fixes set.
+#[test]
+fn the_sigcomm_2018_study_is_an_experiment() {
+    let out = scratch("sigcomm18");
+    let run = "run sigcomm18 --warmup 0.000002 --seconds 0.00001 --seeds 1,2 --load 0.8 --set workload=w1";
+    assert_done(&cperf(run, &out));
+    let text = fs::read_to_string(out.join("report.md")).unwrap();
+    for part in ["2 of 2 points were measured", "## w1, 80 % load", "of 20 cells.", "plots/slowdown_w1.svg"] {
+        assert!(text.contains(part), "no `{part}` in:\n{text}");
+    }
+    let csv = fs::read_to_string(out.join("deciles.csv")).unwrap();
+    assert_eq!(csv.lines().count(), 11, "{csv}");
+    assert!(csv.lines().nth(1).unwrap().starts_with("sigcomm18,w1,0.8,10,2,"), "{csv}");
+    for name in ["deciles.parquet", "by_length.parquet", "results.csv", "report.html", "plots/slowdown_w1.svg"] {
+        assert!(out.join(name).is_file(), "no {name}");
+    }
+    let before = files(&out);
+    let again = cperf(&format!("{run} --dry-run"), &out);
+    assert!(String::from_utf8_lossy(&again.stdout).contains("2 points, 0 to measure"));
+    let mut report = Command::new(env!("CARGO_BIN_EXE_cperf"));
+    assert_done(&report.arg("report").arg(&out).output().unwrap());
+    assert!(files(&out) == before, "the same bytes");
+    let refused = cperf("run sigcomm18 --nodes 40", &out);
+    assert_eq!(refused.status.code(), Some(2));
+    assert!(String::from_utf8_lossy(&refused.stderr).contains("the study fixes it"));
+    fs::remove_dir_all(out).unwrap();
+}
+
 /// A scheduler of two shell scripts: jobs run when they are submitted, and are over then.
 #[test]
 fn points_are_measured_by_a_schedulers_jobs() {

@@ -1,7 +1,7 @@
 //! The experiments that come with the program.
 
 /// Name and text of each.
-const ALL: [(&str, &str); 16] = [
+const ALL: [(&str, &str); 17] = [
     ("w1", include_str!("../../experiments/w1.toml")),
     ("w2", include_str!("../../experiments/w2.toml")),
     ("w3", include_str!("../../experiments/w3.toml")),
@@ -9,6 +9,7 @@ const ALL: [(&str, &str); 16] = [
     ("w5", include_str!("../../experiments/w5.toml")),
     ("starve", include_str!("../../experiments/starve.toml")),
     ("atc21", include_str!("../../experiments/atc21.toml")),
+    ("sigcomm18", include_str!("../../experiments/sigcomm18.toml")),
     ("buffers", include_str!("../../experiments/buffers.toml")),
     ("nodes", include_str!("../../experiments/nodes.toml")),
     ("link_util", include_str!("../../experiments/link_util.toml")),

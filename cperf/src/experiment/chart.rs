@@ -13,6 +13,8 @@ use super::tables::{self, Measured, parameter};
 const SIZE: (u32, u32) = (820, 460);
 /// Values that differ by more than this factor are shown on a logarithmic axis.
 const LOG: f64 = 30.0;
+/// Above so many points a curve is a line without marks, and a published one a dashed line.
+const MANY: usize = 25;
 /// Colours that people with most kinds of colour blindness tell apart (Okabe and Ito).
 const COLOURS: [RGBColor; 8] = [
     RGBColor(0, 114, 178),
@@ -176,12 +178,18 @@ where
             .draw_series(LineSeries::new(line.clone(), colour.stroke_width(2)))?
             .label(curve.name.clone())
             .legend(move |(x, y)| PathElement::new([(x, y), (x + 18, y)], colour.stroke_width(3)));
-        chart.draw_series(line.iter().map(|at| Circle::new(*at, 3, colour.filled())))?;
+        if line.len() <= MANY {
+            chart.draw_series(line.iter().map(|at| Circle::new(*at, 3, colour.filled())))?;
+        }
         let intervals = curve.marks.iter().filter_map(|mark| Some((mark.x, mark.interval?)));
         chart.draw_series(intervals.map(|(x, (low, high))| {
             PathElement::new([(x, low.max(f64::MIN_POSITIVE)), (x, high)], colour.stroke_width(1))
         }))?;
-        chart.draw_series(curve.published.iter().map(|at| Cross::new(*at, 6, colour.stroke_width(2))))?;
+        if curve.published.len() <= MANY {
+            chart.draw_series(curve.published.iter().map(|at| Cross::new(*at, 6, colour.stroke_width(2))))?;
+        } else {
+            chart.draw_series(DashedLineSeries::new(curve.published.clone(), 2, 3, colour.stroke_width(1)))?;
+        }
     }
     chart
         .configure_series_labels()

@@ -12,7 +12,7 @@ use super::tables::{self, Measured};
 
 /// A part of a document.
 #[derive(Clone, Debug, PartialEq)]
-enum Part {
+pub(super) enum Part {
     Heading(String),
     Text(String),
     Table(Vec<String>, Vec<Vec<String>>),
@@ -23,8 +23,8 @@ enum Part {
 /// A document.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Document {
-    title: String,
-    parts: Vec<Part>,
+    pub(super) title: String,
+    pub(super) parts: Vec<Part>,
 }
 
 /// The report on what was measured of a plan.
@@ -33,6 +33,18 @@ pub struct Document {
 /// A plot cannot be drawn.
 pub fn report(plan: &Plan, measured: &[Measured<'_>]) -> anyhow::Result<Document> {
     let compared = published::compare(plan, measured);
+    let file = &plan.file;
+    let mut parts = head(plan, measured);
+    warnings(&mut parts, measured);
+    comparisons(&mut parts, &compared);
+    figures(&mut parts, plan, measured, &compared)?;
+    main_table(&mut parts, plan, measured);
+    lengths(&mut parts, measured);
+    Ok(Document { title: format!("{}: {}", file.name, file.title), parts })
+}
+
+/// What was measured, and how it is measured again.
+pub(super) fn head(plan: &Plan, measured: &[Measured<'_>]) -> Vec<Part> {
     let file = &plan.file;
     let mut parts = vec![Part::Text(file.about.trim().to_owned())];
     let have = measured.iter().filter(|(_, result)| result.is_some()).count();
@@ -48,12 +60,7 @@ pub fn report(plan: &Plan, measured: &[Measured<'_>]) -> anyhow::Result<Document
     if have < measured.len() {
         parts.push(Part::Text(format!("Incomplete: {} points have no result.", measured.len() - have)));
     }
-    warnings(&mut parts, measured);
-    comparisons(&mut parts, &compared);
-    figures(&mut parts, plan, measured, &compared)?;
-    main_table(&mut parts, plan, measured);
-    lengths(&mut parts, measured);
-    Ok(Document { title: format!("{}: {}", file.name, file.title), parts })
+    parts
 }
 
 /// What a reader must know before believing the figures.
@@ -193,7 +200,7 @@ fn lengths(parts: &mut Vec<Part>, measured: &[Measured<'_>]) {
     parts.push(Part::Table(names, rows));
 }
 
-fn with_interval(all: &Summary) -> String {
+pub(super) fn with_interval(all: &Summary) -> String {
     match all.interval {
         Some((low, high)) if high > low => format!("{} ± {}", number(all.mean), number((high - low) / 2.0)),
         _ => number(all.mean),
@@ -201,7 +208,7 @@ fn with_interval(all: &Summary) -> String {
 }
 
 /// Three significant digits.
-fn number(value: f64) -> String {
+pub(super) fn number(value: f64) -> String {
     let size = value.abs();
     if value == 0.0 || !value.is_finite() {
         return format!("{value}");

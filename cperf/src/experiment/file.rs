@@ -33,6 +33,9 @@ pub struct File {
     /// What varies: points are all combinations.
     #[serde(default)]
     pub vary: Vec<Vary>,
+    /// Warm-up and measured interval by workload and load; `warmup_s` and `measure_s`, where they are set, go before.
+    #[serde(default)]
+    pub times: Vec<Times>,
     /// measure = "buffer-search".
     #[serde(default)]
     pub search: Search,
@@ -58,6 +61,22 @@ pub enum Measure {
     BufferSteps,
     /// One, and then a search for the least switch memory with which the metric is hardly worse.
     BufferSearch,
+    /// The study of SIGCOMM 2018, with its network, messages and definition of slowdown.
+    Sigcomm18,
+}
+
+/// How long points with a workload are measured, in virtual time.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Times {
+    /// The points' workload.
+    pub workload: String,
+    /// The points' load; without it, all loads that no row before this one is for.
+    pub load: Option<f64>,
+    /// Time under load before measuring starts, ms.
+    pub warmup_ms: f64,
+    /// Measured interval, ms.
+    pub measure_ms: f64,
 }
 
 /// A dimension: one parameter's values, or cases that set several.
@@ -148,6 +167,12 @@ impl File {
                 );
             }
         }
+        let wrong = |times: &&Times| !(times.warmup_ms >= 0.0 && times.measure_ms > 0.0);
+        if let Some(Times { workload, warmup_ms, measure_ms, .. }) = self.times.iter().find(wrong) {
+            return Err(format!(
+                "times of {workload}: warmup_ms is {warmup_ms}, 0 or more is possible; measure_ms is {measure_ms}, more than 0"
+            ));
+        }
         let Search { limit, bracket, least_us } = self.search;
         if !(limit > 1.0 && limit.is_finite() && bracket > 0.0 && bracket < 1.0 && least_us >= 0.0) {
             return Err("[search]: limit is above 1, bracket above 0 and below 1, least_us 0 or more".to_owned());
@@ -196,6 +221,10 @@ mod tests {
             ("name = 'x'\ntitle = 'y'\nseeds = [1]\nmeasure = 'serach'", "unknown variant `serach`"),
             ("name = 'x'\ntitle = 'y'\nseeds = [1]\n[[vary]]\nparameter = 'gbps'", "[[vary]]: either"),
             ("name = 'x'\ntitle = 'y'\nseeds = [1]\n[search]\nlimit = 0.9", "limit is above 1"),
+            (
+                "name = 'x'\ntitle = 'y'\nseeds = [1]\ntimes = [{workload = 'w1', warmup_ms = 1, measure_ms = 0}]",
+                "times of w1: warmup_ms is 1",
+            ),
             ("name = 'x'\ntitle = 'y'\nseeds = [1]\n[steps]\npercent = [0]", "[steps]"),
         ] {
             let error = File::parse(text).unwrap_err();

@@ -6,7 +6,8 @@ use serde_json::{Map, Value};
 use sha2::{Digest as _, Sha256};
 
 use super::SIMULATOR;
-use super::file::{File, Measure, Search, Steps, Vary};
+use super::file::{File, Measure, Search, Steps, Times, Vary};
+use super::study;
 use crate::report::slowdown::Definition;
 use crate::sim::spec::SimSpec;
 
@@ -79,15 +80,21 @@ impl Plan {
         for (name, value) in flat(&file.fixed) {
             base = base.with(&name, &value).map_err(|err| format!("[fixed] {err}"))?;
         }
+        let study = file.measure == Measure::Sigcomm18;
+        if study && file.slowdown != Definition::Atc21 {
+            return Err("slowdown: the study has a definition of its own; leave it out".to_owned());
+        }
         let mut points = Vec::new();
         for varied in combinations(&file.vary)? {
             let mut sim = base.clone();
             for (name, value) in &varied {
                 sim = sim.with(name, value).map_err(|err| format!("[[vary]] {err}"))?;
             }
+            times(&file, &varied, &mut sim);
             for &seed in &file.seeds {
                 let sim = SimSpec { seed, ..sim.clone() };
-                let sim = sim.resolved().map_err(|err| format!("{}: {err}", describe(&varied)))?;
+                let sim = if study { study::resolved(&sim) } else { sim.resolved() };
+                let sim = sim.map_err(|err| format!("{}: {err}", describe(&varied)))?;
                 let spec = PointSpec {
                     version: VERSION,
                     simulator: SIMULATOR.to_owned(),
@@ -121,10 +128,23 @@ impl PointSpec {
         if spec.measure != Measure::BufferSteps {
             spec.steps = Steps::default();
         }
-        if spec.measure == Measure::Run {
+        if matches!(spec.measure, Measure::Run | Measure::Sigcomm18) {
             spec.metric.clear();
         }
         hash(&serde_json::to_string(&spec).expect("strings, numbers and lists only"))
+    }
+}
+
+/// Sets the times that the file has for this workload and load, where it does not set them as parameters.
+fn times(file: &File, varied: &[(String, Value)], sim: &mut SimSpec) {
+    let is_for = |times: &&Times| times.workload == sim.workload && (times.load.is_none() || times.load == sim.load);
+    let Some(times) = file.times.iter().find(is_for) else { return };
+    let said = |name: &str| file.fixed.contains_key(name) || varied.iter().any(|(known, _)| known == name);
+    if !said("warmup_s") {
+        sim.warmup_s = times.warmup_ms / 1e3;
+    }
+    if !said("measure_s") {
+        sim.measure_s = times.measure_ms / 1e3;
     }
 }
 
@@ -257,6 +277,22 @@ mod tests {
         let one = self::plan(&[("workload", json!("w4")), ("gbps", json!(1))]);
         assert_eq!((one.points.len(), one.file.vary.len()), (4, 1));
         assert_eq!(one.groups().count(), 2, "cases that have become equal are one");
+    }
+
+    #[test]
+    fn times_are_by_workload_and_load_where_they_are_not_set() {
+        let rows = "times = [
+            {workload = 'w4', load = 0.5, warmup_ms = 1, measure_ms = 2},
+            {workload = 'w4', warmup_ms = 3, measure_ms = 4},
+        ]\n";
+        let at = |load: f64, set: &[(String, Value)]| {
+            let text = TEXT.replace("gbps = 20", &format!("load = {load}"));
+            let sim =
+                Plan::new(File::parse(&format!("{rows}{text}")).unwrap(), set).unwrap().points[2].spec.sim.clone();
+            (sim.warmup_s, sim.measure_s)
+        };
+        assert_eq!((at(0.5, &[]), at(0.8, &[])), ((0.001, 0.002), (0.003, 0.004)));
+        assert_eq!(at(0.5, &[("measure_s".to_owned(), json!(7))]), (0.001, 7.0));
     }
 
     #[test]

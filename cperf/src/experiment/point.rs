@@ -10,8 +10,10 @@ use anyhow::Context;
 use serde::{Deserialize, Serialize};
 
 use super::figures::{Baseline, Figures, Tenth, tenths};
+use super::file::Measure;
 use super::plan::{PointSpec, VERSION, hash};
 use super::search::{self, Least, Measurement};
+use super::study::{self, StudyResult};
 use super::{SIMULATOR, write};
 use crate::error::Stop;
 use crate::run::stop;
@@ -36,6 +38,9 @@ pub struct PointResult {
     pub least: Option<Least>,
     /// Of the first measurement.
     pub tenths: Vec<Tenth>,
+    /// Of a point of the SIGCOMM 2018 study, which has no other measurements.
+    #[serde(default)]
+    pub study: Option<StudyResult>,
 }
 
 /// One measurement on disk.
@@ -91,6 +96,13 @@ pub fn measure(spec: &PointSpec, dir: &Path, baselines: &Baselines, watch: &mut 
     if load(dir, &id).is_some() {
         return Ok(());
     }
+    if spec.measure == Measure::Sigcomm18 {
+        let study = Some(study::measure(&spec.sim, watch)?);
+        let (slowdown, version) = (study::SLOWDOWN.to_owned(), VERSION);
+        let result =
+            PointResult { version, id, slowdown, measurements: Vec::new(), least: None, tenths: Vec::new(), study };
+        return write(&dir.join("result.json"), &serde_json::to_vec_pretty(&result)?);
+    }
     fs::create_dir_all(dir.join("runs")).with_context(|| format!("creating {}", dir.display()))?;
     let times = baselines.get(&spec.sim, watch)?;
     let baseline = Baseline::new(spec.slowdown, &times, spec.sim.link_gbps).context("no time without load")?;
@@ -102,7 +114,8 @@ pub fn measure(spec: &PointSpec, dir: &Path, baselines: &Baselines, watch: &mut 
     };
     let (measurements, least) = search::perform(spec, &mut one)?;
     let slowdown = baseline.text();
-    let result = PointResult { version: VERSION, id, slowdown, measurements, least, tenths: first.unwrap_or_default() };
+    let tenths = first.unwrap_or_default();
+    let result = PointResult { version: VERSION, id, slowdown, measurements, least, tenths, study: None };
     write(&dir.join("result.json"), &serde_json::to_vec_pretty(&result)?)
 }
 

@@ -63,7 +63,7 @@ pub fn perform(
     let base = Measurement { role: Role::Base, figures: measure(&spec.sim)? };
     let mut point = Course { spec, measure, all: vec![base] };
     let least = match spec.measure {
-        Measure::Run => None,
+        Measure::Run | Measure::Sigcomm18 => None,
         Measure::BufferSteps => {
             point.steps(&spec.steps)?;
             None

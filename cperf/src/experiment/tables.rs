@@ -22,7 +22,7 @@ pub struct Table {
 pub type Measured<'a> = (&'a Point, Option<PointResult>);
 
 impl Table {
-    fn new<'a>(names: impl IntoIterator<Item = &'a str>) -> Self {
+    pub(super) fn new<'a>(names: impl IntoIterator<Item = &'a str>) -> Self {
         Self { names: names.into_iter().map(str::to_owned).collect(), rows: Vec::new() }
     }
 
@@ -61,7 +61,7 @@ pub fn varied(plan: &Plan) -> Vec<String> {
 }
 
 /// Cells of the columns that say which measurement a row is about.
-fn keys(plan: &Plan, point: &Point, varied: &[String]) -> Vec<Value> {
+pub(super) fn keys(plan: &Plan, point: &Point, varied: &[String]) -> Vec<Value> {
     let sim = &point.spec.sim;
     let mut cells = vec![
         plan.file.name.clone().into(),
@@ -239,6 +239,7 @@ pub(super) mod tests {
                 measurements: all.to_vec(),
                 least,
                 tenths: Vec::new(),
+                study: None,
             };
             (index < 5).then_some(result)
         };

@@ -181,11 +181,20 @@ fn warnings(text: &mut String, results: &[ProtocolResult]) {
                 writeln!(text, "WARNING: {name}: {} RPCs failed, {} of them timed out", result.errors, result.timeouts);
         }
         if let Some(percent) = result.resent_percent.filter(|percent| *percent >= 1.0) {
-            let _ = writeln!(
-                text,
-                "WARNING: {name}: {percent:.1} % of the data packets were sent again; nodes that wait long for a core \
-                 look like lost packets: use a lower --gbps, fewer --nodes or an idle machine"
-            );
+            let why = match result.switch.as_ref().map(crate::sim::switch::Switch::drops) {
+                None => {
+                    "nodes that wait long for a core look like lost packets: use a lower --gbps, fewer --nodes or an idle \
+                     machine"
+                        .to_owned()
+                }
+                Some(0) => "switches dropped none, so packets were only late: behind others at switches, or in hosts that \
+                            had no core for them; --gbps and --host-model decide on both"
+                    .to_owned(),
+                Some(drops) => format!(
+                    "switches dropped {drops} packets: --loss, --switch-buffer and --gbps decide on that"
+                ),
+            };
+            let _ = writeln!(text, "WARNING: {name}: {percent:.1} % of the data packets were sent again; {why}");
         }
         if result.lost_samples + result.bad_lines > 0 {
             let (lost, bad) = (result.lost_samples, result.bad_lines);

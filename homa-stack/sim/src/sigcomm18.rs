@@ -13,13 +13,15 @@
 //! Slowdown is the time from a message's begin to its last byte at the receiver's application, relative to what an empty
 //! network would take ([`ideal`]), which the study works out without Homa's own header.
 
+use std::ops::ControlFlow;
+
 use cp_node::rng::Rng;
 use cp_node::workload::{Distribution, Point, Reduction, Workload};
 use homa_stack::{Config, Nanos};
 use slab::Slab;
 
 use crate::app::{App, Cx};
-use crate::engine::Sim;
+use crate::engine::{Ended, Sim};
 use crate::fabric::{SwitchConfig, Topology};
 use crate::homa::{Homa, fit_cutoffs};
 use crate::host::HostModel;
@@ -52,6 +54,11 @@ const SHORTEST: u64 = 84;
 /// Half of what hosts take, sender and receiver together.
 const HOST: Time = Time::from_nanos(750);
 const SWITCH: Time = Time::from_nanos(250);
+
+/// The study's workloads.
+pub const WORKLOADS: [&str; 5] = ["w1", "w2", "w3", "w4", "w5"];
+/// The loads at which it was published for Homa.
+pub const LOADS: [f64; 2] = [0.8, 0.5];
 
 /// Messages of up to one length, and longer than those of the bin before.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -164,18 +171,22 @@ pub struct Outcomes {
 
 /// How long at most the run goes on after the last message that counts, as a multiple of `measure`.
 const DRAIN: u64 = 4;
+/// How often a run can be ended until all messages that count have begun.
+const STEPS: u64 = 200;
 
-/// Runs the study.
-pub fn run(study: &Study) -> Outcomes {
-    let lengths = lengths(study.workload);
+/// How many of the 8 levels are for unscheduled packets of `workload`, w1 to w5.
+pub fn unscheduled_levels(workload: &'static str) -> u8 {
+    7 - config(&lengths(workload)).max_sched_priority
+}
+
+/// The core's parameters, the same for all workloads but for the levels, which follow from the lengths.
+fn config(lengths: &Distribution) -> Config {
     let mut config = Config {
         mtu: (DATA + 76) as usize,
         unsched_bytes: UNSCHEDULED as usize,
         window: RTT_BYTES,
         max_incoming: 8 * RTT_BYTES,
         grant_fifo_fraction: 0,
-        keep_bodies: false,
-        longest_message: 32 << 20,
         // Nothing is lost, so nothing is asked for.
         reorder_window: Nanos::ZERO,
         early_resend: false,
@@ -185,8 +196,20 @@ pub fn run(study: &Study) -> Outcomes {
         link_mbps: 10_000,
         ..Config::default()
     };
-    fit_cutoffs(&mut config, &lengths);
+    fit_cutoffs(&mut config, lengths);
     config.max_overcommit = usize::from(config.max_sched_priority) + 1;
+    config
+}
+
+/// Runs the study.
+pub fn run(study: &Study) -> Outcomes {
+    run_watched(study, &mut |_| ControlFlow::Continue(())).expect("nobody ends it")
+}
+
+/// Runs the study; `watch` is told now and then how much of it is done, 0 to 1, and may end it: then there is no outcome.
+pub fn run_watched(study: &Study, watch: &mut dyn FnMut(f64) -> ControlFlow<()>) -> Option<Outcomes> {
+    let lengths = lengths(study.workload);
+    let config = config(&lengths);
     let mut below = 0.0;
     let wire: f64 = lengths
         .points()
@@ -223,9 +246,25 @@ pub fn run(study: &Study) -> Outcomes {
     let transports =
         (0..HOSTS).map(|host| Homa::new(HostId(host), &config, 1, 1).with_headers(HEADERS as u32).acquainted(HOSTS));
     let mut sim = Sim::new(&topology, switch, host, transports.collect(), messages, study.seed);
-    sim.run_until(study.warmup);
+    // In steps, so that it can be ended.
+    let step = Time::from_picos((end.as_picos() / STEPS).max(1));
+    let mut run = |sim: &mut Sim<Homa, Messages>, until: Time| {
+        let mut at = sim.now();
+        while at < until {
+            at = until.min(at + step);
+            let ended = sim.run_until(at);
+            if watch((at.as_secs_f64() / end.as_secs_f64()).min(1.0)).is_break() {
+                return None;
+            }
+            if ended == Ended::Stopped {
+                break;
+            }
+        }
+        Some(())
+    };
+    run(&mut sim, study.warmup)?;
     sim.reset_switch_stats();
-    sim.run_until(end);
+    run(&mut sim, end)?;
     let stats = sim.switch_stats();
     let busy: u64 = stats[..RACKS as usize]
         .iter()
@@ -233,7 +272,8 @@ pub fn run(study: &Study) -> Outcomes {
         .map(|port| port.bytes + 20 * port.packets)
         .sum();
     let busy = busy as f64 * 800.0 / (f64::from(HOSTS) * study.measure.as_picos() as f64);
-    sim.run_until(sim.app().stop);
+    let stop = sim.app().stop;
+    run(&mut sim, stop)?;
     let unfinished = sim.app().counting;
     let packets = sim.delivered();
     let slowdowns = std::mem::take(&mut sim.app_mut().slowdowns);
@@ -242,7 +282,7 @@ pub fn run(study: &Study) -> Outcomes {
         let at = |share: usize| all.get(all.len() * share / 100).map_or(f64::NAN, |s| f64::from(*s));
         Outcome { published, count: all.len(), p50: at(50), p99: at(99) }
     });
-    Outcomes { bins: outcomes.collect(), unfinished, packets, busy }
+    Some(Outcomes { bins: outcomes.collect(), unfinished, packets, busy })
 }
 
 /// The application: messages one way.
