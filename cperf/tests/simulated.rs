@@ -98,8 +98,16 @@ fn a_run_leaves_the_files_of_a_run_on_real_nodes() {
         manifest["files"].as_array().unwrap().iter().filter_map(|file| file["name"].as_str()).collect();
     assert!(!listed.contains(&"about.json") && listed.contains(&"results.json"), "{listed:?}");
 
+    // The metrics of just the traces' time count the packets that the traces have.
+    let counts: Value = serde_json::from_slice(&fs::read(out.join("reports/trace_metrics.json")).unwrap()).unwrap();
+    let counts = counts["nodes"].as_array().unwrap();
+    assert_eq!(counts.len(), 4);
+    for node in counts {
+        assert!(node["agrees"] == true && node["counts"][0]["trace"].as_u64() > Some(100), "{node}");
+    }
+
     // Metrics and stats: one file for each node and protocol that has them, and no more.
-    let metrics = files(&out).keys().filter(|name| name.ends_with(".metrics")).count();
+    let metrics = files(&out).keys().filter(|name| name.starts_with("homa") && name.ends_with(".metrics")).count();
     assert_eq!(metrics, 4, "TCP has no such metrics");
     fs::remove_dir_all(out).unwrap();
 }
@@ -212,6 +220,87 @@ fn the_sigcomm_2018_study_is_an_experiment() {
     assert_eq!(refused.status.code(), Some(2));
     assert!(String::from_utf8_lossy(&refused.stderr).contains("the study fixes it"));
     fs::remove_dir_all(out).unwrap();
+}
+
+/// Two files that have nothing in common but their parameters: one varies what the other fixes, and says what the other
+/// leaves to the defaults.
+const ALIKE: [&str; 2] = [
+    "
+name = 'brief'
+title = 'Two protocols'
+seeds = [3, 4]
+[fixed]
+workload = 'w4'
+gbps = 20
+nodes = 4
+warmup_s = 0.0005
+measure_s = 0.002
+[[vary]]
+parameter = 'protocol'
+values = ['homa', 'tcp']
+",
+    "
+name = 'explicit'
+title = 'Two loads, of which one is the other file\'s'
+metric = 'short_rtt_p99_us'
+seeds = [4]
+[fixed]
+measure_s = 2e-3
+warmup_s = 5e-4
+link_gbps = 25
+mtu_bytes = 3000
+loss = 0
+homa.max_overcommit = 8
+homa.num_priorities = 8
+[[vary]]
+parameter = 'gbps'
+values = [12, 20.0]
+[[vary]]
+cases = [{ protocol = 'homa', workload = 'w4', nodes = 4 }]
+",
+];
+
+/// The result of the only Homa point with this seed and load in an experiment's directory.
+fn homa_point(out: &Path, seed: u64, gbps: f64) -> (String, Value) {
+    let json = |path: PathBuf| serde_json::from_slice::<Value>(&fs::read(path).unwrap()).unwrap();
+    let points = fs::read_dir(out.join("points")).unwrap().flatten().map(|entry| entry.path());
+    let mut found: Vec<_> = points
+        .filter(|point| {
+            let sim = &json(point.join("spec.json"))["sim"];
+            sim["protocol"] == "homa" && sim["seed"] == seed && sim["gbps"] == gbps
+        })
+        .map(|point| (point.file_name().unwrap().to_string_lossy().into_owned(), json(point.join("result.json"))))
+        .collect();
+    assert_eq!(found.len(), 1, "{}", out.display());
+    found.remove(0)
+}
+
+#[test]
+fn two_files_with_equal_parameters_give_exactly_the_same_slowdown_curve() {
+    let results = ["brief", "explicit"].map(|name| (name, scratch(name)));
+    for ((name, out), text) in results.iter().zip(ALIKE) {
+        let file = std::env::temp_dir().join(format!("cperf-simulated-{}-{name}.toml", std::process::id()));
+        fs::write(&file, text).unwrap();
+        assert_done(&cperf(&format!("run {}", file.display()), out));
+        fs::remove_file(file).unwrap();
+    }
+    let [brief, explicit] = results.map(|(_, out)| out);
+    let ((one, a), (two, b)) = (homa_point(&brief, 4, 20.0), homa_point(&explicit, 4, 20.0));
+    assert_ne!(one, two, "what is said counts, so the second was measured, not found");
+    let curve = a["tenths"].as_array().unwrap();
+    assert!(
+        curve.len() > 5 && curve.iter().all(|tenth| tenth["slowdown_p99"].as_f64().is_some_and(|s| s > 0.5)),
+        "{a}"
+    );
+    assert_eq!(a["tenths"], b["tenths"], "the slowdowns of each tenth of the messages, to the last digit");
+    assert_eq!(a["measurements"][0]["figures"], b["measurements"][0]["figures"], "and all other figures");
+    let (_, other) = homa_point(&brief, 3, 20.0);
+    assert_ne!(a["tenths"], other["tenths"], "another seed has another curve");
+    let (_, other) = homa_point(&explicit, 4, 12.0);
+    assert_ne!(a["tenths"], other["tenths"], "so has another load");
+    for dir in [brief, explicit] {
+        fs::remove_dir_all(dir).unwrap();
+    }
 }
 
 /// A scheduler of two shell scripts: jobs run when they are submitted, and are over then.

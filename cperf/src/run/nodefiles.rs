@@ -40,6 +40,9 @@ pub(super) fn write(
         }
         if let Some(trace) = &node.trace {
             out.write(&format!("traces/node{number}.tt"), trace)?;
+            if let Some(metrics) = &node.trace_metrics {
+                out.write(&format!("traces/node{number}.tt.metrics"), metrics.as_bytes())?;
+            }
         }
     }
     Ok(())

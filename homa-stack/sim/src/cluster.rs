@@ -141,6 +141,8 @@ pub struct NodeRun {
     pub metrics: Option<[String; 2]>,
     /// The time trace as `.tt` text.
     pub trace: Option<Vec<u8>>,
+    /// The transport's metrics text over just the trace's time, unless the trace has lost events.
+    pub trace_metrics: Option<String>,
     /// Messages begun in the measured interval, requests and responses, and their bytes.
     pub sent: (u64, u64),
     /// Whole messages received in the measured interval, and their bytes.
@@ -427,6 +429,7 @@ fn collect<T: Transport>(
             .map(|((name, now), (_, then))| (name, now.saturating_sub(then)));
         let counters = grown.collect();
         let metrics = text.zip(transport.metrics_text(now)).map(<[String; 2]>::from);
+        let trace_metrics = spec.trace.and_then(|_| transport.trace_metrics(now));
         let trace = spec.trace.and_then(|_| transport.end_trace(now));
         let outstanding = sim.app().outstanding(HostId(index as u32));
         nodes.push(NodeRun {
@@ -434,6 +437,7 @@ fn collect<T: Transport>(
             counters,
             metrics,
             trace,
+            trace_metrics,
             sent: load.sent,
             received: load.received,
             failed: load.failed,

@@ -249,6 +249,11 @@ impl<T: Transport, A: App> Sim<T, A> {
         self.fabric.stats()
     }
 
+    /// Bytes that wait now at each port of each switch, in the order of [`Self::switch_stats`].
+    pub fn waiting(&self) -> impl Iterator<Item = u64> + '_ {
+        self.fabric.waiting()
+    }
+
     /// Begins the switches' counts anew.
     pub fn reset_switch_stats(&mut self) {
         self.fabric.reset_stats(self.now);

@@ -63,6 +63,8 @@ fn host_at(addr: IpAddr) -> HostId {
 #[derive(Debug)]
 pub struct Homa {
     core: Endpoint,
+    /// When the time trace began, and the metrics then.
+    traced: Option<(Time, Metrics)>,
     arrivals: Arrivals,
     /// Bytes of headers that packets count with, if not those that they have.
     headers: Option<u32>,
@@ -104,7 +106,7 @@ impl Homa {
         }
         let clients = (0..client_ports).map(|_| core.client_port().expect("a client port is free")).collect();
         let (requests, failed, arrivals) = (Slab::new(), Vec::new(), Arrivals::default());
-        Self { core, arrivals, headers: None, clients, requests, failed }
+        Self { core, traced: None, arrivals, headers: None, clients, requests, failed }
     }
 
     /// Tells the core the levels that messages to each of the first `hosts` hosts use, which real nodes learn with their
@@ -237,10 +239,18 @@ impl Transport for Homa {
         let mut recorder = Recorder::new(events, trace::Clock::Manual, 0);
         recorder.set_now(now.as_nanos());
         self.core.set_trace(recorder);
+        self.traced = Some((now, self.core.metrics.clone()));
         self.arrivals = Arrivals { seen: VecDeque::new(), most: events };
     }
 
+    fn trace_metrics(&self, now: Time) -> Option<String> {
+        let (begin, before) = self.traced.as_ref()?;
+        let whole = self.core.trace.overwritten() == 0;
+        whole.then(|| self.core.metrics.since(before).to_text((now - *begin).as_nanos(), 1_000_000, 0))
+    }
+
     fn end_trace(&mut self, now: Time) -> Option<Vec<u8>> {
+        self.traced = None;
         let mut recorder = std::mem::replace(&mut self.core.trace, Recorder::new(0, trace::Clock::Manual, 0));
         recorder.set_now(now.as_nanos());
         recorder.freeze();

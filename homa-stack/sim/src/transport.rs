@@ -219,6 +219,13 @@ pub trait Transport {
         let _ = (now, events);
     }
 
+    /// The metrics text of the time since [`Self::begin_trace`], if the transport has one and the trace has all that
+    /// happened since.
+    fn trace_metrics(&self, now: Time) -> Option<String> {
+        let _ = now;
+        None
+    }
+
     /// Ends the time trace and returns it as `.tt` text, if the transport makes one.
     fn end_trace(&mut self, now: Time) -> Option<Vec<u8>> {
         let _ = now;

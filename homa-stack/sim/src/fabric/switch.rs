@@ -320,6 +320,11 @@ impl Fabric {
         }
     }
 
+    /// Bytes that wait at each port, switch after switch.
+    pub(crate) fn waiting(&self) -> impl Iterator<Item = u64> + '_ {
+        self.ports.iter().map(|port| port.bytes)
+    }
+
     /// Counts of each switch since the last [`Self::reset_stats`].
     pub(crate) fn stats(&self) -> Vec<SwitchStats> {
         let with_ports = |(index, switch): (usize, &Switch)| {

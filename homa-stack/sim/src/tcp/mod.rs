@@ -97,6 +97,11 @@ impl Tcp {
         self.connections.iter().map(|c| c.sender.window.exact())
     }
 
+    /// Connections with data under way: the host they go to, and how many segments.
+    pub fn under_way(&self) -> impl Iterator<Item = (HostId, u32)> + '_ {
+        self.connections.iter().map(|c| (c.end.peer, c.sender.in_flight())).filter(|(_, segments)| *segments > 0)
+    }
+
     /// DCTCP's share of marked bytes on each connection, in the same order; nothing with other congestion control.
     pub fn alphas(&self) -> impl Iterator<Item = f64> {
         self.connections.iter().filter_map(|c| c.sender.window.alpha())

@@ -223,6 +223,11 @@ impl Sender {
         }
     }
 
+    /// Segments under way.
+    pub(crate) fn in_flight(&self) -> u32 {
+        self.board.in_flight()
+    }
+
     /// When [`Self::handle_timer`] has something to do.
     pub(crate) fn deadline(&self) -> Option<Time> {
         self.timer.map(|(at, _)| at)
