@@ -346,6 +346,32 @@ fn points_are_measured_by_a_schedulers_jobs() {
     fs::remove_file(file).unwrap();
 }
 
+/// The same with Slurm itself, on this machine.
+#[test]
+#[ignore = "needs root and Debian's packages munge, slurmctld, slurmd and slurm-client"]
+fn points_are_measured_by_a_slurm_of_this_machine() {
+    let (file, out, local) = (tiny("real-slurm"), scratch("real-slurm"), scratch("real-slurm-local"));
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../scripts/slurm");
+    let mut command = Command::new(script);
+    command.args([env!("CARGO_BIN_EXE_cperf"), "run"]).arg(&file).args(["--engine", "slurm", "--slurm-tasks", "3"]);
+    let output = command.args(["--slurm-args", "--partition day"]).arg("--out").arg(&out).output().unwrap();
+    assert_done(&output);
+    let text = String::from_utf8_lossy(&output.stderr);
+    assert!(text.contains("4 points are job 1, 3 tasks"), "{text}");
+    assert_done(&cperf(&format!("run {}", file.display()), &local));
+    let results = |dir: &Path| {
+        let mut all = files(dir);
+        all.retain(|name, _| name.ends_with("result.json"));
+        all
+    };
+    assert_eq!(results(&out).len(), 4);
+    assert!(results(&out) == results(&local), "the same results as here");
+    for dir in [out, local] {
+        fs::remove_dir_all(dir).unwrap();
+    }
+    fs::remove_file(file).unwrap();
+}
+
 #[test]
 fn a_point_of_another_simulator_is_refused() {
     let (file, out) = (tiny("version"), scratch("version"));

@@ -20,7 +20,7 @@ pub struct Row {
     pub cum_percent: f64,
     /// Longest message.
     pub length_bytes: u32,
-    /// Messages of ours, all seeds together.
+    /// Messages of ours, all seeds together; those of bins below, too, where a bin has few.
     pub messages: u64,
     /// Median.
     pub p50: Cell,
@@ -70,7 +70,7 @@ pub fn rows(group: &[Measured<'_>]) -> Vec<Row> {
         Row {
             cum_percent,
             length_bytes: bin.length_bytes,
-            messages: bins.iter().map(|bin| bin.messages).sum(),
+            messages: bins.iter().map(|bin| bin.pooled).sum(),
             p50: Cell::new(&bins, |bin| bin.slowdown_p50, bin.published_p50),
             p99: Cell::new(&bins, |bin| bin.slowdown_p99, bin.published_p99),
         }
@@ -102,7 +102,11 @@ const RESULTS: [Column; 6] = [
 const BY_LENGTH: [Column; 9] = [
     column("cum_percent", "percent", "messages of the workload that are not longer"),
     column("length_bytes", "bytes", "longest message of the bin"),
-    column("messages", "messages", "messages in the bin that counted; in deciles.csv those of all seeds together"),
+    column(
+        "messages",
+        "messages",
+        "messages that counted in the bin, and where that has few in those below; in deciles.csv of all seeds",
+    ),
     column("slowdown_p50", "", "median slowdown"),
     column("slowdown_p99", "", "P99 of the slowdowns"),
     column("published_p50", "", "published median slowdown"),
@@ -259,7 +263,8 @@ pub(super) mod tests {
             let bins = published(sim.load.unwrap(), "w1").into_iter().map(|bin| Bin {
                 length_bytes: bin.len,
                 percent: 100.0 * bin.fraction,
-                messages: if bin.len == 2 { 0 } else { 600 },
+                messages: 500,
+                pooled: if bin.len == 2 { 0 } else { 600 },
                 slowdown_p50: (bin.len != 2).then_some(bin.p50),
                 slowdown_p99: (bin.len != 2).then_some(bin.p99 * (1.16 + 0.04 * sim.seed as f64)),
                 published_p50: bin.p50,

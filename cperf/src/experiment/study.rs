@@ -43,6 +43,9 @@ pub struct Bin {
     pub percent: f64,
     /// Ours that counted.
     pub messages: u64,
+    /// Messages that the figures are of: bins of few are taken together with those below.
+    #[serde(default)]
+    pub pooled: u64,
     /// Median slowdown of ours, if there were any.
     pub slowdown_p50: Option<f64>,
     /// 99th percentile.
@@ -115,6 +118,7 @@ pub fn measure(sim: &SimSpec, watch: &mut Watch<'_>) -> Result<StudyResult, Stop
     let study = Study {
         load: sim.load.unwrap_or(LOADS[0]),
         workload,
+        urgent_tails: false,
         seed: sim.seed,
         warmup: time(sim.warmup_s),
         measure: time(sim.measure_s),
@@ -125,6 +129,7 @@ pub fn measure(sim: &SimSpec, watch: &mut Watch<'_>) -> Result<StudyResult, Stop
         length_bytes: bin.published.len,
         percent: 100.0 * bin.published.fraction,
         messages: bin.count as u64,
+        pooled: bin.pooled as u64,
         slowdown_p50: number(bin.p50),
         slowdown_p99: number(bin.p99),
         published_p50: bin.published.p50,

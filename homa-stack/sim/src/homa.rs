@@ -68,6 +68,8 @@ pub struct Homa {
     arrivals: Arrivals,
     /// Bytes of headers that packets count with, if not those that they have.
     headers: Option<u32>,
+    /// Data packets go at least at the level of a message as long as what is left of theirs: longest of each level.
+    tails: Option<[u32; 8]>,
     /// Numbers of the client ports.
     clients: Vec<u16>,
     requests: Slab<ServerRpc>,
@@ -106,7 +108,7 @@ impl Homa {
         }
         let clients = (0..client_ports).map(|_| core.client_port().expect("a client port is free")).collect();
         let (requests, failed, arrivals) = (Slab::new(), Vec::new(), Arrivals::default());
-        Self { core, traced: None, arrivals, headers: None, clients, requests, failed }
+        Self { core, traced: None, arrivals, headers: None, tails: None, clients, requests, failed }
     }
 
     /// Tells the core the levels that messages to each of the first `hosts` hosts use, which real nodes learn with their
@@ -123,6 +125,14 @@ impl Homa {
     #[must_use]
     pub fn with_headers(mut self, bytes: u32) -> Self {
         self.headers = Some(bytes);
+        self
+    }
+
+    /// The last packets of long messages go first, as in the simulations of the SIGCOMM 2018 paper: each at least at the
+    /// level of a whole message as long as what is left, by `cutoffs`.
+    #[must_use]
+    pub fn with_urgent_tails(mut self, cutoffs: [u32; 8]) -> Self {
+        self.tails = Some(cutoffs);
         self
     }
 
@@ -178,8 +188,8 @@ impl Transport for Homa {
         self.core.trace.set_now(now.as_nanos());
         SCRATCH.with_borrow_mut(|scratch| {
             scratch.grow(self.core.config().mtu);
-            let (arrivals, headers) = (&mut self.arrivals, self.headers);
-            let mut nic = Nic { scratch, arrivals, headers, port, now, sent: 0 };
+            let (arrivals, headers, tails) = (&mut self.arrivals, self.headers, self.tails.as_ref());
+            let mut nic = Nic { scratch, arrivals, headers, tails, port, now, sent: 0 };
             loop {
                 nic.sent = 0;
                 turn(&mut self.core, &mut nic, now.instant());
@@ -357,6 +367,7 @@ struct Nic<'a> {
     scratch: &'a mut Scratch,
     arrivals: &'a mut Arrivals,
     headers: Option<u32>,
+    tails: Option<&'a [u32; 8]>,
     port: &'a mut Port<Segment>,
     now: Time,
     /// Packets sent in this turn.
@@ -372,11 +383,17 @@ impl Nic<'_> {
         segment.header.copy_from_slice(&self.scratch.slot[..HEADER]);
         let (from, to) = (self.port.host(), host_at(transmit.to));
         let ports = u32::from_be_bytes([segment.header[0], segment.header[1], segment.header[2], segment.header[3]]);
+        let mut priority = transmit.priority.get();
+        if let (Some(cutoffs), Kind::Data) = (self.tails, transmit.kind) {
+            let left = transmit.message_len - transmit.offset;
+            let level = cutoffs.iter().rposition(|longest| *longest >= left).unwrap_or(0);
+            priority = priority.max(level as u8);
+        }
         self.port.send(Packet {
             from,
             to,
             frame: frame_bytes(self.headers.unwrap_or((header_len + IP_HEADER) as u32) + transmit.gathered as u32),
-            priority: transmit.priority.get(),
+            priority,
             ecn: Ecn::NotCapable,
             flow: u64::from(from.0) << 48 ^ u64::from(to.0) << 32 ^ u64::from(ports),
             arrived: Time::ZERO,
