@@ -145,7 +145,8 @@ fn unmeasured(points: &[&Point], out: &Path) -> usize {
 /// Whether a job has tasks that wait or run. A job that the scheduler has forgotten does not.
 fn runs(job: &str) -> anyhow::Result<bool> {
     let mut command = Command::new("squeue");
-    command.args(["--noheader", "--jobs", job.trim()]);
+    // Of this name: after a new start of the scheduler another job may have the number.
+    command.args(["--noheader", "--name", "cperf", "--jobs", job.trim()]);
     match command.output() {
         Ok(output) => Ok(output.status.success() && !output.stdout.trim_ascii().is_empty()),
         Err(err) => Err(missing("squeue", &err).into()),

@@ -13,7 +13,7 @@ use std::sync::Arc;
 use cp_node::workload::{Distribution, Reduction, Workload};
 use homa_sim::fabric::{SwitchConfig, Topology};
 use homa_sim::homa::{Homa, fit_cutoffs};
-use homa_sim::host::Delay;
+use homa_sim::host::{Delay, Noise};
 use homa_sim::load::{Load, LoadSpec};
 use homa_sim::tcp::{Tcp, TcpConfig};
 use homa_sim::{HostId, HostModel, Sim, Time, Transport};
@@ -41,6 +41,9 @@ struct Wanted {
     interrupt_us: f64,
     packet_ns: i64,
     cores: i64,
+    /// Gaps of this length in which a host stands still, and how often: more than the model has; 0: none.
+    stall_us: f64,
+    stall_every_ms: f64,
     /// Of TCP, in segments, bytes and bytes.
     window: u32,
     offload: u32,
@@ -68,6 +71,8 @@ impl Wanted {
             interrupt_us: -1.0,
             packet_ns: -1,
             cores: -1,
+            stall_us: 0.0,
+            stall_every_ms: 100.0,
             window: TcpConfig::default().initial_window,
             offload: TcpConfig::default().offload,
             merge: TcpConfig::default().merge,
@@ -99,6 +104,8 @@ impl Wanted {
                 "interrupt_us" => w.interrupt_us = of(arg, value)?,
                 "packet_ns" => w.packet_ns = of(arg, value)?,
                 "cores" => w.cores = of(arg, value)?,
+                "stall_us" => w.stall_us = of(arg, value)?,
+                "stall_every_ms" => w.stall_every_ms = of(arg, value)?,
                 "window" => w.window = of(arg, value)?,
                 "offload" => w.offload = of(arg, value)?,
                 "merge" => w.merge = of(arg, value)?,
@@ -132,6 +139,10 @@ impl Wanted {
         }
         if let Ok(cores) = u32::try_from(self.cores) {
             host.receive_cores = cores;
+        }
+        if self.stall_us > 0.0 {
+            let every = Time::from_micros_f64(self.stall_every_ms * 1e3);
+            host.noise.push(Noise { every, lasts: Time::from_micros_f64(self.stall_us) });
         }
         host
     }

@@ -68,8 +68,9 @@ pub struct Homa {
     arrivals: Arrivals,
     /// Bytes of headers that packets count with, if not those that they have.
     headers: Option<u32>,
-    /// Data packets go at least at the level of a message as long as what is left of theirs: longest of each level.
-    tails: Option<[u32; 8]>,
+    /// The last so many bytes of a message go at least at the level of a message as long as what is left: the bytes, and
+    /// the longest message of each level.
+    tails: Option<(u32, [u32; 8])>,
     /// Numbers of the client ports.
     clients: Vec<u16>,
     requests: Slab<ServerRpc>,
@@ -128,11 +129,11 @@ impl Homa {
         self
     }
 
-    /// The last packets of long messages go first, as in the simulations of the SIGCOMM 2018 paper: each at least at the
-    /// level of a whole message as long as what is left, by `cutoffs`.
+    /// The last `bytes` of long messages go first, as in the simulations of the SIGCOMM 2018 paper: each packet at least at
+    /// the level of a whole message as long as what is left, by `cutoffs`.
     #[must_use]
-    pub fn with_urgent_tails(mut self, cutoffs: [u32; 8]) -> Self {
-        self.tails = Some(cutoffs);
+    pub fn with_urgent_tails(mut self, bytes: u32, cutoffs: [u32; 8]) -> Self {
+        self.tails = Some((bytes, cutoffs));
         self
     }
 
@@ -367,7 +368,7 @@ struct Nic<'a> {
     scratch: &'a mut Scratch,
     arrivals: &'a mut Arrivals,
     headers: Option<u32>,
-    tails: Option<&'a [u32; 8]>,
+    tails: Option<&'a (u32, [u32; 8])>,
     port: &'a mut Port<Segment>,
     now: Time,
     /// Packets sent in this turn.
@@ -384,8 +385,10 @@ impl Nic<'_> {
         let (from, to) = (self.port.host(), host_at(transmit.to));
         let ports = u32::from_be_bytes([segment.header[0], segment.header[1], segment.header[2], segment.header[3]]);
         let mut priority = transmit.priority.get();
-        if let (Some(cutoffs), Kind::Data) = (self.tails, transmit.kind) {
-            let left = transmit.message_len - transmit.offset;
+        if let (Some((bytes, cutoffs)), Kind::Data) = (self.tails, transmit.kind)
+            && let left = transmit.message_len - transmit.offset
+            && left <= *bytes
+        {
             let level = cutoffs.iter().rposition(|longest| *longest >= left).unwrap_or(0);
             priority = priority.max(level as u8);
         }

@@ -135,8 +135,8 @@ pub struct Study {
     pub load: f64,
     /// w1 to w5.
     pub workload: &'static str,
-    /// Packets go at the level of what is left of their messages, as in the study's simulator, which the protocol as
-    /// shipped does not do: shows what of a deviation is due to that.
+    /// The last packets of a message, as many bytes as it may send unasked, go at the level of what is left, as in the
+    /// study's simulator, which the protocol as shipped does not do: shows what of a deviation is due to that.
     pub urgent_tails: bool,
     /// All random numbers come from it.
     pub seed: u64,
@@ -274,7 +274,7 @@ pub fn run_watched(study: &Study, watch: &mut dyn FnMut(f64) -> ControlFlow<()>)
     let host = HostModel { nic_limit: Time::from_nanos(100), nic_wake: Time::ZERO, ..HostModel::default() };
     let transports = (0..HOSTS).map(|host| {
         let homa = Homa::new(HostId(host), &config, 1, 1).with_headers(HEADERS as u32).acquainted(HOSTS);
-        if study.urgent_tails { homa.with_urgent_tails(config.cutoffs) } else { homa }
+        if study.urgent_tails { homa.with_urgent_tails(UNSCHEDULED, config.cutoffs) } else { homa }
     });
     let mut sim = Sim::new(&topology, switch, host, transports.collect(), messages, study.seed);
     // In steps, so that it can be ended.
