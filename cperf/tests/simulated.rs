@@ -241,7 +241,7 @@ values = ['homa', 'tcp']
 ",
     "
 name = 'explicit'
-title = 'Two loads, of which one is the other file\'s'
+title = 'Two loads, one of them that of the other file'
 metric = 'short_rtt_p99_us'
 seeds = [4]
 [fixed]
