@@ -97,6 +97,7 @@ fn script(program: &Path, out: &Path, points: usize, tasks: usize) -> String {
 #SBATCH --array=0-{last}
 #SBATCH --cpus-per-task=1
 #SBATCH --ntasks=1
+#SBATCH --output=/dev/null
 out={out}
 exec > \"$out/slurm/$SLURM_ARRAY_TASK_ID.log\" 2>&1
 status=0
