@@ -55,7 +55,10 @@ impl Credit {
             this.unsent = difference(granted(), sent(), over);
             let known = grants.iter().filter(|f| f.softirq != UNSEEN).map(|f| (f.softirq, f.offset));
             let unscheduled = sender.filter(|s| s.sendmsg != UNSEEN).map(|s| {
-                let bytes = receiver.and_then(|r| r.unscheduled).or(s.out_length);
+                // Where its receiver does not tell, a message has as many unscheduled bytes as any.
+                let most = Some(rpcs.most_unscheduled).filter(|most| *most > 0);
+                let guess = || s.out_length.map(|length| most.map_or(length, |most| length.min(most)));
+                let bytes = receiver.and_then(|r| r.unscheduled).or_else(guess);
                 (s.sendmsg, bytes.unwrap_or(0))
             });
             this.available = difference(known.chain(unscheduled), sent(), done);

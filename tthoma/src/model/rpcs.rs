@@ -144,6 +144,8 @@ impl Side {
 pub struct Rpcs {
     /// In the order of their first event on each node, nodes in order.
     pub sides: Vec<Side>,
+    /// The most unscheduled bytes that any message has; 0 if none is logged.
+    pub most_unscheduled: u32,
     by_key: FxHashMap<u64, u32>,
     /// For each message, the side that sends it and the side that receives it.
     ends: Vec<(u32, u32)>,
@@ -178,6 +180,7 @@ impl Rpcs {
                 this.sides[recent.1 as usize].add(record, record.time + offset);
             }
         }
+        this.most_unscheduled = this.sides.iter().filter_map(|s| s.unscheduled).max().unwrap_or(0);
         this.join(model);
         this
     }
