@@ -50,6 +50,14 @@ pub trait Device {
     /// Takes over up to `most` received packets; returns how many are held until [`Self::release`].
     fn fetch(&mut self, most: usize) -> usize;
 
+    /// When all of the `held` packets, at least one, had come: the time `now` that the device was told, or a later one if
+    /// some came since, which the device then tells the trace.
+    #[inline]
+    fn arrived_by(&mut self, held: usize, now: Instant, trace: &mut Recorder) -> Instant {
+        let _ = (held, trace);
+        now
+    }
+
     /// The `i`th packet held.
     ///
     /// # Errors
@@ -92,6 +100,7 @@ pub trait Device {
 /// Returns true if there was anything to do.
 pub fn turn<D: Device>(core: &mut Endpoint, dev: &mut D, now: Instant) -> bool {
     let held = dev.fetch(BATCH);
+    let now = if held > 0 { dev.arrived_by(held, now, &mut core.trace) } else { now };
     if held > 0 {
         for rx in (0..held).filter_map(|i| dev.packet(i).ok()) {
             if rx.content == Content::Homa {
@@ -183,6 +192,48 @@ mod tests {
         fn commit(&mut self, transmit: &Transmit, _: &mut Recorder, _: &mut Metrics) {
             self.sent.push(transmit.kind);
         }
+    }
+
+    /// A thread that lost its core between reading the clock and looking for packets.
+    #[test]
+    fn what_came_after_the_clock_was_read_is_not_received_before() {
+        struct Late(Backlog);
+        impl Device for Late {
+            fn fetch(&mut self, most: usize) -> usize {
+                self.0.fetch(most)
+            }
+
+            fn arrived_by(&mut self, held: usize, now: Instant, trace: &mut Recorder) -> Instant {
+                assert_eq!(held, 3);
+                trace.set_now(now.as_nanos() + 500);
+                now + Nanos::from_nanos(500)
+            }
+
+            fn packet(&self, i: usize) -> Result<Rx<'_>, DropReason> {
+                self.0.packet(i)
+            }
+
+            fn release(&mut self) {
+                self.0.release();
+            }
+
+            fn tx_slot(&mut self) -> Option<&mut [u8]> {
+                self.0.tx_slot()
+            }
+
+            fn commit(&mut self, transmit: &Transmit, trace: &mut Recorder, metrics: &mut Metrics) {
+                self.0.commit(transmit, trace, metrics);
+            }
+        }
+        let mut core = Endpoint::new(Config::default());
+        core.trace = Recorder::new(16, crate::trace::Clock::Manual, 0);
+        core.trace.set_now(1000);
+        let mut dev = Late(Backlog { waiting: 3, ..Backlog::default() });
+        assert!(turn(&mut core, &mut dev, Instant::from_nanos(1000)));
+        let starts: Vec<u64> =
+            core.trace.records().filter(|r| r.event == crate::trace::Event::SoftirqStart).map(|r| r.ticks).collect();
+        assert_eq!(starts, [1500]);
+        assert!(!turn(&mut core, &mut dev, Instant::from_nanos(2000)), "nobody is asked when nothing is held");
     }
 
     /// A client whose server is silent, after six turns a tick apart with `waiting` packets before each.

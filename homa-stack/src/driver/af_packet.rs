@@ -16,13 +16,14 @@ use super::ingress::keep_from_kernel;
 use super::neighbours::Neighbours;
 use super::ring_use::RingUse;
 use super::sockets::Sockets;
+use super::stamps::Stamps;
 use super::sys::{self, Interface, Mac, RxRing};
 use super::{OpenError, capability, packet_socket};
 use crate::device::{Device, Rx};
 use crate::metrics::{DropReason, Metrics};
 use crate::proto::{Refusal, Transmit};
 use crate::trace::{Event, Recorder};
-use crate::units::{Instant, Nanos};
+use crate::units::Instant;
 use crate::wire::icmp::write_port_unreachable;
 use crate::wire::{IPPROTO_HOMA, Kind, fill_checksum, prepare_checksum};
 
@@ -32,9 +33,6 @@ const ETHERTYPE_ALL: u16 = libc::ETH_P_ALL as u16;
 
 /// Bytes of super-frames that may wait in the socket.
 const RECEIVE_BUFFER: i32 = 1 << 22;
-
-/// A wait longer than this means that the real-time clock was set meanwhile.
-const LONGEST_WAIT: u64 = 10_000_000_000;
 
 /// Homa packets by way of an AF_PACKET socket.
 #[derive(Debug)]
@@ -48,8 +46,8 @@ pub(super) struct PacketDevice {
     own: Option<OwnedFd>,
     pub(super) neighbours: Neighbours,
     pub(super) clock: Clock,
-    /// Real-time clock less monotonic clock, ns.
-    real_offset: u64,
+    /// The kernel's stamps, of the real-time clock.
+    stamps: Stamps,
     /// The time that the host has told.
     now: Instant,
     addrs: Addrs,
@@ -89,6 +87,7 @@ impl PacketDevice {
         ];
         sys::bind_packet(&fd, interface.index, ETHERTYPE_ALL).map_err(system("binding to the interface"))?;
         let neighbours = Neighbours::new(interface.index, &interface.name).map_err(system("a netlink socket"))?;
+        let clock = Clock::start();
         Ok(Self {
             fd,
             ring,
@@ -96,8 +95,8 @@ impl PacketDevice {
             interface: interface.index,
             own: keep_from_kernel(interface.index, &addrs).ok(),
             neighbours,
-            clock: Clock::start(),
-            real_offset: real_offset(),
+            stamps: Stamps::of(libc::CLOCK_REALTIME, &clock),
+            clock,
             now: Instant::default(),
             addrs,
             mac,
@@ -163,7 +162,7 @@ impl PacketDevice {
 
     /// Looks at the real-time clock anew; it may have been set.
     pub(super) fn refresh_real_time(&mut self) {
-        self.real_offset = real_offset();
+        self.stamps.refresh(&self.clock);
     }
 }
 
@@ -182,10 +181,19 @@ impl Device for PacketDevice {
         held
     }
 
+    fn arrived_by(&mut self, held: usize, now: Instant, trace: &mut Recorder) -> Instant {
+        self.stamps.follow(now, &self.clock);
+        if self.stamps.is_after(now, self.ring.frame(held - 1).stamp) {
+            let ticks = self.clock.ticks();
+            self.now = self.clock.at(ticks);
+            trace.set_now(ticks);
+        }
+        self.now
+    }
+
     fn packet(&self, i: usize) -> Result<Rx<'_>, DropReason> {
         let frame = self.ring.frame(i);
-        let wait = self.now.as_nanos().wrapping_add(self.real_offset).saturating_sub(frame.stamp);
-        let wait = (wait < LONGEST_WAIT).then_some(Nanos::from_nanos(wait));
+        let wait = self.stamps.wait(self.now, frame.stamp);
         let bytes = match self.large_at {
             Some((at, len)) if at == i => &self.large[..len],
             _ => frame.bytes,
@@ -286,17 +294,6 @@ fn note_sent(transmit: &Transmit, sent: io::Result<()>, trace: &mut Recorder, me
         (Err(_), _) => metrics.control_xmit_errors += 1,
         (Ok(()), _) => note_taken(transmit, trace),
     }
-}
-
-/// Real time less monotonic time: from the closest pair of some readings.
-fn real_offset() -> u64 {
-    let pair = || {
-        let before = sys::clock_nanos(libc::CLOCK_MONOTONIC);
-        let real = sys::clock_nanos(libc::CLOCK_REALTIME);
-        let after = sys::clock_nanos(libc::CLOCK_MONOTONIC);
-        (after - before, real.wrapping_sub(before + (after - before) / 2))
-    };
-    (0..8).map(|_| pair()).min().expect("eight pairs have a closest").1
 }
 
 /// A raw socket for Homa's protocol of IP version `family`, to hold the protocol with.

@@ -12,6 +12,7 @@ use super::af_packet::{hold_protocol, note_sending, note_taken, raw_socket_of};
 use super::clock::Clock;
 use super::frame::{self, Addrs, Framing, HOMA_AT};
 use super::neighbours::Neighbours;
+use super::stamps::Stamps;
 use super::sys::{self, Insn, Interface, Mac, Xsk, XskShape};
 use super::xdp_program::homa_program;
 use crate::device::{BATCH, Device, Rx};
@@ -26,8 +27,6 @@ use crate::wire::icmp::write_port_unreachable;
 const TX_PACKETS: usize = 256;
 /// Packets that a queue's socket holds at least, where many queues share what a host is to hold.
 const LEAST_RX_PACKETS: usize = 256;
-/// A longer wait is none: the program left no time before the packet.
-const LONGEST_WAIT: u64 = 10_000_000_000;
 
 // linux/if_link.h
 const XDP_FLAGS_SKB_MODE: u32 = 1 << 1;
@@ -89,8 +88,8 @@ pub(super) struct XdpDevice {
     pub(super) clock: Clock,
     addrs: Addrs,
     mac: Mac,
-    /// True if the program leaves the time of reception before each packet.
-    is_stamped: bool,
+    /// If the program leaves the time of reception, of the monotonic clock, before each packet.
+    stamps: Option<Stamps>,
     is_busy_polling: bool,
     /// True if the program runs in the interface's driver.
     is_native: bool,
@@ -116,6 +115,7 @@ impl XdpDevice {
         let Sockets { queues, link, is_native } = Sockets::open(interface, mtu, packets, config, program)?;
         let any_queue = (queues.len() > 1).then(|| sys::any_of(queues.iter().map(Xsk::fd))).transpose();
         let neighbours = Neighbours::new(interface.index, &interface.name).map_err(system("a netlink socket"))?;
+        let clock = Clock::start();
         Ok(Self {
             queues,
             first: 0,
@@ -126,10 +126,10 @@ impl XdpDevice {
                 addrs.v6.map(|_| raw_socket_of(libc::AF_INET6).and_then(hold_protocol)).transpose()?,
             ],
             neighbours,
-            clock: Clock::start(),
+            stamps: config.stamps.then(|| Stamps::of(libc::CLOCK_MONOTONIC, &clock)),
+            clock,
             addrs,
             mac,
-            is_stamped: config.stamps,
             is_native,
             is_busy_polling: config.busy_poll.is_some(),
             now: Instant::default(),
@@ -301,11 +301,23 @@ impl Device for XdpDevice {
         held
     }
 
+    fn arrived_by(&mut self, held: usize, now: Instant, trace: &mut Recorder) -> Instant {
+        let Some(stamps) = &mut self.stamps else { return now };
+        stamps.follow(now, &self.clock);
+        let stamps = *stamps;
+        let (queue, last) = self.place(held - 1);
+        if stamps.is_after(now, queue.metadata(last)) {
+            let ticks = self.clock.ticks();
+            self.now = self.clock.at(ticks);
+            trace.set_now(ticks);
+        }
+        self.now
+    }
+
     fn packet(&self, i: usize) -> Result<Rx<'_>, DropReason> {
         let (queue, i) = self.place(i);
         let packet = frame::parse(queue.frame(i), &self.addrs)?;
-        let waited = || self.now.as_nanos().saturating_sub(queue.metadata(i));
-        let wait = self.is_stamped.then(waited).filter(|wait| *wait < LONGEST_WAIT).map(Nanos::from_nanos);
+        let wait = self.stamps.and_then(|stamps| stamps.wait(self.now, queue.metadata(i)));
         Ok(Rx { wait, ..packet })
     }
 

@@ -18,6 +18,7 @@ mod privileges;
 mod readiness;
 mod ring_use;
 mod sockets;
+mod stamps;
 mod steering;
 mod sys;
 mod xdp_program;
