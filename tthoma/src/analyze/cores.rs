@@ -57,7 +57,8 @@ impl Analyzer for Cores {
             table = table.column(title, Unit::Share, meaning);
         }
         table = table.column("Quiet", Unit::Share, "idle, or work that logs nothing");
-        for ((node, first, last), trace) in model.spans().zip(&model.traces) {
+        for (node, first, last) in model.spans() {
+            let trace = &model.traces[usize::from(node)];
             if options.node.as_ref().is_some_and(|name| *name != trace.node) {
                 continue;
             }

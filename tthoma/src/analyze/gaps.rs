@@ -43,7 +43,8 @@ impl Analyzer for CoreGaps {
             .column("Core", Unit::None, "")
             .column("Start", Unit::Us, "")
             .column("Length", Unit::Ms, "");
-        for ((node, first, last), trace) in model.spans().zip(&model.traces) {
+        for (node, first, last) in model.spans() {
+            let trace = &model.traces[usize::from(node)];
             let offset = trace.span.map_or(0, |(own, _)| first - own);
             let mut seen: FxHashMap<u16, i64> = FxHashMap::default();
             let mut gaps: Vec<(i64, i64, u16)> = Vec::new();
@@ -80,7 +81,8 @@ impl Analyzer for Smis {
 
     fn run(&self, model: &Model, options: &Options) -> Report {
         let mut gaps: Vec<(i64, i64, u16)> = Vec::new();
-        for ((node, first, _), trace) in model.spans().zip(&model.traces) {
+        for (node, first, _) in model.spans() {
+            let trace = &model.traces[usize::from(node)];
             let offset = trace.span.map_or(0, |(own, _)| first - own);
             let mut before = first;
             for record in &trace.records {

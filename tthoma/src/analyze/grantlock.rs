@@ -37,7 +37,8 @@ impl Analyzer for GrantLock {
     fn run(&self, model: &Model, _: &Options) -> Report {
         let mut rows: Vec<(f64, Vec<Cell>)> = Vec::new();
         let (mut waits, mut holds): (Vec<Span>, Vec<Span>) = (Vec::new(), Vec::new());
-        for ((node, first, last), trace) in model.spans().zip(&model.traces) {
+        for (node, first, last) in model.spans() {
+            let trace = &model.traces[usize::from(node)];
             let offset = trace.span.map_or(0, |(own, _)| first - own);
             let mut waiting: BTreeMap<u16, i64> = BTreeMap::new();
             let mut by_core: BTreeMap<u16, i64> = BTreeMap::new();

@@ -105,7 +105,9 @@ fn summary(model: &Model, credits: &[Credit]) -> Table {
     table = columns(table, Unit::Share, &[("Out0", ""), ("Out1", ""), ("Out2", ""), ("Out3", "")]);
     table = table.column("OutKB", Unit::Kb, "available bytes, mean").key("out");
     let mut means: Vec<Vec<f64>> = Vec::new();
-    for ((node, first, last), (inc, out)) in model.spans().zip(incoming.into_iter().zip(outgoing)) {
+    for (node, first, last) in model.spans() {
+        let take = |all: &mut Vec<Both>| std::mem::take(&mut all[usize::from(node)]);
+        let (inc, out) = (take(&mut incoming), take(&mut outgoing));
         // Up to the last change on the node, as the original: traces may end long after the traffic.
         let sweeps = [&inc.messages, &inc.bytes, &out.messages, &out.bytes];
         let last = sweeps.into_iter().filter_map(|s| s.span()).map(|(_, to)| to).max().map_or(last, |to| to.min(last));

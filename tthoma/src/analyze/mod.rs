@@ -89,6 +89,7 @@ pub mod timeline;
 pub mod txintervals;
 pub mod txpkts;
 pub mod txqstop;
+pub mod user;
 
 use std::path::PathBuf;
 
@@ -226,6 +227,7 @@ pub const ALL: &[&dyn Analyzer] = &[
     &txpkts::TxPkts,
     &txqstop::TxQStop,
     &snapshot::TxSnapshot,
+    &user::User,
 ];
 
 /// The analysis of that name.

@@ -59,7 +59,9 @@ impl Analyzer for NicBacklog {
             .column("AvgFr", Unit::Gbps, "rate back, over the trace");
         let mut busy: Vec<Full> = Vec::new();
         let mut report = Report::default();
-        for ((node, first, last), owned) in model.spans().zip(owned::collect(model)) {
+        let mut all_owned = owned::collect(model);
+        for (node, first, last) in model.spans() {
+            let owned = std::mem::take(&mut all_owned[usize::from(node)]);
             let (mut packets, mut bytes) = (Sweep::default(), Sweep::default());
             for o in &owned {
                 packets.lasts(o.from, o.to, 1.0);
@@ -206,7 +208,9 @@ impl Analyzer for NicBacklog2 {
                 .column("MaxKB", Unit::Kb, "most")
                 .column("Used", Unit::Share, "share of steps with data in the queue");
         let mut report = Report::default();
-        for ((node, first, last), owned) in model.spans().zip(owned::collect(model)) {
+        let mut all_owned = owned::collect(model);
+        for (node, first, last) in model.spans() {
+            let owned = std::mem::take(&mut all_owned[usize::from(node)]);
             let queues: FxHashSet<u32> = owned.iter().map(|o| o.queue).collect();
             let steps = Steps::of((first, last), options.interval, Steps::most(model, node, 4 * queues.len()));
             let mut queues: BTreeMap<u32, Queue> = BTreeMap::new();

@@ -35,7 +35,9 @@ impl Analyzer for NicTx {
         let mut steps: Vec<Step> = Vec::new();
         let mut trends = Vec::new();
         let series = intervals::collect(model, options, None, &[Field::TxQdisc]);
-        for ((node, first, last), owned) in model.spans().zip(owned::collect(model)) {
+        let mut all_owned = owned::collect(model);
+        for (node, first, last) in model.spans() {
+            let owned = std::mem::take(&mut all_owned[usize::from(node)]);
             let queues: FxHashSet<u32> = owned.iter().map(|o| o.queue).collect();
             let grid = Steps::of((first, last), options.interval, Steps::most(model, node, 4 + queues.len()));
             let (mut bytes, mut packets) = (State::new(&grid), State::new(&grid));

@@ -24,7 +24,7 @@ pub use line::BadLine;
 pub use source::{Format, ReadError, node_name};
 pub use stats::{Backwards, BadLines, FileStats, KindCount, Located, Shape};
 pub use text::{FIRST_THREAD, NodeTrace};
-pub use user::{UserEvents, UserEventsError};
+pub use user::{By, Delay, UserEvents, UserEventsError};
 
 use chunks::Lines;
 use dialect::Head;
