@@ -384,14 +384,10 @@ impl Nic<'_> {
         segment.header.copy_from_slice(&self.scratch.slot[..HEADER]);
         let (from, to) = (self.port.host(), host_at(transmit.to));
         let ports = u32::from_be_bytes([segment.header[0], segment.header[1], segment.header[2], segment.header[3]]);
-        let mut priority = transmit.priority.get();
-        if let (Some((bytes, cutoffs)), Kind::Data) = (self.tails, transmit.kind)
-            && let left = transmit.message_len - transmit.offset
-            && left <= *bytes
-        {
-            let level = cutoffs.iter().rposition(|longest| *longest >= left).unwrap_or(0);
-            priority = priority.max(level as u8);
-        }
+        let priority = match (self.tails, transmit.kind) {
+            (Some(tails), Kind::Data) => urgent(tails, transmit.message_len - transmit.offset, transmit.priority.get()),
+            _ => transmit.priority.get(),
+        };
         self.port.send(Packet {
             from,
             to,
@@ -405,6 +401,12 @@ impl Nic<'_> {
         self.sent += 1;
         note_sent(transmit, trace);
     }
+}
+
+/// The level of a data packet that was to go at `level`, with `left` bytes of its message from it on.
+fn urgent((bytes, cutoffs): &(u32, [u32; 8]), left: u32, level: u8) -> u8 {
+    let whole = cutoffs.iter().rposition(|longest| *longest >= left).unwrap_or(0) as u8;
+    if left <= *bytes { level.max(whole) } else { level }
 }
 
 /// The events that a device's `send` makes.
@@ -462,5 +464,20 @@ impl Device for Nic<'_> {
 
     fn commit_gathered(&mut self, transmit: &Transmit, _: [&[u8]; 2], trace: &mut Recorder, _: &mut Metrics) {
         self.send(transmit, trace);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::urgent;
+
+    #[test]
+    fn tails_go_at_the_level_of_messages_as_short_as_they_are() {
+        let tails = (5_000, [u32::MAX, 0, 0, 0, u32::MAX, 9_000, 2_000, 300]);
+        for (left, level, expected) in
+            [(300, 0, 7), (301, 0, 6), (2_001, 0, 5), (5_000, 3, 5), (5_001, 3, 3), (100_000, 4, 4), (2_001, 6, 6)]
+        {
+            assert_eq!(urgent(&tails, left, level), expected, "{left} bytes left, level {level}");
+        }
     }
 }
