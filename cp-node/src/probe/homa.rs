@@ -4,8 +4,8 @@ use std::net::SocketAddr;
 
 use anyhow::{Context, Result, bail};
 use bytes::Bytes;
-use homa_stack::driver::{DeviceKind, Framing, Host, HostConfig};
-use homa_stack::{Event, Message, Payload};
+use homa_stack::driver::{DeviceKind, Framing, Host, HostConfig, RING_PACKETS};
+use homa_stack::{Event, Message, Nanos, Payload};
 
 use super::sockets::spin;
 use super::{RESOLVE_LIMIT, RoundTrip, missing, unreachable_peer};
@@ -17,7 +17,7 @@ pub(super) fn serve(
     port: u16,
     ready: impl FnOnce() -> Result<()>,
 ) -> Result<()> {
-    let mut host = open(interface, device, Framing::default())?;
+    let mut host = open_for_one(interface, device)?;
     host.core().bind(port).with_context(|| format!("can't open Homa port {port}"))?;
     ready()?;
     loop {
@@ -31,6 +31,7 @@ pub(super) fn serve(
                 let _ = host.core().reply(now, rpc, echo_of(&head, len));
             }
         }
+        host.wait(None)?;
     }
 }
 
@@ -43,7 +44,7 @@ pub(super) struct Client {
 
 impl Client {
     pub(super) fn open(interface: Option<&str>, device: DeviceKind, to: SocketAddr) -> Result<Self> {
-        let mut host = open(interface, device, Framing::default())?;
+        let mut host = open_for_one(interface, device)?;
         host.resolve(to.ip(), RESOLVE_LIMIT).with_context(|| unreachable_peer(to.ip()))?;
         let port = host.core().client_port().context("no port to call from")?;
         Ok(Self { host, port, to })
@@ -58,6 +59,8 @@ impl RoundTrip for Client {
         let mut failed = false;
         let host = &mut self.host;
         let answered = spin(|| {
+            // Until a packet comes, or it is time to ask for one.
+            host.wait(None)?;
             host.turn()?;
             while let Some(event) = host.core().poll_event() {
                 match event {
@@ -93,9 +96,19 @@ impl RoundTrip for Client {
 }
 
 pub(super) fn open(interface: Option<&str>, device: DeviceKind, framing: Framing) -> Result<Host> {
+    Host::open(config(interface, device, framing)).map_err(missing)
+}
+
+fn config(interface: Option<&str>, device: DeviceKind, framing: Framing) -> HostConfig {
     // Without a trace, as the other transports have none either.
     let interface = interface.map(str::to_owned);
-    let config = HostConfig { interface, device, framing, trace_entries: 0, ..HostConfig::default() };
+    HostConfig { interface, device, framing, trace_entries: 0, ..HostConfig::default() }
+}
+
+/// A host for one message at a time: it spins, and its ring is as small as that of the floor, since no bursts come.
+fn open_for_one(interface: Option<&str>, device: DeviceKind) -> Result<Host> {
+    let poll = Nanos::from_secs(3600);
+    let config = HostConfig { poll, ring_packets: RING_PACKETS, ..config(interface, device, Framing::default()) };
     Host::open(config).map_err(missing)
 }
 

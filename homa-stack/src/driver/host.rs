@@ -39,7 +39,8 @@ pub struct HostConfig {
     /// How long [`Host::wait`] spins before it sleeps. A sleeping thread takes some 50 us to wake.
     pub poll: Nanos,
     /// Packets that the receive ring holds, a power of two. A larger ring rides out longer pauses of this thread;
-    /// a smaller one stays in the cache.
+    /// a smaller one stays in the caches of the cores at both ends: 100-byte round trips over veth take 0.25 us less
+    /// with 256 than with 2048 (`cperf run basic`).
     pub ring_packets: usize,
     /// Events that the time trace holds; 0 turns it off.
     pub trace_entries: usize,

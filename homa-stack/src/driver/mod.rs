@@ -34,7 +34,7 @@ pub use group::{MOST_WORKERS, open_group};
 pub use host::{Host, HostConfig, Waker};
 pub use neighbours::ResolveError;
 pub use nic::{DeviceKind, UnknownDevice};
-pub use ping::RawPing;
+pub use ping::{RING_PACKETS, RawPing};
 pub use privileges::drop_privileges;
 pub(crate) use readiness::Readiness;
 pub use sockets::{Sockets, WrongDescriptors};

@@ -17,7 +17,8 @@ use crate::units::Instant;
 
 /// An EtherType for local experiments (IEEE 802, 88B5).
 const ETHERTYPE_LOCAL: u16 = 0x88b5;
-const RING_PACKETS: usize = 256;
+/// Packets that the receive ring of a [`RawPing`] holds.
+pub const RING_PACKETS: usize = 256;
 
 /// Sends and receives plain Ethernet frames the way the Homa driver does by the same kind of device.
 #[derive(Debug)]
