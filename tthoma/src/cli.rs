@@ -30,6 +30,8 @@ pub(crate) enum Command {
     /// Write traces as Parquet tables, for this program, polars, DuckDB, pandas or Spark
     #[cfg(feature = "tables")]
     Convert(Box<Convert>),
+    /// Write everything about traces as one HTML file: clocks, every analysis, plots, the slowest RPCs step by step
+    Report(Box<Report>),
     /// List the analyses, the question that each answers, the events it needs and its options
     List {
         /// List the events that traces can hold instead
@@ -111,6 +113,21 @@ pub(crate) struct Convert {
     /// Use the times in the traces as they are
     #[arg(long)]
     pub(crate) no_sync: bool,
+}
+
+/// `tthoma report`.
+#[derive(Debug, Args)]
+pub(crate) struct Report {
+    /// Traces: .tt files, also .gz and .zst, or directories of them; a node is named after its file
+    #[arg(required = true, value_name = "PATH")]
+    pub(crate) paths: Vec<PathBuf>,
+
+    /// File for the report
+    #[arg(short, long, value_name = "FILE", default_value = "report.html")]
+    pub(crate) output: PathBuf,
+
+    #[command(flatten)]
+    pub(crate) options: Options,
 }
 
 /// `tthoma inventory`.

@@ -35,13 +35,12 @@
 //! * Damaged and foreign lines never stop an analysis; they are counted and located.
 //! * Clocks are synchronised by the smallest one-way delays, for each analysis anew; nothing is written to traces. Drift
 //!   within a trace is not estimated: 10 ppm are 1 us in 100 ms.
-//! * Not supported: raw `/proc/timetrace` and syslog dialects, traces of user-level threads; TCP events are read, but no
-//!   analysis uses them.
 //!
-//! How the figures differ from those of the original programs is said at each analysis, as in [`analyze::delay`].
+//! How the figures differ from those of the original programs is in `docs/tthoma-differences.md`.
 
 pub mod analyze;
 pub mod clock;
+pub mod document;
 pub mod event;
 pub mod export;
 #[cfg(any(test, feature = "fuzz"))]

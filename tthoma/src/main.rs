@@ -5,6 +5,7 @@ mod cli;
 mod convert_command;
 mod export_command;
 mod record_command;
+mod report_command;
 mod tool_commands;
 
 use std::io::{self, Write};
@@ -44,6 +45,7 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         #[cfg(feature = "tables")]
         Command::Convert(args) => convert_command::convert(&args),
         Command::Analyze(command) => analyse(&command),
+        Command::Report(args) => report_command::run(&args),
         Command::Inventory(traces) => {
             let cli::Traces { paths, format, options } = *traces;
             analyse(&Analyze { names: "inventory".into(), paths, format, options })

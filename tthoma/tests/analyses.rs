@@ -28,6 +28,7 @@ fn everything() -> Options {
         rpc: Some("node1:1000".into()),
         min: Some(0),
         max: Some(100_000),
+        events: Some("unused".into()),
         data: Some("unused".into()),
         plot: Some("unused".into()),
         verbose: true,

@@ -252,3 +252,17 @@ fn the_inventory_tells_what_is_unknown_and_events_of_the_user_are_known() {
     let (code, _, err) = parts(&tthoma(&["inventory", &format!("--events={}", bad.display())], &[&file]));
     assert!(code == 2 && err.contains("missing field `pattern`"), "{err}");
 }
+
+#[test]
+fn a_report_is_one_file_with_the_answers() {
+    let dir = Folder::new("report");
+    let file = dir.file("node1.tt", TRACE.as_bytes());
+    let report = dir.file("old.html", b"old");
+    let (code, out, err) = parts(&tthoma(&["report", &format!("--output={}", report.display())], &[&file]));
+    assert_eq!((code, out.as_str()), (0, ""), "{err}");
+    assert!(err.ends_with(" analyses have an answer\n"), "{err}");
+    let html = fs::read_to_string(&report).unwrap();
+    assert!(html.contains("Time traces of node1") && html.contains("<section id=\"inventory\">"), "{html}");
+    let (code, _, err) = parts(&tthoma(&["report", "--output=/nowhere/report.html"], &[&file]));
+    assert!(code == 1 && err.contains("cannot write /nowhere/report.html"), "{err}");
+}

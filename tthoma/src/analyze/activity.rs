@@ -65,7 +65,7 @@ impl Analyzer for Activity {
             }
         }
         let mut report = Report::of([incoming(model, &nodes), outgoing(model, &nodes), rates(model, &nodes)]);
-        if options.data.is_some() {
+        if options.wants_series() {
             report.tables.extend(series(model, options));
         }
         report

@@ -38,7 +38,8 @@ impl Analyzer for Copy {
             copies("out", "From the kernel to applications:"),
             frees(),
         ];
-        for ((node, first, last), trace) in model.spans().zip(&model.traces) {
+        for (node, first, last) in model.spans() {
+            let trace = &model.traces[usize::from(node)];
             let mut copies = Copies::default();
             trace.records.iter().for_each(|r| copies.add(r));
             let elapsed = last - first;

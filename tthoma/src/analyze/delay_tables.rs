@@ -11,6 +11,11 @@ const GROUPS: [(&str, &str); 3] = [
     ("grants", "Grants"),
 ];
 
+/// What a group of packets is called.
+pub(super) fn title(key: &str) -> &'static str {
+    GROUPS.iter().find(|(known, _)| *known == key).map_or("packets", |(_, title)| title)
+}
+
 const HANDOFFS: [(&str, &str); 5] = [
     ("gro_to_softirq", "GRO to SoftIRQ"),
     ("softirq_to_polling", "SoftIRQ to polling app"),

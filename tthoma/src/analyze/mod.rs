@@ -58,6 +58,7 @@ pub mod packet;
 mod packet_list;
 pub mod pairs;
 pub mod pass;
+mod pictures;
 pub mod pid;
 pub mod plot;
 pub mod qbytes;

@@ -48,7 +48,7 @@ impl Analyzer for Net {
                 .warnings
                 .push(format!("net: {negative} packets arrived before they were sent: see `tthoma analyze sync`"));
         }
-        if options.data.is_some() {
+        if options.wants_series() {
             for node in 0..model.traces.len() as u16 {
                 let of_node: BTreeMap<u16, &Packets> =
                     cores.range((node, 0)..=(node, u16::MAX)).map(|((_, core), packets)| (*core, packets)).collect();

@@ -43,7 +43,9 @@ impl Analyzer for NicPkts {
             .column("InOrder", Unit::Share, "share of them that were the oldest")
             .column("MaxSlot", Unit::None, "most older ones");
         let mut report = Report::default();
-        for ((node, ..), owned) in model.spans().zip(owned::collect(model)) {
+        let mut all_owned = owned::collect(model);
+        for (node, ..) in model.spans() {
+            let owned = std::mem::take(&mut all_owned[usize::from(node)]);
             if options.node.as_ref().is_some_and(|name| model.node(name) != Some(node)) {
                 continue;
             }

@@ -250,6 +250,11 @@ impl Options {
         ours.into_iter().filter(|(name, value)| defaults.get(name) != Some(value)).map(|(name, _)| name).collect()
     }
 
+    /// True if time series are written, or drawn.
+    pub(crate) fn wants_series(&self) -> bool {
+        self.data.is_some() || self.plot.is_some()
+    }
+
     /// True if `name` is an option.
     pub fn exists(name: &str) -> bool {
         serde_json::to_value(Self::default()).is_ok_and(|v| v.get(name).is_some())

@@ -46,7 +46,8 @@ impl Analyzer for Pid {
             .column("Event", Unit::None, "")
             .column("Id", Unit::None, "")
             .column("Bytes", Unit::None, "length, or range");
-        for ((node, first, _), trace) in model.spans().zip(&model.traces) {
+        for (node, first, _) in model.spans() {
+            let trace = &model.traces[usize::from(node)];
             if options.node.as_ref().is_some_and(|name| *name != trace.node) {
                 continue;
             }

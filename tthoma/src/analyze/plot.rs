@@ -56,11 +56,21 @@ impl Plot {
     ///
     /// If the file can't be written.
     pub fn draw(&self, dir: &Path) -> std::io::Result<()> {
-        use_own_font();
         let path = dir.join(format!("{}.svg", self.name));
-        let mut svg = String::new();
-        self.svg(&mut svg).map_err(|error| std::io::Error::other(format!("{}: {error}", path.display())))?;
+        let svg = self.to_svg().map_err(|error| std::io::Error::other(format!("{}: {error}", path.display())))?;
         std::fs::write(path, svg)
+    }
+
+    /// It as the text of an SVG file.
+    ///
+    /// # Errors
+    ///
+    /// What can't be drawn, in words.
+    pub fn to_svg(&self) -> Result<String, String> {
+        use_own_font();
+        let mut svg = String::new();
+        self.svg(&mut svg).map_err(|error| error.to_string())?;
+        Ok(svg)
     }
 
     fn svg(&self, out: &mut String) -> Result<(), Box<dyn std::error::Error + '_>> {

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use serde::ser::{Serialize, SerializeMap, Serializer};
 
 use super::options::Options;
+use super::pictures;
 use super::plot::Plot;
 use super::steps::Steps;
 use super::table::Table;
@@ -90,6 +91,9 @@ impl Run {
         if let Some(report) = findings.iter_mut().find(in_steps).and_then(|f| f.report.as_mut()) {
             report.warnings.extend(Steps::longer(model, options.interval));
         }
+        if options.plot.is_some() {
+            pictures::add(&mut findings, model);
+        }
         Self {
             paths: paths.to_vec(),
             options: options.clone(),
@@ -110,10 +114,14 @@ impl Run {
         self.findings.iter().filter_map(|f| f.report.as_ref()).any(Report::has_results)
     }
 
+    /// What is wrong with the files and clocks, one sentence each.
+    pub fn warnings_of_traces(&self) -> Vec<String> {
+        self.import.problems.iter().cloned().chain(self.clock.problems()).collect()
+    }
+
     /// What a reader must know before believing the figures, one sentence each.
     pub fn warnings(&self) -> Vec<String> {
-        let mut all = self.import.problems.clone();
-        all.extend(self.clock.problems());
+        let mut all = self.warnings_of_traces();
         for finding in &self.findings {
             all.extend(finding.not_run.iter().cloned());
             all.extend(finding.report.iter().flat_map(|r| r.warnings.iter().cloned()));

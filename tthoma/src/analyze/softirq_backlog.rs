@@ -57,7 +57,7 @@ impl Analyzer for SoftirqBacklog {
             };
             let node = Node::new(model, place, span, options);
             node.add_to(&mut cores, &mut episodes, options);
-            if !node.cores.is_empty() && options.data.is_some() {
+            if !node.cores.is_empty() && options.wants_series() {
                 report.tables.push(node.series(options));
             }
             if options.from != From::Ring && node.queues.waits.iter().any(|w| w.ring != UNSEEN) {
