@@ -1,6 +1,7 @@
 //! The two ways of running: one command, or a prompt.
 
 use std::io::{self, BufRead, Write};
+use std::net::SocketAddr;
 use std::num::NonZeroU64;
 use std::process::ExitCode;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -12,14 +13,15 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use crate::cli::Command;
 use crate::errors::exit_code;
+use crate::exporter;
 use crate::log::Log;
 use crate::node::Node;
 
 const PROMPT: &[u8] = b"% ";
 
 /// Runs one command and then, if it left clients or servers, logs statistics until the process is killed.
-pub(crate) fn one_shot(command: Command) -> ExitCode {
-    let result = start().and_then(|(node, _)| {
+pub(crate) fn one_shot(command: Command, prometheus: Option<SocketAddr>) -> ExitCode {
+    let result = start(prometheus).and_then(|(node, _)| {
         let text = lock(&node).run(command)?;
         io::stdout().write_all(text.as_bytes())?;
         Ok(node)
@@ -37,8 +39,8 @@ pub(crate) fn one_shot(command: Command) -> ExitCode {
 }
 
 /// Prompts for commands and runs them until standard input ends or one is `exit`.
-pub(crate) fn interactive() -> ExitCode {
-    match start().and_then(|(node, log)| prompt(&node, &log)) {
+pub(crate) fn interactive(prometheus: Option<SocketAddr>) -> ExitCode {
+    match start(prometheus).and_then(|(node, log)| prompt(&node, &log)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("cp-node: {error:#}");
@@ -47,8 +49,8 @@ pub(crate) fn interactive() -> ExitCode {
     }
 }
 
-/// A node and its log, with a thread that logs statistics each second.
-fn start() -> Result<(Arc<Mutex<Node>>, Log)> {
+/// A node and its log, with a thread that logs statistics each second, and one for Prometheus if it has an address.
+fn start(prometheus: Option<SocketAddr>) -> Result<(Arc<Mutex<Node>>, Log)> {
     raise_descriptor_limit();
     sleep_exactly();
     let log = Log::stdout();
@@ -64,6 +66,10 @@ fn start() -> Result<(Arc<Mutex<Node>>, Log)> {
         }
     };
     thread::Builder::new().name("stats".into()).spawn(tick).context("can't start the statistics thread")?;
+    if let Some(address) = prometheus {
+        let address = exporter::start(address, Arc::clone(&node))?;
+        log.line(format_args!("Metrics at http://{address}/metrics"));
+    }
     Ok((node, log))
 }
 

@@ -3,6 +3,7 @@
 mod options;
 mod probe;
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use clap::{Parser, Subcommand, ValueEnum};
@@ -25,6 +26,10 @@ pub(crate) struct Cli {
     /// What to do; without it, commands are read from standard input.
     #[command(subcommand)]
     pub(crate) command: Option<Command>,
+    /// Answer Prometheus at PORT of 127.0.0.1, or at ADDRESS:PORT: Homa metrics at /metrics, and at /homa_metrics as the
+    /// kernel module writes them
+    #[arg(long, value_name = "[ADDRESS:]PORT", value_parser = crate::exporter::address)]
+    pub(crate) prometheus: Option<SocketAddr>,
 }
 
 /// A line of interactive mode: the same commands without a program name.

@@ -8,6 +8,7 @@
 //!                  |     transport::{homa,tcp}   send, receive, answer
 //!                  |        -> client         slots and counters of a port -> samples
 //!                  +-> stats, totals          lines each second, JSON
+//!                  +-> exporter               metrics over HTTP, if asked for
 //!                  +-> rtts                   .rtts files
 //! ```
 //!
@@ -21,6 +22,7 @@ mod cli;
 mod client;
 mod clock;
 mod errors;
+mod exporter;
 mod log;
 pub mod message;
 mod node;
@@ -52,8 +54,8 @@ pub fn main(args: impl Iterator<Item = OsString>) -> ExitCode {
         }
     };
     match cli.command {
-        None => app::interactive(),
+        None => app::interactive(cli.prometheus),
         Some(cli::Command::Probe { end }) => probe::run(end),
-        Some(command) => app::one_shot(command),
+        Some(command) => app::one_shot(command, cli.prometheus),
     }
 }

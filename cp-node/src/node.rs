@@ -99,6 +99,11 @@ impl Node {
         Ok(String::new())
     }
 
+    /// The Homa metrics, if there is a Homa stack.
+    pub(crate) fn homa_metrics(&self) -> Option<String> {
+        self.homa.as_ref()?.metrics_text().ok()
+    }
+
     /// Logs the statistics since the previous call.
     pub(crate) fn log_second(&mut self) {
         for line in self.seconds.lines(now_ns(), &self.clients, &self.servers) {

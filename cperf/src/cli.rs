@@ -55,6 +55,8 @@ pub enum Command {
         /// Directory for what comes of it; measurements that it has already are not made again
         out: PathBuf,
     },
+    /// Find what is odd in the metrics of a run or of many: nodes, cores, runs
+    ScanMetrics(Box<scan_metrics::cli::ScanArgs>),
     /// What changed on a node, from its metrics: counters, rates, where the time went
     Metrics(scan_metrics::cli::MetricsArgs),
     /// Counters that differ between two metrics files

@@ -22,6 +22,15 @@ fn main() -> ExitCode {
         Command::Experiments { .. } => experiment::list(),
         Command::Report { dir } => cperf::run::report(&dir),
         Command::Point { spec, out } => experiment::point(&spec, &out),
+        Command::ScanMetrics(args) => {
+            return match scan_metrics::cli::scan_metrics(&args) {
+                Ok(code) => code,
+                Err(err) => {
+                    eprintln!("cperf: {err:#}");
+                    ExitCode::from(if error::is_broken_pipe(&err) { 0 } else { 2 })
+                }
+            };
+        }
         Command::Metrics(args) => scan_metrics::cli::metrics(&args),
         Command::Diff(args) => scan_metrics::cli::diff(&args),
     };

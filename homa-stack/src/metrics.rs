@@ -114,7 +114,7 @@ counters! {
     handoffs_thread_waiting: "messages ready with nothing before them in the queue",
     poll_cycles: "time spent polling for packets",
     softirq_calls: "batches of received packets processed",
-    softirq_cycles: "time spent processing them",
+    softirq_cycles: "time spent processing them, by one batch in 64",
     blocked_cycles: "time slept waiting for packets",
     send_calls: "requests issued",
     recv_calls: "messages taken by the application",

@@ -236,10 +236,15 @@ impl Engine {
         Ok(())
     }
 
+    /// The metrics of all workers as text.
+    pub(crate) fn metrics_text(&self) -> Result<String> {
+        let texts = self.ask_all(|worker| Ok(worker.host.metrics_text()))?;
+        Ok(several::metrics(&texts))
+    }
+
     /// Writes the metrics text to `file`.
     pub(crate) fn metrics(&self, file: &Path) -> Result<()> {
-        let texts = self.ask_all(|worker| Ok(worker.host.metrics_text()))?;
-        let text = several::metrics(&texts);
+        let text = self.metrics_text()?;
         std::fs::write(file, text).with_context(|| format!("can't write Homa metrics to {}", file.display()))
     }
 
