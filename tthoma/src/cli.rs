@@ -113,6 +113,11 @@ pub(crate) struct Convert {
     /// Use the times in the traces as they are
     #[arg(long)]
     pub(crate) no_sync: bool,
+
+    /// Memory that it may take, about; larger runs are converted in parts, without the table of intervals, and need half
+    /// their size on disk meanwhile
+    #[arg(long, value_name = "MB", default_value_t = 1000)]
+    pub(crate) memory: u64,
 }
 
 /// `tthoma report`.

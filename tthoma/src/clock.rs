@@ -63,10 +63,13 @@ impl Clock {
     /// Estimates the offsets of `nodes` nodes.
     pub fn estimate(nodes: usize, packets: &Packets) -> Self {
         let mut witnesses = Witnesses::new(nodes);
-        witnesses.measure(&packets.data, packets);
-        witnesses.measure(&packets.grants, packets);
-        let pairs = witnesses.into_pairs();
-        Self::from_pairs(nodes, pairs)
+        witnesses.add(packets);
+        Self::of(witnesses)
+    }
+
+    /// Offsets as witnesses have it.
+    pub(crate) fn of(witnesses: Witnesses) -> Self {
+        Self::from_pairs(witnesses.nodes, witnesses.into_pairs())
     }
 
     /// Offsets from the smallest delays of pairs of nodes.
@@ -150,7 +153,7 @@ const STAMP_ERROR: i64 = 1000;
 
 /// Smallest delays of packets that were sent once and received once. A packet that may have been sent again is no witness:
 /// its reception may belong to either transmission.
-struct Witnesses {
+pub(crate) struct Witnesses {
     nodes: usize,
     /// Of messages that the trace shows from their start.
     certain: Vec<Pair>,
@@ -159,10 +162,16 @@ struct Witnesses {
 }
 
 impl Witnesses {
-    fn new(nodes: usize) -> Self {
+    pub(crate) fn new(nodes: usize) -> Self {
         let pair = |i| Pair { from: i / nodes, to: i % nodes, packets: 0, min: i64::MAX };
         let none: Vec<Pair> = (0..nodes * nodes).map(pair).collect();
         Self { nodes, certain: none.clone(), others: none }
+    }
+
+    /// Adds these packets.
+    pub(crate) fn add(&mut self, packets: &Packets) {
+        self.measure(&packets.data, packets);
+        self.measure(&packets.grants, packets);
     }
 
     fn measure(&mut self, flow: &Flow, packets: &Packets) {

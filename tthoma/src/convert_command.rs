@@ -8,7 +8,7 @@ use anyhow::Context as _;
 use tthoma::analyze::Options;
 use tthoma::model::Model;
 use tthoma::read::{self, ReadError};
-use tthoma::tables::{cache, store};
+use tthoma::tables::{cache, store, stream};
 
 use crate::cli::Convert;
 
@@ -32,9 +32,14 @@ pub(crate) fn convert(args: &Convert) -> anyhow::Result<ExitCode> {
             dir
         }
     };
-    let model = Model::read(&args.paths, &options)?;
-    let manifest = store::write(&model, &options, &dir, &run).map_err(ReadError::from)?;
-    for problem in model.stats().flat_map(|s| s.problems()) {
+    let memory = args.memory.saturating_mul(1_000_000);
+    let manifest = if stream::needs(&read::files(&args.paths)?) > memory {
+        stream::write(&args.paths, &options, &dir, &run, memory)?
+    } else {
+        let model = Model::read(&args.paths, &options)?;
+        store::write(&model, &options, &dir, &run).map_err(ReadError::from)?
+    };
+    for problem in manifest.nodes.iter().flat_map(|node| node.stats.problems()) {
         eprintln!("tthoma: warning: {problem}");
     }
     said(&dir, &manifest, "converted")

@@ -42,8 +42,8 @@ enum Peers {
 type Known = FxHashMap<u32, Peers>;
 
 /// What a trace tells of peers.
-#[derive(Default)]
-struct Told {
+#[derive(Debug, Default)]
+pub(crate) struct Told {
     /// By id.
     known: Known,
     /// Peers of ids that have several.
@@ -66,22 +66,42 @@ impl Peers {
 
 /// Finds the client of each record's RPC and stores it in the record.
 pub fn resolve(traces: &mut [NodeTrace]) -> Hosts {
-    let told: Vec<Told> = thread::scope(|scope| {
+    let told = told(traces);
+    let mut votes = Votes::default();
+    votes.add(&told);
+    let mut hosts = Hosts::elected(traces.iter().map(|t| t.node.clone()).collect(), votes);
+    hosts.assign(&told, traces);
+    hosts
+}
+
+/// What each trace tells of the peers of its ids.
+pub(crate) fn told(traces: &[NodeTrace]) -> Vec<Told> {
+    thread::scope(|scope| {
         let threads: Vec<_> = traces.iter().map(|t| scope.spawn(|| peers(t))).collect();
         threads.into_iter().map(|t| t.join().expect("collecting peers does not panic")).collect()
-    });
-    let (known, more): (Vec<Known>, Vec<FxHashSet<u32>>) = told.into_iter().map(|t| (t.known, t.more)).unzip();
-    let mut hosts = Hosts { nodes: traces.iter().map(|t| t.node.clone()).collect(), ..Hosts::default() };
-    hosts.learn_addresses(&known, more.iter().flatten().copied());
-    let (hosts_ref, known_ref) = (&hosts, &known);
-    let counts: Vec<(u64, u64)> = thread::scope(|scope| {
-        let assign = |(node, trace)| scope.spawn(move || assign(hosts_ref, known_ref, node, trace));
-        let threads: Vec<_> = traces.iter_mut().enumerate().map(assign).collect();
-        threads.into_iter().map(|t| t.join().expect("assigning clients does not panic")).collect()
-    });
-    hosts.ambiguous_records = counts.iter().map(|c| c.0).sum();
-    hosts.unresolved_records = counts.iter().map(|c| c.1).sum();
-    hosts
+    })
+}
+
+/// Which node each address belongs to, as RPCs tell.
+#[derive(Debug, Default)]
+pub(crate) struct Votes {
+    of_address: FxHashMap<u32, FxHashMap<u16, u32>>,
+    /// Nodes and the addresses that are some id's only peer there.
+    talks: FxHashSet<(u16, u32)>,
+}
+
+impl Votes {
+    /// Adds those of some RPCs, of which everything must be in `told`.
+    pub(crate) fn add(&mut self, told: &[Told]) {
+        for (node, told) in told.iter().enumerate() {
+            self.talks
+                .extend(told.known.values().filter_map(|peers| peers.one()).map(|address| (node as u16, address)));
+            told.more.iter().for_each(|address| _ = self.of_address.entry(*address).or_default());
+        }
+        for (address, node) in joined(told) {
+            *self.of_address.entry(address).or_default().entry(node).or_default() += 1;
+        }
+    }
 }
 
 fn peers(trace: &NodeTrace) -> Told {
@@ -109,7 +129,7 @@ fn peers(trace: &NodeTrace) -> Told {
 }
 
 /// Stores the clients of one node's records; returns the numbers of ambiguous and of unresolved records.
-fn assign(hosts: &Hosts, known: &[Known], node: usize, trace: &mut NodeTrace) -> (u64, u64) {
+fn assign(hosts: &Hosts, told: &[Told], node: usize, trace: &mut NodeTrace) -> (u64, u64) {
     let (mut ambiguous, mut unresolved) = (0, 0);
     let mut last = (0, NO_HOST);
     for record in &mut trace.records {
@@ -120,7 +140,7 @@ fn assign(hosts: &Hosts, known: &[Known], node: usize, trace: &mut NodeTrace) ->
             hosts.by_address.get(&peer).copied().unwrap_or(NO_HOST)
         } else {
             if last.0 != id {
-                last = (id, hosts.client_of(known, node, id));
+                last = (id, hosts.client_of(told, node, id));
             }
             ambiguous += u64::from(last.1 == AMBIGUOUS);
             unresolved += u64::from(last.1 == NO_HOST);
@@ -149,17 +169,17 @@ impl Hosts {
     }
 
     /// Client of the odd `id` on `node`, from all that is known of the id.
-    fn client_of(&self, known: &[Known], node: usize, id: u32) -> u16 {
-        match known[node].get(&id) {
+    fn client_of(&self, told: &[Told], node: usize, id: u32) -> u16 {
+        match told[node].known.get(&id) {
             Some(Peers::One(peer)) => self.by_address.get(peer).copied().unwrap_or(NO_HOST),
             Some(Peers::Several) => AMBIGUOUS,
             _ => {
                 // No record of the server names the peer; a client that names this server with the same id will do.
                 let calls = |client: &usize| {
-                    let server = known[*client].get(&(id ^ 1)).and_then(|p| p.one());
+                    let server = told[*client].known.get(&(id ^ 1)).and_then(|p| p.one());
                     server.and_then(|s| self.by_address.get(&s)) == Some(&(node as u16))
                 };
-                let mut clients = (0..known.len()).filter(calls);
+                let mut clients = (0..told.len()).filter(calls);
                 match (clients.next(), clients.next()) {
                     (Some(client), None) => client as u16,
                     _ => NO_HOST,
@@ -168,17 +188,29 @@ impl Hosts {
         }
     }
 
-    /// `more`: addresses beside those that are an id's only peer.
-    fn learn_addresses(&mut self, known: &[Known], more: impl Iterator<Item = u32>) {
-        let mut votes: FxHashMap<u32, FxHashMap<u16, u32>> = FxHashMap::default();
-        for peers in known.iter().flat_map(|k| k.values()) {
-            if let Peers::One(address) = peers {
-                votes.entry(*address).or_default();
-            }
-        }
-        more.for_each(|address| _ = votes.entry(address).or_default());
-        for (address, node) in joined(known) {
-            *votes.entry(address).or_default().entry(node).or_default() += 1;
+    /// Hosts as RPCs have told.
+    pub(crate) fn elected(nodes: Vec<String>, votes: Votes) -> Self {
+        let mut hosts = Self { nodes, ..Self::default() };
+        hosts.learn_addresses(votes);
+        hosts
+    }
+
+    /// Stores the client of each record's RPC in the records, and counts those that can't be told.
+    pub(crate) fn assign(&mut self, told: &[Told], traces: &mut [NodeTrace]) {
+        let hosts = &*self;
+        let counts: Vec<(u64, u64)> = thread::scope(|scope| {
+            let assign = |(node, trace)| scope.spawn(move || assign(hosts, told, node, trace));
+            let threads: Vec<_> = traces.iter_mut().enumerate().map(assign).collect();
+            threads.into_iter().map(|t| t.join().expect("assigning clients does not panic")).collect()
+        });
+        self.ambiguous_records += counts.iter().map(|c| c.0).sum::<u64>();
+        self.unresolved_records += counts.iter().map(|c| c.1).sum::<u64>();
+    }
+
+    fn learn_addresses(&mut self, votes: Votes) {
+        let Votes { of_address: mut votes, talks } = votes;
+        for (_, address) in &talks {
+            votes.entry(*address).or_default();
         }
         let mut addresses: Vec<(u32, FxHashMap<u16, u32>)> = votes.into_iter().collect();
         addresses.sort_unstable_by_key(|(address, _)| *address);
@@ -193,7 +225,7 @@ impl Hosts {
             }
         }
         if !open.is_empty() {
-            self.learn_from_names(known, &mut open);
+            self.learn_from_names(&talks, &mut open);
         }
         for address in open {
             self.by_address.insert(address, (self.nodes.len() + self.outside.len()) as u16);
@@ -203,14 +235,14 @@ impl Hosts {
 
     /// Gives the `open` addresses to nodes by the habit that node N's address ends in N or N + 1, if exactly one of the
     /// two fits all of them. Needed only if all ids of two nodes are used by several clients.
-    fn learn_from_names(&mut self, known: &[Known], open: &mut Vec<u32>) {
+    fn learn_from_names(&mut self, talks: &FxHashSet<(u16, u32)>, open: &mut Vec<u32>) {
         let number = |name: &String| {
             let digits: String =
                 name.chars().skip_while(|c| !c.is_ascii_digit()).take_while(char::is_ascii_digit).collect();
             digits.parse::<u32>().ok()
         };
         let numbers: Vec<Option<u32>> = self.nodes.iter().map(number).collect();
-        let talks_to = |node: usize, address: u32| known[node].values().any(|p| *p == Peers::One(address));
+        let talks_to = |node: usize, address: u32| talks.contains(&(node as u16, address));
         let placed: Vec<u16> = self.by_address.values().copied().collect();
         let place = |delta: u32| -> Option<Vec<(u32, u16)>> {
             let node_of = |address: &u32| {
@@ -235,7 +267,7 @@ impl Hosts {
 }
 
 /// Addresses and their nodes, once for each id that exactly one node logs as client and exactly one as server.
-fn joined(known: &[Known]) -> Vec<(u32, u16)> {
+fn joined(told: &[Told]) -> Vec<(u32, u16)> {
     #[derive(Clone, Copy)]
     struct Side {
         count: u32,
@@ -244,8 +276,8 @@ fn joined(known: &[Known]) -> Vec<(u32, u16)> {
     }
     const NONE: Side = Side { count: 0, node: 0, peer: None };
     let mut rpcs: FxHashMap<u32, [Side; 2]> = FxHashMap::default();
-    for (node, known) in known.iter().enumerate() {
-        for (id, peers) in known {
+    for (node, told) in told.iter().enumerate() {
+        for (id, peers) in &told.known {
             let side = &mut rpcs.entry(id & !1).or_insert([NONE; 2])[(id & 1) as usize];
             let count = side.count + if *peers == Peers::Several { 2 } else { 1 };
             *side = Side { count, node: node as u16, peer: peers.one() };

@@ -17,6 +17,8 @@
 //! assert_eq!(model.clock.offset(1).map(|ns| (ns as f64 / 1000.0).round()), Some(-5000.0));
 //! ```
 
+mod repeat;
+
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use std::{fs, io};
@@ -24,6 +26,8 @@ use std::{fs, io};
 use crate::analyze::Options;
 use crate::model::Model;
 use crate::read::{Format, NodeTrace, parse_text};
+
+pub use repeat::Repeat;
 
 /// How long each step of a packet's way takes, in us, and how messages are cut.
 #[derive(Clone, Copy, Debug, PartialEq)]

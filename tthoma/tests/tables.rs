@@ -9,7 +9,8 @@ use std::process::{Command, Output};
 use tthoma::analyze::{self, Options, Run};
 use tthoma::model::Model;
 use tthoma::tables::store::{self, StoreError};
-use tthoma::testing::{Scenario, Steps};
+use tthoma::tables::stream;
+use tthoma::testing::{Repeat, Scenario, Steps};
 
 /// A folder that is removed at the end of a test.
 struct Folder(PathBuf);
@@ -72,6 +73,38 @@ fn analyses_of_tables_say_what_those_of_the_text_say() {
     }
 }
 
+/// Every analysis says of tables that were made in parts what it says of the text.
+#[test]
+fn runs_larger_than_memory_are_converted_in_parts_that_make_the_whole() {
+    let (traces, dir) = (Folder::new("parts-traces"), Folder::new("parts"));
+    let files = tthoma::read::files(&[samples("kernel_500k")]).unwrap();
+    Repeat { lines: 20_000, copies: 2 }.write(&files, &traces.0).unwrap();
+    let paths = [traces.0.clone()];
+    // As much as a tenth of its records takes: several parts, each of several buckets.
+    let manifest = stream::write(&paths, &options(), &dir.0, "r1", 600_000).unwrap();
+    assert!(manifest.files.iter().all(|f| f.table != "intervals"));
+    assert_eq!(
+        fs::read_dir(&dir.0).unwrap().filter(|e| e.as_ref().unwrap().file_name().as_encoded_bytes()[0] == b'.').count(),
+        0
+    );
+    let text = analyze::run(&["all"], &paths, &options()).unwrap();
+    let tables = analyze::run(&["all"], std::slice::from_ref(&dir.0), &options()).unwrap();
+    for (text, tables) in text.findings.iter().zip(&tables.findings) {
+        assert_eq!(text.report, tables.report, "{}", text.about.name);
+    }
+    assert_eq!(said(&text), said(&tables));
+    // The tables themselves are those that are made at once, but for the order of rows and the numbers of messages.
+    let whole = Folder::new("parts-whole");
+    let at_once = store::write(&Model::read(&paths, &options()).unwrap(), &options(), &whole.0, "r1").unwrap();
+    let rows = |m: &store::Manifest| {
+        let mut rows: Vec<_> =
+            m.files.iter().filter(|f| f.table != "intervals").map(|f| (f.path.clone(), f.rows)).collect();
+        rows.sort();
+        rows
+    };
+    assert_eq!(rows(&manifest), rows(&at_once));
+}
+
 #[test]
 fn retransmissions_strange_clocks_and_events_of_the_user_survive() {
     let (traces, dir) = (Folder::new("odd-traces"), Folder::new("odd"));
@@ -119,9 +152,9 @@ fn runs_lie_side_by_side_and_damage_is_told() {
         assert!(error.contains("receptions/run=b/node=node1/part.parquet: "), "{error}");
     }
     fs::copy(dir.0.join("receptions/run=b/node=node0/part.parquet"), &file).unwrap();
-    fs::write(&manifest, fs::read_to_string(&manifest).unwrap().replace("\"version\": 1", "\"version\": 9")).unwrap();
+    fs::write(&manifest, fs::read_to_string(&manifest).unwrap().replace("\"version\": 2", "\"version\": 9")).unwrap();
     let error = analyze::run(&["sync"], &[manifest], &options()).unwrap_err().to_string();
-    assert!(error.contains("version 1, found `tthoma tables` 9: convert the traces again"), "{error}");
+    assert!(error.contains("version 2, found `tthoma tables` 9: convert the traces again"), "{error}");
 }
 
 #[test]

@@ -108,12 +108,14 @@ impl Work<'_> {
         for (i, (offset, place)) in entries.iter().enumerate() {
             let packet = &flow.packets[*place as usize];
             let mut sent: Vec<&Sent> = flow.sent_of(packet).collect();
-            if let Some(head) = packet.frame.map(|f| &flow.packets[f as usize]) {
+            if let Some(head) = packet.frame().map(|f| &flow.packets[f as usize]) {
                 sent.extend(flow.sent_of(head).filter(|s| s.length > offset - head.offset));
             }
             if packet.sent_count() > 0 {
-                let cut =
-                    entries[i + 1..].iter().take(1).any(|(_, next)| flow.packets[*next as usize].frame == Some(*place));
+                let cut = entries[i + 1..]
+                    .iter()
+                    .take(1)
+                    .any(|(_, next)| flow.packets[*next as usize].frame() == Some(*place));
                 frame = Some((*place, offset.saturating_add(length(*place)), cut));
             }
             let received: Vec<&Received> = flow.received_of(packet).collect();

@@ -19,7 +19,7 @@
 use super::{About, Analyzer, Distribution, Needs, Options, Report};
 use crate::event::Kind;
 use crate::model::{Excluded, Group, Handoff, Handoffs, Journey, Model, Phase};
-use crate::packets::{Sent, UNSEEN};
+use crate::packets::{Held, Sent, UNSEEN};
 use crate::stats::{average, micros, percentile};
 
 use super::delay_negatives::{Negative, negatives};
@@ -284,12 +284,14 @@ fn handoff_rows(model: &Model, handoffs: &Handoffs) -> Named<Row> {
 fn qdisc(model: &Model) -> Named<Row> {
     let flow = &model.packets.data;
     let sent = || flow.packets.iter().flat_map(|p| flow.sent_of(p));
-    let samples = |from: fn(&Sent) -> i64, to: fn(&Sent) -> i64| {
-        let seen = sent().map(|s| (from(s), to(s))).filter(|(from, to)| *from != UNSEEN && *to != UNSEEN);
+    let samples = |from: fn(&Held, &Sent) -> i64, to: fn(&Held, &Sent) -> i64| {
+        let held = |s| flow.held_of(s);
+        let seen =
+            sent().map(|s| (from(&held(s), s), to(&held(s), s))).filter(|(from, to)| *from != UNSEEN && *to != UNSEEN);
         seen.map(|(from, to)| to - from).collect::<Vec<i64>>()
     };
-    let deferred = samples(|s| s.deferred, |s| s.undeferred);
-    let to_nic = samples(|s| s.undeferred, |s| s.nic);
+    let deferred = samples(|held, _| held.deferred, |held, _| held.undeferred);
+    let to_nic = samples(|held, _| held.undeferred, |_, sent| sent.nic);
     Named(vec![
         ("deferred", Row::new(deferred, &[Kind::QdiscDefer, Kind::QdiscXmit], model)),
         ("pacer_to_nic", Row::new(to_nic, &[Kind::QdiscXmit, Kind::NicData], model)),

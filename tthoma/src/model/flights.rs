@@ -250,14 +250,15 @@ fn homa(model: &Model, carries: Carries, lengths: &[u32]) -> Vec<Flight> {
         };
         if let Some(sent) = journey.sent {
             flight.head = journey.first_of_frame;
-            (flight.again, flight.paced, flight.from, flight.tx_core) = (sent.again, sent.paced, sent.node, sent.core);
-            (flight.queue, flight.queue_address) = (sent.queue, sent.queue_address);
+            (flight.again, flight.paced, flight.from, flight.tx_core) =
+                (sent.again, journey.held.paced, sent.node, sent.core);
+            (flight.queue, flight.queue_address) = (sent.queue().unwrap_or(NO_QUEUE), sent.queue_address);
             flight.frame = if flight.head && carries == Carries::Data { sent.length } else { 0 };
             flight.length = if carries == Carries::Grant { sent.length } else { 0 };
             flight.priority = sent.priority;
             flight.xmit = place(sent.node, sent.xmit);
-            flight.deferred = place(sent.node, sent.deferred);
-            flight.undeferred = place(sent.node, sent.undeferred);
+            flight.deferred = place(sent.node, journey.held.deferred);
+            flight.undeferred = place(sent.node, journey.held.undeferred);
             flight.nic = place(sent.node, sent.nic);
             flight.free = place(sent.node, sent.free);
         }
@@ -335,7 +336,7 @@ fn lengths(packets: &Packets) -> (Vec<u32>, u32) {
 /// End of the frame that a packet was sent in.
 fn frame_end(flow: &Flow, place: u32) -> Option<u32> {
     let packet = &flow.packets[place as usize];
-    let frame = if packet.sent_count() > 0 { packet } else { &flow.packets[packet.frame? as usize] };
+    let frame = if packet.sent_count() > 0 { packet } else { &flow.packets[packet.frame()? as usize] };
     let length = flow.sent_of(frame).map(|s| s.length).max().filter(|l| *l > 0)?;
     Some(frame.offset.saturating_add(length))
 }

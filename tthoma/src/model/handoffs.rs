@@ -3,7 +3,7 @@
 use rustc_hash::FxHashMap;
 
 use crate::event::{AMBIGUOUS, Have, Kind, Record};
-use crate::read::NodeTrace;
+use crate::read::{FileStats, NodeTrace};
 
 /// One hand-off.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -58,23 +58,59 @@ impl Handoffs {
         ]
     }
 
-    /// The list of that name.
+    /// The list of that place in [`Handoffs::lists`].
+    pub(crate) fn list_mut(&mut self, place: u8) -> Option<&mut Vec<Handoff>> {
+        self.lists_mut().into_iter().nth(place.into())
+    }
+
+    fn lists_mut(&mut self) -> [&mut Vec<Handoff>; 5] {
+        let Self { to_softirq, to_polling, to_sleeping, to_server, to_client, .. } = self;
+        [to_softirq, to_polling, to_sleeping, to_server, to_client]
+    }
+
+    /// Forgets the hand-offs, but not the counts.
     #[cfg(feature = "tables")]
-    pub(crate) fn list_mut(&mut self, name: &str) -> Option<&mut Vec<Handoff>> {
-        Some(match name {
-            "gro_to_softirq" => &mut self.to_softirq,
-            "softirq_to_polling" => &mut self.to_polling,
-            "softirq_to_sleeping" => &mut self.to_sleeping,
-            "softirq_to_server_queue" => &mut self.to_server,
-            "softirq_to_client_queue" => &mut self.to_client,
-            _ => return None,
-        })
+    pub(crate) fn clear(&mut self) {
+        self.lists_mut().into_iter().for_each(Vec::clear);
     }
 
     /// Adds those of a node.
     pub(crate) fn add(&mut self, node: u16, trace: &NodeTrace) {
-        Batches::default().run(self, node, trace);
-        Wakeups::default().run(self, node, trace);
+        let mut follow = Following::new(node, &trace.stats);
+        trace.records.iter().for_each(|record| follow.add(self, record));
+        follow.finish(self);
+    }
+}
+
+/// What one node hands off, record by record.
+pub(crate) struct Following {
+    node: u16,
+    /// Most nodes log no hand-offs of batches: nothing to follow then.
+    batches: Option<Batches>,
+    wakeups: Wakeups,
+}
+
+impl Following {
+    /// At the begin of a node's trace.
+    pub(crate) fn new(node: u16, stats: &FileStats) -> Self {
+        let batches = (stats.count(Kind::GroHandoff) > 0).then(Batches::default);
+        Self { node, batches, wakeups: Wakeups::default() }
+    }
+
+    /// Takes the next record; what it ends goes to `out`.
+    #[inline]
+    pub(crate) fn add(&mut self, out: &mut Handoffs, record: &Record) {
+        if let Some(batches) = &mut self.batches {
+            batches.add(out, self.node, record);
+        }
+        self.wakeups.add(out, self.node, record);
+    }
+
+    /// The trace is over: counts what is open.
+    pub(crate) fn finish(self, out: &mut Handoffs) {
+        let waiting = self.batches.iter().flat_map(|b| b.waiting.values()).map(|w| w.len() as u64);
+        out.batches_open += waiting.sum::<u64>();
+        out.open += self.wakeups.pending.len() as u64;
     }
 }
 
@@ -103,31 +139,21 @@ struct Batches {
 }
 
 impl Batches {
-    fn run(mut self, out: &mut Handoffs, node: u16, trace: &NodeTrace) {
-        // Most nodes log no hand-offs of this kind: nothing to follow then.
-        if trace.stats.count(Kind::GroHandoff) == 0 {
-            return;
-        }
-        for record in &trace.records {
-            match record.kind {
-                Kind::GroData => self.hold(record, Type::Data),
-                Kind::GroGrant => self.hold(record, Type::Grant),
-                Kind::GroControl => self.hold(record, Type::Control),
-                Kind::GroHandoff => self.hand_off(out, record),
-                Kind::SoftirqStart => drop(self.started.insert(record.core, record.time)),
-                Kind::SoftirqData => self.process(out, node, record, Type::Data),
-                Kind::SoftirqGrant => self.process(out, node, record, Type::Grant),
-                // What a control packet makes SoftIRQ log first.
-                Kind::ResendRx
-                | Kind::ResendUnknown
-                | Kind::BusyRx
-                | Kind::UnknownRx
-                | Kind::NeedAckRx
-                | Kind::AckRx => self.process(out, node, record, Type::Control),
-                _ => {}
+    fn add(&mut self, out: &mut Handoffs, node: u16, record: &Record) {
+        match record.kind {
+            Kind::GroData => self.hold(record, Type::Data),
+            Kind::GroGrant => self.hold(record, Type::Grant),
+            Kind::GroControl => self.hold(record, Type::Control),
+            Kind::GroHandoff => self.hand_off(out, record),
+            Kind::SoftirqStart => drop(self.started.insert(record.core, record.time)),
+            Kind::SoftirqData => self.process(out, node, record, Type::Data),
+            Kind::SoftirqGrant => self.process(out, node, record, Type::Grant),
+            // What a control packet makes SoftIRQ log first.
+            Kind::ResendRx | Kind::ResendUnknown | Kind::BusyRx | Kind::UnknownRx | Kind::NeedAckRx | Kind::AckRx => {
+                self.process(out, node, record, Type::Control)
             }
+            _ => {}
         }
-        out.batches_open += self.waiting.values().map(|w| w.len() as u64).sum::<u64>();
     }
 
     fn hold(&mut self, record: &Record, kind: Type) {
@@ -196,25 +222,26 @@ struct Wakeups {
 }
 
 impl Wakeups {
-    fn run(mut self, out: &mut Handoffs, node: u16, trace: &NodeTrace) {
-        for record in trace.records.iter().filter(|r| r.client != AMBIGUOUS) {
-            let rpc = (record.client, record.id);
-            match record.kind {
-                Kind::RpcHandoff | Kind::RpcQueued => {
-                    let pending = Pending { since: record.time, queued: record.kind == Kind::RpcQueued };
-                    out.replaced += u64::from(self.pending.insert(rpc, pending).is_some());
-                }
-                Kind::PollSuccess | Kind::ReapSuccess => drop(self.awake.insert(rpc, ())),
-                Kind::WaitFoundRpc => {
-                    if let Some(pending) = self.pending.remove(&rpc) {
-                        let awake = self.awake.remove(&rpc).is_some();
-                        self.found(out, node, record, pending, awake);
-                    }
-                }
-                _ => {}
-            }
+    #[inline]
+    fn add(&mut self, out: &mut Handoffs, node: u16, record: &Record) {
+        if record.client == AMBIGUOUS {
+            return;
         }
-        out.open += self.pending.len() as u64;
+        let rpc = (record.client, record.id);
+        match record.kind {
+            Kind::RpcHandoff | Kind::RpcQueued => {
+                let pending = Pending { since: record.time, queued: record.kind == Kind::RpcQueued };
+                out.replaced += u64::from(self.pending.insert(rpc, pending).is_some());
+            }
+            Kind::PollSuccess | Kind::ReapSuccess => drop(self.awake.insert(rpc, ())),
+            Kind::WaitFoundRpc => {
+                if let Some(pending) = self.pending.remove(&rpc) {
+                    let awake = self.awake.remove(&rpc).is_some();
+                    self.found(out, node, record, pending, awake);
+                }
+            }
+            _ => {}
+        }
     }
 
     fn found(&self, out: &mut Handoffs, node: u16, record: &Record, pending: Pending, awake: bool) {

@@ -3,7 +3,7 @@
 use super::Model;
 use super::pairing::{First, pair};
 use crate::clock::Clock;
-use crate::packets::{Flow, Message, Packet, Packets, Received, Sent, UNSEEN};
+use crate::packets::{Flow, Held, Message, Packet, Packets, Received, Sent, UNSEEN};
 
 /// Phases of a packet's way, in the order of reports.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -91,6 +91,8 @@ pub struct Journey<'a> {
     pub place: u32,
     /// The transmission (of the frame that holds the packet), unless unseen or uncertain.
     pub sent: Option<&'a Sent>,
+    /// What happened to that before the NIC had it.
+    pub held: Held,
     /// The reception, unless unseen or uncertain.
     pub received: Option<&'a Received>,
     /// The transmission is this packet's own: times of a frame count once, for its first packet.
@@ -144,8 +146,8 @@ impl<'a> Journey<'a> {
             Phase::Xmit => {
                 let sent = self.sent?;
                 // Time in homa_qdisc has a table of its own; of short messages the originals count it here.
-                let deferred = self.group == Group::Long && sent.undeferred != UNSEEN;
-                since(if deferred { sent.undeferred } else { sent.xmit }, sent.nic)
+                let deferred = self.group == Group::Long && self.held.undeferred != UNSEEN;
+                since(if deferred { self.held.undeferred } else { sent.xmit }, sent.nic)
             }
             Phase::Free => self.sent.and_then(|s| since(s.nic, s.free)),
             Phase::Ring => self.received.and_then(|r| r.ring()).map(i64::from),
@@ -238,11 +240,13 @@ impl Model {
 fn view<'a>(packets: &'a Packets, flow: &'a Flow, matched: &Matched, grant: bool) -> Journey<'a> {
     let packet = &flow.packets[matched.packet as usize];
     let message = &packets.messages[packet.message as usize];
+    let sent = flow.sent.get(matched.sent as usize);
     Journey {
         message,
         packet,
         place: matched.packet,
-        sent: flow.sent.get(matched.sent as usize),
+        sent,
+        held: sent.map_or(Held::NONE, |sent| flow.held_of(sent)),
         received: flow.received.get(matched.received as usize),
         first_of_frame: matched.sent != NONE && !matched.segment,
         group: group(message, grant),
@@ -324,7 +328,7 @@ impl<'a> Work<'a> {
     fn gather(&mut self, flow: &Flow, packet: &Packet) {
         self.sent.clear();
         self.sent.extend(flow.sent_places(packet).map(|s| (s, false)));
-        if let Some(frame) = packet.frame {
+        if let Some(frame) = packet.frame() {
             let frame = &flow.packets[frame as usize];
             let covers = |s: &u32| flow.sent[*s as usize].length > packet.offset - frame.offset;
             self.sent.extend(flow.sent_places(frame).filter(covers).map(|s| (s, true)));

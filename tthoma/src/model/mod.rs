@@ -32,8 +32,11 @@ use crate::hosts::{self, Hosts};
 use crate::packets::Packets;
 use crate::read::{self, FileStats, NodeTrace, ReadError, UserEvents};
 use crate::stats::micros;
+use crate::tables::{cache, load, store};
 
 pub use flights::{Carries, Flight, Flights};
+#[cfg(feature = "tables")]
+pub(crate) use handoffs::Following;
 pub use handoffs::{Handoff, Handoffs};
 pub use journeys::{Excluded, Group, Journey, Journeys, Matched, NOWHERE, Phase, SHORT_BYTES};
 pub use rpcs::{Rpcs, Side};
@@ -80,32 +83,27 @@ impl Model {
     ///
     /// As [`read::read`], or if tables can't be read.
     pub fn open(paths: &[PathBuf], options: &Options, events: bool) -> Result<Self, ReadError> {
-        #[cfg(feature = "tables")]
+        let part = if events { load::Part::All } else { load::Part::Packets };
+        if let [dir] = paths
+            && let [manifest, others @ ..] = store::manifests(dir).as_slice()
         {
-            use crate::tables::{cache, load, store};
-            let part = if events { load::Part::All } else { load::Part::Packets };
-            if let [dir] = paths
-                && let [manifest, others @ ..] = store::manifests(dir).as_slice()
-            {
-                if !others.is_empty() {
-                    return Err(ReadError::Runs { path: dir.clone() });
-                }
-                return Ok(load::load(dir, &store::manifest_of(manifest)?, options, part)?);
+            if !others.is_empty() {
+                return Err(ReadError::Runs { path: dir.clone() });
             }
-            let is_manifest = |p: &PathBuf| p.extension().is_some_and(|e| e == "json");
-            if let [path] = paths
-                && is_manifest(path)
-            {
-                let dir = path.parent().unwrap_or(std::path::Path::new("."));
-                return Ok(load::load(dir, &store::manifest_of(path)?, options, part)?);
-            }
-            if !options.no_cache
-                && let Some((dir, manifest)) = cache::find(paths, options.events.as_deref())?
-            {
-                return Ok(load::load(&dir, &manifest, options, part)?);
-            }
+            return Ok(load::load(dir, &store::manifest_of(manifest)?, options, part)?);
         }
-        let _ = events;
+        let is_manifest = |p: &PathBuf| p.extension().is_some_and(|e| e == "json");
+        if let [path] = paths
+            && is_manifest(path)
+        {
+            let dir = path.parent().unwrap_or(std::path::Path::new("."));
+            return Ok(load::load(dir, &store::manifest_of(path)?, options, part)?);
+        }
+        if !options.no_cache
+            && let Some((dir, manifest)) = cache::find(paths, options.events.as_deref())?
+        {
+            return Ok(load::load(&dir, &manifest, options, part)?);
+        }
         Self::read(paths, options)
     }
 
@@ -130,7 +128,6 @@ impl Model {
     }
 
     /// A model of what was put together before.
-    #[cfg(feature = "tables")]
     pub(crate) fn of_parts(
         traces: Vec<NodeTrace>,
         hosts: Hosts,
@@ -151,6 +148,12 @@ impl Model {
             flights: OnceLock::new(),
             queues: OnceLock::new(),
         }
+    }
+
+    /// Hand-offs that were counted elsewhere.
+    #[cfg(feature = "tables")]
+    pub(crate) fn set_handoffs(&mut self, handoffs: Handoffs) {
+        self.handoffs = OnceLock::from(handoffs);
     }
 
     /// Which transmission of each packet arrived as which reception.

@@ -85,28 +85,33 @@ impl Builder {
             Kind::IpXmit => {
                 let message = self.message(client, id);
                 let again = is_retransmitted(&self.packets.messages[message as usize], offset);
-                let sent = self.packets.data.send(message, offset, node, core);
+                let place = self.packets.data.send(message, offset, node, core);
+                if self.paced == Some((core, client, id, offset)) {
+                    self.packets.data.hold(place).paced = true;
+                }
+                let sent = &mut self.packets.data.sent[place as usize];
                 sent.xmit = time;
                 sent.again |= again;
-                sent.paced = self.paced == Some((core, client, id, offset));
                 sent.length = if record.have.has(Have::A) { record.a.saturating_sub(WIRE_OVERHEAD) } else { 0 };
             }
             Kind::SendData => {
                 let message = self.message(client, id);
                 // Kernels of 2024 sometimes say 0.
                 if record.a > 0 {
-                    let sent = self.packets.data.last_sent(message, offset, node, core);
+                    let place = self.packets.data.last_sent(message, offset, node, core);
+                    let sent = &mut self.packets.data.sent[place as usize];
                     sent.length = record.a;
                     if record.have.has(Have::B) {
-                        sent.queue = record.b;
+                        sent.set_queue(Some(record.b));
                     }
                 }
             }
             Kind::PacerXmit => self.paced = Some((core, client, id, offset)),
             Kind::QdiscDefer | Kind::QdiscXmit => {
                 let message = self.message(client, id);
-                let sent = self.packets.data.last_sent(message, offset, node, core);
-                *(if record.kind == Kind::QdiscDefer { &mut sent.deferred } else { &mut sent.undeferred }) = time;
+                let place = self.packets.data.last_sent(message, offset, node, core);
+                let held = self.packets.data.hold(place);
+                *(if record.kind == Kind::QdiscDefer { &mut held.deferred } else { &mut held.undeferred }) = time;
             }
             Kind::NicData => {
                 let message = self.message(client, id);
@@ -119,13 +124,14 @@ impl Builder {
                 let sent = self.packets.data.nic_returns(message, offset, node, core);
                 sent.free = time;
                 if record.have.has(Have::A) {
-                    sent.queue = record.a;
+                    sent.set_queue(Some(record.a));
                 }
                 self.length(message, record.b);
             }
             Kind::SendGrant => {
                 let message = self.message(client, id);
-                let sent = self.packets.grants.send(message, offset, node, core);
+                let place = self.packets.grants.send(message, offset, node, core);
+                let sent = &mut self.packets.grants.sent[place as usize];
                 sent.xmit = time;
                 sent.priority = record.a as u8;
                 sent.length = (record.b as i32).max(0) as u32;
@@ -141,7 +147,7 @@ impl Builder {
                 let sent = self.packets.grants.nic_returns(message, offset, node, core);
                 sent.free = time;
                 if record.have.has(Have::A) {
-                    sent.queue = record.a;
+                    sent.set_queue(Some(record.a));
                 }
             }
             Kind::GroData | Kind::GroGrant => {

@@ -6,13 +6,15 @@
 //! Source: timetrace.md 4.3, 4.4, 4.9, 10.
 
 mod build;
-#[cfg(feature = "tables")]
 mod rebuild;
+
+use std::sync::OnceLock;
+
+use rustc_hash::FxHashMap;
 
 use crate::event::{Have, Kind, Record};
 use crate::read::NodeTrace;
-#[cfg(feature = "tables")]
-pub(crate) use rebuild::{PacketRow, ReceivedRow, SentRow};
+pub(crate) use rebuild::{Column, PacketRows, ReceivedRows, SentRows};
 
 /// An event that was not seen, among times.
 pub const UNSEEN: i64 = i64::MIN;
@@ -40,31 +42,58 @@ pub struct Message {
 pub struct Sent {
     /// Passed to IP (grants: `send_grant`), ns on the sender's clock, as all times here.
     pub xmit: i64,
-    /// Held back by homa_qdisc.
-    pub deferred: i64,
-    /// Let go by homa_qdisc.
-    pub undeferred: i64,
     /// Given to the NIC.
     pub nic: i64,
     /// Given back by the NIC.
     pub free: i64,
     /// Message bytes in the frame; 0 if unknown. For grants: bytes newly granted.
     pub length: u32,
-    /// Transmit queue; [`NO_QUEUE`] if not logged.
-    pub queue: u32,
     /// What the driver calls its queue: low 32 bits of an address; 0 if not logged.
     pub queue_address: u32,
+    /// Place in [`Flow::held`], or [`END`].
+    held: u32,
+    next: u32,
+    /// Transmit queue, or [`UNKNOWN_QUEUE`].
+    queue: u16,
     /// Sender.
     pub node: u16,
     /// Core of the first event.
     pub core: u16,
     /// Grants: level for the data that are granted; [`NO_PRIORITY`] if not logged, and for data.
     pub priority: u8,
-    /// The pacer sent it.
-    pub paced: bool,
     /// It is not the first transmission of these bytes. For grants: it repeats a limit.
     pub again: bool,
-    next: u32,
+}
+
+/// What happens to few transmissions before the NIC has them. Times as in [`Sent`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Held {
+    /// Held back by homa_qdisc.
+    pub deferred: i64,
+    /// Let go by homa_qdisc.
+    pub undeferred: i64,
+    /// The pacer sent it.
+    pub paced: bool,
+}
+
+impl Held {
+    /// Nothing of the kind was seen.
+    pub const NONE: Self = Self { deferred: UNSEEN, undeferred: UNSEEN, paced: false };
+}
+
+// Lines have 60 to 110 bytes; they may cost 64 in memory (timetrace.md 11), of which events take 40.
+const _: () = assert!(size_of::<Sent>() == 48 && size_of::<Received>() == 32 && size_of::<Packet>() == 36);
+
+impl Sent {
+    /// Transmit queue, if logged.
+    pub fn queue(&self) -> Option<u32> {
+        (self.queue != UNKNOWN_QUEUE).then_some(u32::from(self.queue))
+    }
+
+    /// Stores the transmit queue. No NIC has as many as do not fit.
+    fn set_queue(&mut self, queue: Option<u32>) {
+        self.queue = queue.map_or(UNKNOWN_QUEUE, |q| q.min(u32::from(UNKNOWN_QUEUE - 1)) as u16);
+    }
 }
 
 /// A packet as it arrived.
@@ -91,6 +120,8 @@ pub struct Received {
 
 /// No transmit queue was logged.
 pub const NO_QUEUE: u32 = u32::MAX;
+/// The same in 16 bits.
+const UNKNOWN_QUEUE: u16 = u16::MAX;
 /// No level was logged.
 pub const NO_PRIORITY: u8 = u8::MAX;
 /// No wait in the receive ring was logged.
@@ -115,13 +146,10 @@ pub struct Packet {
     pub message: u32,
     /// First byte; for grants the limit.
     pub offset: u32,
-    /// Frame that these bytes were sent in, if that began at another offset.
-    pub frame: Option<u32>,
+    /// See [`Packet::frame`], or [`END`].
+    frame: u32,
     sent: List,
     received: List,
-    next_nic: u32,
-    next_free: u32,
-    next_softirq: u32,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -146,6 +174,16 @@ impl List {
 }
 
 impl Packet {
+    /// The packet at `offset` of a message, of which nothing is known yet.
+    fn new(message: u32, offset: u32) -> Self {
+        Self { message, offset, frame: END, sent: List::EMPTY, received: List::EMPTY }
+    }
+
+    /// Packet that heads the frame that these bytes were sent in, if that began at another offset.
+    pub fn frame(&self) -> Option<u32> {
+        (self.frame != END).then_some(self.frame)
+    }
+
     /// Number of transmissions that began at this offset.
     pub fn sent_count(&self) -> u32 {
         self.sent.count
@@ -166,9 +204,29 @@ pub struct Flow {
     pub sent: Vec<Sent>,
     /// Receptions of all packets, in the order of their first event on each node.
     pub received: Vec<Received>,
-    /// Packets of each message.
+    /// What happened to few transmissions.
+    held: Vec<Held>,
+    /// Packets of each message, if they were collected.
     by_message: Vec<Index>,
+    /// The same, if they were not: made when first asked for.
+    index: OnceLock<Vec<Index>>,
+    /// While packets are collected: where to go on in long lists.
+    cursors: Cursors,
 }
+
+/// Entries of a packet's lists that are still to be matched come after these: transmissions for the NIC, transmissions that
+/// it gives back, receptions for SoftIRQ. Only lists that are longer than [`WALK`] need one.
+type Cursors = FxHashMap<(Cursor, u32), u32>;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum Cursor {
+    Nic,
+    Free,
+    Softirq,
+}
+
+/// Entries of a list that are looked at from its begin.
+const WALK: u32 = 8;
 
 /// Packets of a message by offset. Packets of a message come mostly in order, and in long runs from one node, so that the
 /// next one is found where the last one was.
@@ -211,14 +269,21 @@ impl Packets {
     /// Collects the packets of `traces`, whose clients must be known ([`crate::hosts::resolve`]).
     pub fn collect(traces: &[NodeTrace]) -> Self {
         let mut builder = build::Builder::default();
+        // Room for exactly what will come, as far as counts tell: packets have both a transmission and a reception mostly.
+        let records: usize = traces.iter().map(|t| t.records.len()).sum();
+        let count = |kind| records.min(traces.iter().map(|t| t.stats.count(kind)).sum::<u64>() as usize);
+        let Packets { data, grants, .. } = &mut builder.packets;
+        data.reserve(count(Kind::IpXmit), count(Kind::GroData));
+        grants.reserve(count(Kind::SendGrant), count(Kind::GroGrant));
         for (node, trace) in traces.iter().enumerate() {
             builder.next_node();
-            let count = |kind| trace.stats.count(kind);
-            builder.packets.data.reserve(count(Kind::IpXmit), count(Kind::GroData));
-            builder.packets.grants.reserve(count(Kind::SendGrant), count(Kind::GroGrant));
             trace.records.iter().for_each(|record| builder.add(node as u16, record));
         }
         let mut packets = builder.packets;
+        for flow in [&mut packets.data, &mut packets.grants] {
+            flow.cursors = Cursors::default();
+            flow.packets.shrink_to_fit();
+        }
         packets.find_frames();
         packets
     }
@@ -246,7 +311,7 @@ impl Packets {
                 frames.partition_point(|(message, offset, ..)| (*message, *offset) < (packet.message, packet.offset));
             let covers = |frame: &&(u32, u32, u32, u32)| frame.1.saturating_add(frame.2) > packet.offset;
             let near = frames[..end].iter().rev().take(MAX_SEGMENTS).take_while(|f| f.0 == packet.message);
-            packet.frame = near.into_iter().find(covers).map(|f| f.3);
+            packet.frame = near.into_iter().find(covers).map_or(END, |f| f.3);
         }
     }
 }
@@ -257,7 +322,9 @@ const MAX_SEGMENTS: usize = 120;
 impl Flow {
     /// Offset and place of each packet of a message, by offset.
     pub fn of_message(&self, message: u32) -> impl Iterator<Item = (u32, u32)> {
-        self.by_message.get(message as usize).into_iter().flat_map(|index| index.entries.iter().copied())
+        let known = !self.by_message.is_empty();
+        let all = if known { &self.by_message } else { self.index.get_or_init(|| self.index()) };
+        all.get(message as usize).into_iter().flat_map(|index| index.entries.iter().copied())
     }
 
     /// Transmissions that began at the packet's offset, in time order.
@@ -280,11 +347,26 @@ impl Flow {
         follow(packet.received.first, |place| self.received[place as usize].next)
     }
 
-    /// Makes room for the packets of a trace.
-    fn reserve(&mut self, sent: u64, received: u64) {
-        self.packets.reserve(sent.saturating_sub(self.packets.len() as u64) as usize);
-        self.sent.reserve(sent as usize);
-        self.received.reserve(received as usize);
+    /// What happened to a transmission before the NIC had it.
+    pub fn held_of(&self, sent: &Sent) -> Held {
+        self.held.get(sent.held as usize).copied().unwrap_or(Held::NONE)
+    }
+
+    /// The same, to be changed.
+    fn hold(&mut self, place: u32) -> &mut Held {
+        let sent = &mut self.sent[place as usize];
+        if sent.held == END {
+            sent.held = self.held.len() as u32;
+            self.held.push(Held::NONE);
+        }
+        &mut self.held[sent.held as usize]
+    }
+
+    /// Makes room for so many transmissions and receptions.
+    fn reserve(&mut self, sent: usize, received: usize) {
+        self.packets.reserve(sent.max(received));
+        self.sent.reserve(sent);
+        self.received.reserve(received);
     }
 
     /// Place of the packet that begins at `offset`.
@@ -298,19 +380,12 @@ impl Flow {
         index.hint = match index.find(offset) {
             Ok(found) => found,
             Err(free) => {
+                // Doubling, as lists do, would leave much of it unused.
+                if index.entries.len() == index.entries.capacity() {
+                    index.entries.reserve_exact(index.entries.len() / 4 + 4);
+                }
                 index.entries.insert(free, (offset, self.packets.len() as u32));
-                let (sent, received) = (List::EMPTY, List::EMPTY);
-                let (next_nic, next_free, next_softirq) = (END, END, END);
-                self.packets.push(Packet {
-                    message,
-                    offset,
-                    frame: None,
-                    sent,
-                    received,
-                    next_nic,
-                    next_free,
-                    next_softirq,
-                });
+                self.packets.push(Packet::new(message, offset));
                 free
             }
         };
@@ -322,78 +397,92 @@ impl Flow {
         &mut self.packets[place as usize]
     }
 
-    /// A new transmission of a packet.
-    fn send(&mut self, message: u32, offset: u32, node: u16, core: u16) -> &mut Sent {
+    /// A new transmission of a packet; returns its place.
+    fn send(&mut self, message: u32, offset: u32, node: u16, core: u16) -> u32 {
         let place = self.sent.len() as u32;
-        let packet = self.packet(message, offset);
-        let last = packet.sent.push(place);
-        for cursor in [&mut packet.next_nic, &mut packet.next_free] {
-            if *cursor == END {
-                *cursor = place;
-            }
-        }
+        let last = self.packet(message, offset).sent.push(place);
         if last != END {
             self.sent[last as usize].next = place;
         }
-        let (xmit, deferred, undeferred, nic, free) = (UNSEEN, UNSEEN, UNSEEN, UNSEEN, UNSEEN);
         self.sent.push(Sent {
-            xmit,
-            deferred,
-            undeferred,
-            nic,
-            free,
+            xmit: UNSEEN,
+            nic: UNSEEN,
+            free: UNSEEN,
             length: 0,
-            queue: NO_QUEUE,
             queue_address: 0,
+            held: END,
+            next: END,
+            queue: UNKNOWN_QUEUE,
             node,
             core,
             priority: NO_PRIORITY,
-            paced: false,
             again: last != END,
-            next: END,
         });
-        self.sent.last_mut().expect("was just pushed")
+        place
     }
 
     /// The latest transmission of a packet; a new one if its beginning was not seen.
-    fn last_sent(&mut self, message: u32, offset: u32, node: u16, core: u16) -> &mut Sent {
+    fn last_sent(&mut self, message: u32, offset: u32, node: u16, core: u16) -> u32 {
         let last = self.packet(message, offset).sent.last;
-        if last == END { self.send(message, offset, node, core) } else { &mut self.sent[last as usize] }
+        if last == END { self.send(message, offset, node, core) } else { last }
     }
 
     /// The earliest transmission that the NIC has not yet had; a new one if the beginning was before the trace's.
     fn nic_takes(&mut self, message: u32, offset: u32, node: u16, core: u16) -> &mut Sent {
-        let mut place = self.packet(message, offset).next_nic;
+        let packet = self.place(message, offset);
         // What the NIC has given back it got before the trace began.
-        while place != END && self.sent[place as usize].free != UNSEEN {
-            place = self.sent[place as usize].next;
-        }
-        if place == END {
-            self.send(message, offset, node, core);
-            place = self.packet(message, offset).sent.last;
-        }
-        self.packet(message, offset).next_nic = self.sent[place as usize].next;
+        let waits = |flow: &Self, place: u32| {
+            let sent = &flow.sent[place as usize];
+            (sent.nic == UNSEEN && sent.free == UNSEEN, sent.next)
+        };
+        let list = self.packets[packet as usize].sent;
+        let place = match self.next(Cursor::Nic, packet, list, waits) {
+            END => self.send(message, offset, node, core),
+            place => place,
+        };
         &mut self.sent[place as usize]
     }
 
     /// The earliest transmission that the NIC has not yet given back; a new one if it began before the trace.
     fn nic_returns(&mut self, message: u32, offset: u32, node: u16, core: u16) -> &mut Sent {
-        if self.packet(message, offset).next_free == END {
-            self.send(message, offset, node, core);
-        }
-        let place = self.packet(message, offset).next_free;
-        self.packet(message, offset).next_free = self.sent[place as usize].next;
+        let packet = self.place(message, offset);
+        let waits = |flow: &Self, place: u32| {
+            let sent = &flow.sent[place as usize];
+            (sent.free == UNSEEN, sent.next)
+        };
+        let list = self.packets[packet as usize].sent;
+        let place = match self.next(Cursor::Free, packet, list, waits) {
+            END => self.send(message, offset, node, core),
+            place => place,
+        };
         &mut self.sent[place as usize]
+    }
+
+    /// The first entry of a packet's list that `waits`, which says so and which entry comes next; [`END`] if none does. Entries
+    /// that do not wait will not do so later.
+    fn next(&mut self, cursor: Cursor, packet: u32, list: List, waits: impl Fn(&Self, u32) -> (bool, u32)) -> u32 {
+        let long = list.count > WALK;
+        let known = if long { self.cursors.get(&(cursor, packet)).copied() } else { None };
+        let mut place = known.unwrap_or(list.first);
+        // Of an entry at the list's end more may come after it: it is looked at again.
+        let mut reached = place;
+        while place != END {
+            reached = place;
+            match waits(self, place) {
+                (true, _) => break,
+                (false, next) => place = next,
+            }
+        }
+        if long {
+            self.cursors.insert((cursor, packet), reached);
+        }
+        place
     }
 
     /// A new reception of a packet; returns its index.
     fn receive(&mut self, message: u32, offset: u32, node: u16) -> u32 {
         let place = self.received.len() as u32;
-        let packet = self.packet(message, offset);
-        let last = packet.received.push(place);
-        if packet.next_softirq == END {
-            packet.next_softirq = place;
-        }
+        let last = self.packet(message, offset).received.push(place);
         if last != END {
             self.received[last as usize].next = place;
         }
@@ -411,6 +500,16 @@ impl Flow {
         place
     }
 
+    /// The reception of a packet that waits for SoftIRQ longest, or [`END`].
+    fn waiting(&mut self, packet: u32) -> u32 {
+        let waits = |flow: &Self, place: u32| {
+            let received = &flow.received[place as usize];
+            (received.softirq == UNSEEN && !received.discarded, received.next)
+        };
+        let list = self.packets[packet as usize].received;
+        self.next(Cursor::Softirq, packet, list, waits)
+    }
+
     fn gro(&mut self, message: u32, node: u16, record: &Record) -> u32 {
         let place = self.receive(message, record.offset, node);
         let received = &mut self.received[place as usize];
@@ -424,28 +523,25 @@ impl Flow {
 
     /// SoftIRQ threw away a packet of the message and did not say which: it was the one that waited longest.
     fn discard(&mut self, message: u32) {
-        let Some(index) = self.by_message.get(message as usize) else { return };
-        let waiting = index.entries.iter().filter_map(|(_, place)| {
-            let next = self.packets[*place as usize].next_softirq;
-            (next != END).then(|| (self.received[next as usize].gro, *place, next))
+        let entries = self.by_message.get(message as usize).map_or(0, |index| index.entries.len());
+        let waiting = (0..entries).filter_map(|entry| {
+            let next = self.waiting(self.by_message[message as usize].entries[entry].1);
+            (next != END).then(|| (self.received[next as usize].gro, next))
         });
-        if let Some((_, place, next)) = waiting.min() {
-            let received = &mut self.received[next as usize];
-            received.discarded = true;
-            self.packets[place as usize].next_softirq = received.next;
+        if let Some((_, next)) = waiting.min() {
+            self.received[next as usize].discarded = true;
         }
     }
 
     fn softirq(&mut self, message: u32, node: u16, record: &Record) {
-        let mut place = self.packet(message, record.offset).next_softirq;
-        if place == END {
-            place = self.receive(message, record.offset, node);
-        }
+        let packet = self.place(message, record.offset);
+        let place = match self.waiting(packet) {
+            END => self.receive(message, record.offset, node),
+            place => place,
+        };
         let received = &mut self.received[place as usize];
         received.softirq = record.time;
         received.softirq_core = record.core;
-        let next = received.next;
-        self.packet(message, record.offset).next_softirq = next;
     }
 }
 

@@ -1,49 +1,78 @@
-//! Packets put together again from the rows of tables.
+//! Packets put together again from the columns of tables.
 
-use super::{END, Flow, List, Message, NO_RING, Packet, Packets, Received, Sent};
+use super::{END, Flow, Held, Index, Message, NO_RING, Packet, Packets, Received, Sent, UNKNOWN_QUEUE, UNSEEN};
 
-/// A row of the table of transmissions.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct SentRow {
-    pub(crate) grant: bool,
-    pub(crate) packet: u32,
+/// A column, empty if all of it is null.
+#[derive(Debug)]
+pub(crate) struct Column<T> {
+    values: Vec<T>,
+    null: T,
+}
+
+impl<T: Copy> Column<T> {
+    /// Values, or none at all; what is null among them is `null` already.
+    pub(crate) fn new(values: Vec<T>, null: T) -> Self {
+        Self { values, null }
+    }
+
+    #[inline]
+    fn get(&self, row: usize) -> T {
+        self.values.get(row).copied().unwrap_or(self.null)
+    }
+}
+
+/// A node's rows in the table of transmissions.
+#[derive(Debug)]
+pub(crate) struct SentRows {
     pub(crate) node: u16,
-    pub(crate) core: u16,
+    pub(crate) grant: Vec<bool>,
+    pub(crate) packet: Vec<u32>,
+    pub(crate) core: Vec<u16>,
     /// xmit, deferred, undeferred, nic, free.
-    pub(crate) times: [i64; 5],
-    pub(crate) length: u32,
-    pub(crate) queue: u32,
-    pub(crate) queue_address: u32,
-    pub(crate) priority: u8,
-    pub(crate) paced: bool,
-    pub(crate) again: bool,
+    pub(crate) times: [Column<i64>; 5],
+    pub(crate) length: Vec<u32>,
+    pub(crate) queue: Column<u32>,
+    pub(crate) queue_address: Column<u32>,
+    pub(crate) priority: Column<u8>,
+    pub(crate) paced: Column<bool>,
+    pub(crate) again: Vec<bool>,
 }
 
-/// A row of the table of receptions.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct ReceivedRow {
-    pub(crate) grant: bool,
-    pub(crate) packet: u32,
+/// A node's rows in the table of receptions.
+#[derive(Debug)]
+pub(crate) struct ReceivedRows {
     pub(crate) node: u16,
-    pub(crate) gro: i64,
-    pub(crate) softirq: i64,
-    pub(crate) gro_core: u16,
-    pub(crate) softirq_core: u16,
-    pub(crate) ring: Option<u32>,
-    pub(crate) priority: u8,
-    pub(crate) discarded: bool,
+    pub(crate) grant: Vec<bool>,
+    pub(crate) packet: Vec<u32>,
+    pub(crate) gro: Column<i64>,
+    pub(crate) softirq: Column<i64>,
+    pub(crate) gro_core: Vec<u16>,
+    pub(crate) softirq_core: Vec<u16>,
+    /// [`u32::MAX`] is null.
+    pub(crate) ring: Column<u32>,
+    pub(crate) priority: Column<u8>,
+    pub(crate) discarded: Vec<bool>,
 }
 
-/// A row of the table of packets: whether it is a grant, its number, message, offset and frame.
-pub(crate) type PacketRow = (bool, u32, u32, u32, Option<u32>);
+/// A host's rows in the table of packets.
+#[derive(Debug)]
+pub(crate) struct PacketRows {
+    pub(crate) grant: Vec<bool>,
+    pub(crate) packet: Vec<u32>,
+    pub(crate) message: Vec<u32>,
+    pub(crate) offset: Vec<u32>,
+    /// [`u32::MAX`] is null.
+    pub(crate) frame: Column<u32>,
+}
 
 impl Packets {
-    /// Packets of these rows; `None` if they contradict each other. `messages` are sorted by their number.
+    /// Packets of these rows; `None` if they contradict each other. `messages` are sorted by their number. Columns without
+    /// nulls must all have the same length.
     pub(crate) fn rebuild(
         messages: Vec<(u32, Message)>,
-        packets: &[PacketRow],
-        sent: &[SentRow],
-        received: &[ReceivedRow],
+        packets: &[PacketRows],
+        sent: &[SentRows],
+        received: &[ReceivedRows],
         lone_ring_waits: u64,
     ) -> Option<Self> {
         let count = messages.len();
@@ -63,78 +92,102 @@ impl Flow {
         &mut self,
         messages: usize,
         grant: bool,
-        packets: &[PacketRow],
-        sent: &[SentRow],
-        received: &[ReceivedRow],
+        packets: &[PacketRows],
+        sent: &[SentRows],
+        received: &[ReceivedRows],
     ) -> Option<()> {
-        let count = packets.iter().filter(|p| p.0 == grant).count();
-        let empty = Packet {
-            message: END,
-            offset: 0,
-            frame: None,
-            sent: List::EMPTY,
-            received: List::EMPTY,
-            next_nic: END,
-            next_free: END,
-            next_softirq: END,
+        let mine = |all: &[bool]| all.iter().filter(|g| **g == grant).count();
+        let places = |all: &[bool]| -> Vec<usize> {
+            all.iter().enumerate().filter(|(_, g)| **g == grant).map(|(row, _)| row).collect()
         };
-        self.packets = vec![empty; count];
-        for (_, place, message, offset, frame) in packets.iter().filter(|p| p.0 == grant) {
-            let known = (*message as usize) < messages && frame.is_none_or(|f| (f as usize) < count);
-            let packet = self.packets.get_mut(*place as usize).filter(|p| known && p.message == END)?;
-            (packet.message, packet.offset, packet.frame) = (*message, *offset, *frame);
-        }
-        self.sent.reserve(sent.len());
-        for row in sent.iter().filter(|r| r.grant == grant) {
-            let place = self.sent.len() as u32;
-            let last = self.packets.get_mut(row.packet as usize)?.sent.push(place);
-            if let Some(last) = self.sent.get_mut(last as usize) {
-                last.next = place;
+        let count = packets.iter().map(|rows| mine(&rows.grant)).sum();
+        self.packets = vec![Packet::new(END, 0); count];
+        for rows in packets {
+            for row in places(&rows.grant) {
+                let (message, frame) = (rows.message[row], rows.frame.get(row));
+                let known = (message as usize) < messages && (frame == END || (frame as usize) < count);
+                let packet = self.packets.get_mut(rows.packet[row] as usize).filter(|p| known && p.message == END)?;
+                (packet.message, packet.offset, packet.frame) = (message, rows.offset[row], frame);
             }
-            let [xmit, deferred, undeferred, nic, free] = row.times;
-            self.sent.push(Sent {
-                xmit,
-                deferred,
-                undeferred,
-                nic,
-                free,
-                length: row.length,
-                queue: row.queue,
-                queue_address: row.queue_address,
-                node: row.node,
-                core: row.core,
-                priority: row.priority,
-                paced: row.paced,
-                again: row.again,
-                next: END,
-            });
         }
-        self.received.reserve(received.len());
-        for row in received.iter().filter(|r| r.grant == grant) {
-            let place = self.received.len() as u32;
-            let last = self.packets.get_mut(row.packet as usize)?.received.push(place);
-            if let Some(last) = self.received.get_mut(last as usize) {
-                last.next = place;
-            }
-            self.received.push(Received {
-                gro: row.gro,
-                softirq: row.softirq,
-                discarded: row.discarded,
-                ring: row.ring.unwrap_or(NO_RING),
-                node: row.node,
-                priority: row.priority,
-                gro_core: row.gro_core,
-                softirq_core: row.softirq_core,
-                next: END,
-            });
+        self.sent.reserve_exact(sent.iter().map(|rows| mine(&rows.grant)).sum());
+        for rows in sent {
+            places(&rows.grant).into_iter().try_for_each(|row| self.sent_row(rows, row))?;
         }
-        self.by_message.resize_with(messages, Default::default);
-        for (place, packet) in self.packets.iter().enumerate() {
-            self.by_message[packet.message as usize].entries.push((packet.offset, place as u32));
-        }
-        for index in self.by_message.iter_mut().filter(|i| !i.entries.is_sorted()) {
-            index.entries.sort_unstable();
+        self.received.reserve_exact(received.iter().map(|rows| mine(&rows.grant)).sum());
+        for rows in received {
+            places(&rows.grant).into_iter().try_for_each(|row| self.received_row(rows, row))?;
         }
         Some(())
+    }
+
+    #[inline]
+    fn sent_row(&mut self, rows: &SentRows, row: usize) -> Option<()> {
+        let place = self.sent.len() as u32;
+        let last = self.packets.get_mut(rows.packet[row] as usize)?.sent.push(place);
+        if let Some(last) = self.sent.get_mut(last as usize) {
+            last.next = place;
+        }
+        let [xmit, deferred, undeferred, nic, free] = [0, 1, 2, 3, 4].map(|time: usize| rows.times[time].get(row));
+        let mut sent = Sent {
+            xmit,
+            nic,
+            free,
+            length: rows.length[row],
+            queue_address: rows.queue_address.get(row),
+            held: END,
+            next: END,
+            queue: UNKNOWN_QUEUE,
+            node: rows.node,
+            core: rows.core[row],
+            priority: rows.priority.get(row),
+            again: rows.again[row],
+        };
+        let queue = rows.queue.get(row);
+        sent.set_queue((queue != super::NO_QUEUE).then_some(queue));
+        self.sent.push(sent);
+        let paced = rows.paced.get(row);
+        if paced || deferred != UNSEEN || undeferred != UNSEEN {
+            *self.hold(place) = Held { deferred, undeferred, paced };
+        }
+        Some(())
+    }
+
+    #[inline]
+    fn received_row(&mut self, rows: &ReceivedRows, row: usize) -> Option<()> {
+        let place = self.received.len() as u32;
+        let last = self.packets.get_mut(rows.packet[row] as usize)?.received.push(place);
+        if let Some(last) = self.received.get_mut(last as usize) {
+            last.next = place;
+        }
+        self.received.push(Received {
+            gro: rows.gro.get(row),
+            softirq: rows.softirq.get(row),
+            discarded: rows.discarded[row],
+            ring: match rows.ring.get(row) {
+                u32::MAX => NO_RING,
+                ring => ring,
+            },
+            node: rows.node,
+            priority: rows.priority.get(row),
+            gro_core: rows.gro_core[row],
+            softirq_core: rows.softirq_core[row],
+            next: END,
+        });
+        Some(())
+    }
+
+    /// Packets of each message.
+    pub(super) fn index(&self) -> Vec<Index> {
+        let mut all: Vec<Index> = Vec::new();
+        for (place, packet) in self.packets.iter().enumerate() {
+            let message = packet.message as usize;
+            if all.len() <= message {
+                all.resize_with(message + 1, Index::default);
+            }
+            all[message].entries.push((packet.offset, place as u32));
+        }
+        all.iter_mut().filter(|i| !i.entries.is_sorted()).for_each(|index| index.entries.sort_unstable());
+        all
     }
 }

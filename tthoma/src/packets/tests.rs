@@ -85,7 +85,7 @@ fn segments_find_their_frame() {
         6 homa_gro_receive got packet from 0xa id 11, offset 4272, priority 5
         6 homa_gro_receive got packet from 0xa id 11, offset 9000, priority 5";
     let packets = collect(&[("a", a), ("b", b)]);
-    let mut frames: Vec<_> = packets.data.packets.iter().map(|p| (p.offset, p.frame)).collect();
+    let mut frames: Vec<_> = packets.data.packets.iter().map(|p| (p.offset, p.frame())).collect();
     frames.sort_unstable();
     assert_eq!(frames, [(0, None), (2848, Some(0)), (4272, None), (9000, None)]);
 }

@@ -5,6 +5,8 @@ mod chunks;
 mod classify;
 pub(crate) mod dialect;
 mod line;
+#[cfg(feature = "tables")]
+mod pieces;
 mod scan;
 mod source;
 mod stats;
@@ -25,6 +27,9 @@ pub use source::{Format, ReadError, node_name};
 pub use stats::{Backwards, BadLines, FileStats, KindCount, Located, Shape};
 pub use text::{FIRST_THREAD, NodeTrace};
 pub use user::{By, Delay, UserEvents, UserEventsError};
+
+#[cfg(feature = "tables")]
+pub(crate) use pieces::in_pieces;
 
 use chunks::Lines;
 use dialect::Head;
@@ -121,12 +126,7 @@ fn in_parallel(sources: &[Source], user: &Arc<UserEvents>) -> Result<Vec<NodeTra
         part.2.push(chunk);
     }
     let finish = |(source, (head, format, chunks)): (&Source, (Head, Format, Vec<Chunk>))| {
-        let mut trace = text::finish(&about(source, format, head, user), chunks);
-        let name = source.path.to_string_lossy();
-        if format == Format::Plain && (name.ends_with(".gz") || name.ends_with(".zst")) {
-            trace.stats.notes.push("is not compressed, whatever its name says; it was read as text".into());
-        }
-        trace
+        finish(&about(source, format, head, user), chunks)
     };
     // Joining chunks copies records: files side by side.
     let pairs: Vec<_> = sources.iter().zip(parts).collect();
@@ -153,6 +153,16 @@ fn jobs(lengths: &[u64], threads: u64) -> Vec<Job> {
 
 fn about<'a>(source: &'a Source, format: Format, head: Head, user: &Arc<UserEvents>) -> About<'a> {
     About { path: &source.path, node: &source.node, format, head, user: user.clone() }
+}
+
+/// Puts the chunks of a file together.
+fn finish(about: &About<'_>, chunks: Vec<Chunk>) -> NodeTrace {
+    let mut trace = text::finish(about, chunks);
+    let name = about.path.to_string_lossy();
+    if about.format == Format::Plain && (name.ends_with(".gz") || name.ends_with(".zst")) {
+        trace.stats.notes.push("is not compressed, whatever its name says; it was read as text".into());
+    }
+    trace
 }
 
 fn failed(source: &Source) -> impl Fn(std::io::Error) -> ReadError {

@@ -42,11 +42,9 @@ pub enum ReadError {
         hint: String,
     },
     /// Tables can't be read.
-    #[cfg(feature = "tables")]
     #[error(transparent)]
     Tables(#[from] crate::tables::store::StoreError),
     /// A folder holds the tables of several runs.
-    #[cfg(feature = "tables")]
     #[error("{path}: tables of several runs: name the manifest of one, manifest-RUN.json")]
     Runs {
         /// The folder.

@@ -105,7 +105,7 @@ struct Times {
 }
 
 impl Chunk {
-    fn new(about: &About<'_>) -> Self {
+    pub(crate) fn new(about: &About<'_>) -> Self {
         Self {
             head: about.head,
             records: Vec::new(),
@@ -293,6 +293,8 @@ pub(crate) fn finish(about: &About<'_>, chunks: Vec<Chunk>) -> NodeTrace {
         span = Some((least, first.0));
         stats.backwards = Backwards::default();
     }
+    // What was reserved beyond need, or grown into.
+    records.shrink_to_fit();
     stats.records = records.len() as u64;
     stats.headers = counts[Kind::Header as usize];
     stats.shapes = shapes.into_sorted();
@@ -309,7 +311,14 @@ pub(crate) fn finish(about: &About<'_>, chunks: Vec<Chunk>) -> NodeTrace {
 }
 
 impl Chunk {
-    fn append(&mut self, mut next: Self) {
+    /// The records so far, which it gives up.
+    #[cfg(feature = "tables")]
+    pub(crate) fn take_records(&mut self) -> Vec<Record> {
+        std::mem::take(&mut self.records)
+    }
+
+    /// Adds the chunk that comes next in the file.
+    pub(crate) fn append(&mut self, mut next: Self) {
         let cores: Vec<u16> = std::mem::take(&mut next.threads).iter().map(|name| self.thread(name)).collect();
         if !cores.is_empty() {
             let threads = next.records.iter_mut().filter(|r| r.core >= FIRST_THREAD);

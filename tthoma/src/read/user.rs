@@ -164,7 +164,6 @@ impl UserEvents {
     }
 
     /// Events of these names, of which nothing else is known.
-    #[cfg(feature = "tables")]
     pub(crate) fn named(names: Vec<String>) -> Self {
         let nothing = || Regex::new("$^").expect("this is a regular expression");
         let events = names.into_iter().map(|name| (name, Kind::User, nothing())).collect();

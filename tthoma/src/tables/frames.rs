@@ -2,12 +2,12 @@
 
 use std::sync::Arc;
 
-use super::invocations::invocations;
+use super::invocations::Invocation;
 use super::schema::Type;
 use crate::analyze::{Intervals, Options, interval_values};
 use crate::event::{Have, Kind, NO_HOST, Record};
-use crate::model::Model;
-use crate::packets::{Flow, NO_QUEUE, Packet, UNSEEN};
+use crate::model::{Handoffs, Model};
+use crate::packets::{Flow, Packet, Sent, UNSEEN};
 
 /// A column's values.
 #[derive(Clone, Debug, PartialEq)]
@@ -96,22 +96,59 @@ impl Frame {
 
     /// Every frame of a model, one after the other, so that only one need be in memory.
     pub fn all<'a>(model: &'a Model, options: &'a Options) -> impl Iterator<Item = Self> + 'a {
-        let nodes = 0..model.traces.len() as u16;
-        let of_nodes = nodes.flat_map(move |node| {
-            let makers: [fn(&Model, u16) -> Self; 6] =
-                [events, rpcs, transmissions, receptions, handoffs, invocation_frame];
-            makers.into_iter().map(move |make| make(model, node))
-        });
+        let makers: [fn(&Model, u16) -> Self; 3] = [all_events, all_handoffs, all_invocations];
+        std::iter::once(nodes_frame(model))
+            .chain(each_node(model, makers))
+            .chain(Self::of_rpcs(model))
+            .chain(interval_frames(model, options))
+    }
+
+    /// The frames whose rows belong to one RPC each.
+    pub(super) fn of_rpcs(model: &Model) -> impl Iterator<Item = Self> {
         let hosts = (0..hosts(model)).flat_map(move |host| {
             let makers: [fn(&Model, u16) -> Self; 3] = [messages, packets, retransmits];
             makers.into_iter().map(move |make| make(model, host)).filter(|frame| frame.rows() > 0)
         });
-        std::iter::once(nodes_frame(model))
-            .chain(of_nodes)
-            .chain(hosts)
-            .chain((0..model.traces.len() as u16).map(move |node| grants(model, node)))
-            .chain(interval_frames(model, options))
+        let owners = Owners::of(model);
+        let nodes = (0..model.traces.len() as u16).flat_map(move |node| {
+            let frames = [transmissions(model, node, &owners), receptions(model, node, &owners)];
+            frames.into_iter().chain([rpcs(model, node), grants(model, node)])
+        });
+        nodes.chain(hosts)
     }
+
+    /// Adds to the numbers of messages and packets, so that those of several models are apart.
+    #[cfg(feature = "tables")]
+    pub(super) fn renumber(&mut self, base: &Numbers) {
+        let grant = self.columns.iter().find_map(|(name, values)| match values {
+            Values::Bool(grant) if *name == "is_grant" => Some(grant.clone()),
+            _ => None,
+        });
+        let packet = |row: usize| if grant.as_ref().is_some_and(|g| g[row]) { base.grants } else { base.data };
+        for (name, values) in &mut self.columns {
+            let (Values::U32(numbers) | Values::MaybeU32(numbers, _)) = values else { continue };
+            match *name {
+                "message" => numbers.iter_mut().for_each(|n| *n += base.messages),
+                "packet" => numbers.iter_mut().enumerate().for_each(|(row, n)| *n += packet(row)),
+                "frame" => numbers.iter_mut().for_each(|n| *n += base.data),
+                _ => {}
+            }
+        }
+    }
+}
+
+/// How many messages and packets there are.
+#[cfg(feature = "tables")]
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Numbers {
+    pub(super) messages: u32,
+    pub(super) data: u32,
+    pub(super) grants: u32,
+}
+
+/// The frames that `makers` make of each node.
+fn each_node<const N: usize>(model: &Model, makers: [fn(&Model, u16) -> Frame; N]) -> impl Iterator<Item = Frame> {
+    (0..model.traces.len() as u16).flat_map(move |node| makers.into_iter().map(move |make| make(model, node)))
 }
 
 /// Hosts that rows are filed under: nodes, addresses without traces, and stand-ins for unknown clients.
@@ -142,7 +179,7 @@ impl Times {
     }
 }
 
-fn nodes_frame(model: &Model) -> Frame {
+pub(super) fn nodes_frame(model: &Model) -> Frame {
     let nodes = 0..model.traces.len() as u16;
     let names = || texts(model.hosts.nodes.iter().cloned());
     let paths = texts(model.traces.iter().map(|t| t.stats.path.display().to_string()));
@@ -169,8 +206,12 @@ fn nodes_frame(model: &Model) -> Frame {
     )
 }
 
-fn events(model: &Model, node: u16) -> Frame {
-    let records = &model.traces[usize::from(node)].records;
+fn all_events(model: &Model, node: u16) -> Frame {
+    events(model, node, &model.traces[usize::from(node)].records)
+}
+
+/// Some of a node's events.
+pub(super) fn events(model: &Model, node: u16, records: &[Record]) -> Frame {
     let number = |field: Have, value: fn(&Record) -> u32| {
         maybe(records.iter(), move |r: &Record| r.have.has(field).then(|| value(r)))
     };
@@ -261,9 +302,26 @@ fn packets(model: &Model, host: u16) -> Frame {
         ("is_grant", Values::Bool(rows.iter().map(|r| r.0).collect())),
         ("message", Values::U32(rows.iter().map(|r| r.2.message).collect())),
         ("offset_bytes", Values::U32(rows.iter().map(|r| r.2.offset).collect())),
-        ("frame", maybe(rows.iter(), |r| r.2.frame)),
+        ("frame", maybe(rows.iter(), |r| r.2.frame())),
     ];
     Frame::new("packets", file_name(model, host), columns)
+}
+
+/// Which packet each transmission and reception belongs to; of data, then of grants.
+struct Owners {
+    sent: [Vec<u32>; 2],
+    received: [Vec<u32>; 2],
+}
+
+impl Owners {
+    fn of(model: &Model) -> Self {
+        let flows = [&model.packets.data, &model.packets.grants];
+        let sent =
+            flows.map(|flow| owners(flow, flow.sent.len(), |packet, own| flow.sent_places(packet).for_each(own)));
+        let received = flows
+            .map(|flow| owners(flow, flow.received.len(), |packet, own| flow.received_places(packet).for_each(own)));
+        Self { sent, received }
+    }
 }
 
 /// For each entry of a list, the packet that it belongs to.
@@ -275,37 +333,37 @@ fn owners(flow: &Flow, entries: usize, places: impl Fn(&Packet, &mut dyn FnMut(u
     owners
 }
 
-fn transmissions(model: &Model, node: u16) -> Frame {
+fn transmissions(model: &Model, node: u16, owners: &Owners) -> Frame {
     let rows = both(model, |flow| &flow.sent, |s| s.node == node);
-    let owners = [&model.packets.data, &model.packets.grants]
-        .map(|flow| owners(flow, flow.sent.len(), |packet, own| flow.sent_places(packet).for_each(own)));
+    let held = |row: &(bool, u32, &Sent)| {
+        let flow = if row.0 { &model.packets.grants } else { &model.packets.data };
+        flow.held_of(row.2)
+    };
     let times = Times::of(model, node);
     let columns = vec![
-        ("packet", Values::U32(rows.iter().map(|r| owners[usize::from(r.0)][r.1 as usize]).collect())),
+        ("packet", Values::U32(rows.iter().map(|r| owners.sent[usize::from(r.0)][r.1 as usize]).collect())),
         ("is_grant", Values::Bool(rows.iter().map(|r| r.0).collect())),
         ("core", Values::U16(rows.iter().map(|r| r.2.core).collect())),
         ("xmit_ns", times.all(rows.iter().map(|r| r.2.xmit))),
-        ("deferred_ns", times.all(rows.iter().map(|r| r.2.deferred))),
-        ("undeferred_ns", times.all(rows.iter().map(|r| r.2.undeferred))),
+        ("deferred_ns", times.all(rows.iter().map(|r| held(r).deferred))),
+        ("undeferred_ns", times.all(rows.iter().map(|r| held(r).undeferred))),
         ("nic_ns", times.all(rows.iter().map(|r| r.2.nic))),
         ("free_ns", times.all(rows.iter().map(|r| r.2.free))),
         ("length_bytes", Values::U32(rows.iter().map(|r| r.2.length).collect())),
-        ("queue", maybe(rows.iter(), |r| (r.2.queue != NO_QUEUE).then_some(r.2.queue))),
+        ("queue", maybe(rows.iter(), |r| r.2.queue())),
         ("queue_address", Values::U32(rows.iter().map(|r| r.2.queue_address).collect())),
         ("priority", Values::Level(rows.iter().map(|r| r.2.priority).collect())),
-        ("paced", Values::Bool(rows.iter().map(|r| r.2.paced).collect())),
+        ("paced", Values::Bool(rows.iter().map(|r| held(r).paced).collect())),
         ("again", Values::Bool(rows.iter().map(|r| r.2.again).collect())),
     ];
     Frame::new("transmissions", model.hosts.name(node), columns)
 }
 
-fn receptions(model: &Model, node: u16) -> Frame {
+fn receptions(model: &Model, node: u16, owners: &Owners) -> Frame {
     let rows = both(model, |flow| &flow.received, |r| r.node == node);
-    let owners = [&model.packets.data, &model.packets.grants]
-        .map(|flow| owners(flow, flow.received.len(), |packet, own| flow.received_places(packet).for_each(own)));
     let times = Times::of(model, node);
     let columns = vec![
-        ("packet", Values::U32(rows.iter().map(|r| owners[usize::from(r.0)][r.1 as usize]).collect())),
+        ("packet", Values::U32(rows.iter().map(|r| owners.received[usize::from(r.0)][r.1 as usize]).collect())),
         ("is_grant", Values::Bool(rows.iter().map(|r| r.0).collect())),
         ("gro_ns", times.all(rows.iter().map(|r| r.2.gro))),
         ("gro_core", Values::U16(rows.iter().map(|r| r.2.gro_core).collect())),
@@ -349,21 +407,31 @@ fn retransmits(model: &Model, host: u16) -> Frame {
     Frame::new("retransmits", file_name(model, host), columns)
 }
 
-fn handoffs(model: &Model, node: u16) -> Frame {
-    let lists = model.handoffs().lists();
+fn all_handoffs(model: &Model, node: u16) -> Frame {
+    handoffs(model, node, model.handoffs())
+}
+
+/// Those of `all` that are a node's.
+pub(super) fn handoffs(model: &Model, node: u16, all: &Handoffs) -> Frame {
+    let lists = all.lists();
     let rows: Vec<_> = (lists.iter().enumerate())
         .flat_map(|(kind, (_, list))| list.iter().filter(|h| h.node == node).map(move |h| (kind as u16, h)))
         .collect();
     let columns = vec![
         ("kind", Values::Text(rows.iter().map(|r| r.0).collect(), texts(lists.iter().map(|(name, _)| *name)))),
+        ("list", Values::U8(rows.iter().map(|r| r.0 as u8).collect())),
         ("end_ns", Times::of(model, node).all(rows.iter().map(|r| r.1.end))),
         ("delay_ns", Values::I64(rows.iter().map(|r| r.1.delay).collect())),
     ];
     Frame::new("handoffs", model.hosts.name(node), columns)
 }
 
-fn invocation_frame(model: &Model, node: u16) -> Frame {
-    let rows = invocations(&model.traces[usize::from(node)]);
+fn all_invocations(model: &Model, node: u16) -> Frame {
+    invocations(model, node, &super::invocations::invocations(&model.traces[usize::from(node)]))
+}
+
+/// Some of a node's invocations.
+pub(super) fn invocations(model: &Model, node: u16, rows: &[Invocation]) -> Frame {
     let times = Times::of(model, node);
     let columns = vec![
         ("core", Values::U16(rows.iter().map(|i| i.core).collect())),
@@ -426,7 +494,7 @@ mod tests {
         scenario.rpc(0.0, (0, 1), 10, (100, 100), &Steps::default());
         let options = Options::default();
         let model = scenario.model(&options);
-        let frame = receptions(&model, 1);
+        let frame = receptions(&model, 1, &Owners::of(&model));
         assert_eq!(frame.column("gro_ns"), Some(&Values::I64(vec![5500])));
         let frame = rpcs(&model, 0);
         assert_eq!(frame.column("sendmsg_ns"), Some(&Values::I64(vec![0])));

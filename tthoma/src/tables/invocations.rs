@@ -2,7 +2,7 @@
 
 use rustc_hash::FxHashMap;
 
-use crate::event::Kind;
+use crate::event::{Kind, Record};
 use crate::packets::UNSEEN;
 use crate::read::NodeTrace;
 
@@ -19,37 +19,48 @@ pub(super) struct Invocation {
 
 /// Invocations of a node in the order of their ends.
 pub(super) fn invocations(trace: &NodeTrace) -> Vec<Invocation> {
-    let mut open: FxHashMap<u16, Invocation> = FxHashMap::default();
-    let mut all = Vec::new();
-    for record in &trace.records {
+    let mut open = Open::default();
+    let mut all: Vec<Invocation> = trace.records.iter().filter_map(|record| open.add(record)).collect();
+    all.extend(open.rest());
+    all.sort_by_key(|i| (i.end, i.core));
+    all
+}
+
+/// Invocations that go on, of each core.
+#[derive(Default)]
+pub(super) struct Open(FxHashMap<u16, Invocation>);
+
+impl Open {
+    /// Takes the next record; returns the invocation that it shows to have ended.
+    pub(super) fn add(&mut self, record: &Record) -> Option<Invocation> {
         let (core, time) = (record.core, record.time);
         let begin = |start| Invocation { core, start, end: time, data: 0, grants: 0 };
         let (data, grants) = match record.kind {
-            Kind::SoftirqStart => {
-                all.extend(open.insert(core, begin(time)));
-                continue;
-            }
+            Kind::SoftirqStart => return self.0.insert(core, begin(time)),
             Kind::SoftirqData => (1, 0),
             Kind::SoftirqGrant => (0, 1),
             // What packets make SoftIRQ do.
             Kind::RpcHandoff | Kind::RpcQueued | Kind::SendGrant | Kind::ResendRx | Kind::BusyRx | Kind::AckRx => {
                 (0, 0)
             }
-            _ => continue,
+            _ => return None,
         };
-        let seen = open.contains_key(&core);
+        let seen = self.0.contains_key(&core);
         // Grants and hand-offs alone may be of another context.
         if !seen && data + grants == 0 {
-            continue;
+            return None;
         }
-        let invocation = open.entry(core).or_insert_with(|| begin(UNSEEN));
+        let invocation = self.0.entry(core).or_insert_with(|| begin(UNSEEN));
         invocation.end = time;
         invocation.data += data;
         invocation.grants += grants;
+        None
     }
-    all.extend(open.into_values());
-    all.sort_by_key(|i| (i.end, i.core));
-    all
+
+    /// Those that the trace's end cuts off.
+    pub(super) fn rest(self) -> impl Iterator<Item = Invocation> {
+        self.0.into_values()
+    }
 }
 
 #[cfg(test)]

@@ -5,14 +5,14 @@ use std::path::Path;
 use std::sync::Arc;
 use std::thread;
 
-use super::polars::{self, Table};
+use super::parquet::Table;
 use super::store::{Manifest, StoreError, failed};
 use crate::analyze::Options;
 use crate::clock::{Clock, Pair};
 use crate::event::{Have, Kind, Record};
 use crate::hosts::Hosts;
 use crate::model::{Handoff, Handoffs, Model};
-use crate::packets::{Message, NO_PRIORITY, NO_QUEUE, PacketRow, Packets, ReceivedRow, SentRow, UNSEEN};
+use crate::packets::{Column, Message, NO_PRIORITY, NO_QUEUE, PacketRows, Packets, ReceivedRows, SentRows, UNSEEN};
 use crate::read::{NodeTrace, UserEvents};
 
 /// What of a run is needed.
@@ -81,12 +81,11 @@ impl Loader<'_> {
     fn files(
         &self,
         table: &str,
-        columns: &[&str],
         mut each: impl FnMut(&Table, Option<usize>) -> io::Result<()>,
     ) -> Result<(), StoreError> {
         for file in self.manifest.files.iter().filter(|f| f.table == table) {
             let path = self.dir.join(&file.path);
-            let read = polars::read(&path, columns).map_err(failed(&path))?;
+            let read = Table::open(&path).map_err(failed(&path))?;
             if read.rows() != file.rows {
                 let what = format!("{} rows, but its manifest says {}", read.rows(), file.rows);
                 return Err(StoreError::Manifest { path, what });
@@ -113,9 +112,8 @@ impl Loader<'_> {
     fn events(&self) -> Result<Vec<Vec<Record>>, StoreError> {
         let kinds: Vec<Option<Kind>> =
             self.manifest.kinds.iter().map(|name| Kind::ALL.iter().copied().find(|k| k.name() == name)).collect();
-        let columns = ["time_ns", "core", "kind", "client", "id", "offset_bytes", "a", "b", "c", "peer"];
         let mut all = vec![Vec::new(); self.manifest.nodes.len()];
-        self.files("events", &columns, |table, node| {
+        self.files("events", |table, node| {
             let time = self.times(table, "time_ns", node)?;
             let (core, client) = (table.u16s("core", 0)?, table.u16s("client", 0)?);
             let kind = table.u8s("kind", 0)?;
@@ -175,7 +173,7 @@ impl Loader<'_> {
 
     fn messages(&self) -> Result<Vec<(u32, Message)>, StoreError> {
         let mut all = Vec::new();
-        self.files("messages", &["message", "client", "id", "length_bytes", "started"], |table, _| {
+        self.files("messages", |table, _| {
             let (place, id) = (table.u32s("message", 0)?, table.u32s("id", 0)?);
             let (client, started) = (table.u16s("client", 0)?, table.bools("started")?);
             let length = table.maybe_u32s("length_bytes")?;
@@ -186,7 +184,7 @@ impl Loader<'_> {
             Ok(())
         })?;
         all.sort_unstable_by_key(|(place, _)| *place);
-        self.files("retransmits", &["message", "start_bytes", "end_bytes"], |table, _| {
+        self.files("retransmits", |table, _| {
             let (message, start) = (table.u32s("message", 0)?, table.u32s("start_bytes", 0)?);
             for (row, end) in table.u32s("end_bytes", 0)?.into_iter().enumerate() {
                 if let Some((_, message)) = all.get_mut(message[row] as usize) {
@@ -198,95 +196,75 @@ impl Loader<'_> {
         Ok(all)
     }
 
-    fn packet_rows(&self) -> Result<Vec<PacketRow>, StoreError> {
+    fn packet_rows(&self) -> Result<Vec<PacketRows>, StoreError> {
         let mut all = Vec::new();
-        self.files("packets", &["packet", "is_grant", "message", "offset_bytes", "frame"], |table, _| {
-            let (place, message) = (table.u32s("packet", 0)?, table.u32s("message", 0)?);
-            let (offset, grant) = (table.u32s("offset_bytes", 0)?, table.bools("is_grant")?);
-            let frame = table.maybe_u32s("frame")?;
-            all.extend((0..table.rows()).map(|row| (grant[row], place[row], message[row], offset[row], frame[row])));
+        self.files("packets", |table, _| {
+            all.push(PacketRows {
+                grant: table.bools("is_grant")?,
+                packet: table.u32s("packet", 0)?,
+                message: table.u32s("message", 0)?,
+                offset: table.u32s("offset_bytes", 0)?,
+                frame: Column::new(table.sparse("frame", |t, c| t.u32s(c, u32::MAX))?, u32::MAX),
+            });
             Ok(())
         })?;
         Ok(all)
     }
 
-    fn sent(&self) -> Result<Vec<SentRow>, StoreError> {
-        let columns = [
-            "packet",
-            "is_grant",
-            "core",
-            "xmit_ns",
-            "deferred_ns",
-            "undeferred_ns",
-            "nic_ns",
-            "free_ns",
-            "length_bytes",
-            "queue",
-            "queue_address",
-            "priority",
-            "paced",
-            "again",
-        ];
+    fn sent(&self) -> Result<Vec<SentRows>, StoreError> {
         let mut all = Vec::new();
-        self.files("transmissions", &columns, |table, node| {
-            let (packet, grant) = (table.u32s("packet", 0)?, table.bools("is_grant")?);
-            let (core, length) = (table.u16s("core", 0)?, table.u32s("length_bytes", 0)?);
-            let times: Vec<Vec<i64>> =
-                columns[3..8].iter().map(|column| self.times(table, column, node)).collect::<io::Result<_>>()?;
-            let (queue, address) = (table.u32s("queue", NO_QUEUE)?, table.u32s("queue_address", 0)?);
-            let priority = table.u8s("priority", NO_PRIORITY)?;
-            let (paced, again) = (table.bools("paced")?, table.bools("again")?);
-            let node = node.unwrap_or(0) as u16;
-            all.extend((0..table.rows()).map(|row| SentRow {
-                grant: grant[row],
-                packet: packet[row],
-                node,
-                core: core[row],
-                times: [times[0][row], times[1][row], times[2][row], times[3][row], times[4][row]],
-                length: length[row],
-                queue: queue[row],
-                queue_address: address[row],
-                priority: priority[row],
-                paced: paced[row],
-                again: again[row],
-            }));
+        self.files("transmissions", |table, node| {
+            let times = |column| {
+                let times = table.sparse(column, |table, column| self.times(table, column, node))?;
+                Ok::<_, io::Error>(Column::new(times, UNSEEN))
+            };
+            let numbers =
+                |column, null| Ok::<_, io::Error>(Column::new(table.sparse(column, |t, c| t.u32s(c, null))?, null));
+            let priority = table.sparse("priority", |t, c| t.u8s(c, NO_PRIORITY))?;
+            all.push(SentRows {
+                node: node.unwrap_or(0) as u16,
+                grant: table.bools("is_grant")?,
+                packet: table.u32s("packet", 0)?,
+                core: table.u16s("core", 0)?,
+                times: [
+                    times("xmit_ns")?,
+                    times("deferred_ns")?,
+                    times("undeferred_ns")?,
+                    times("nic_ns")?,
+                    times("free_ns")?,
+                ],
+                length: table.u32s("length_bytes", 0)?,
+                queue: numbers("queue", NO_QUEUE)?,
+                queue_address: numbers("queue_address", 0)?,
+                priority: Column::new(priority, NO_PRIORITY),
+                paced: Column::new(table.bools("paced")?, false),
+                again: table.bools("again")?,
+            });
             Ok(())
         })?;
         Ok(all)
     }
 
-    fn received(&self) -> Result<Vec<ReceivedRow>, StoreError> {
-        let columns = [
-            "packet",
-            "is_grant",
-            "gro_ns",
-            "gro_core",
-            "softirq_ns",
-            "softirq_core",
-            "ring_ns",
-            "priority",
-            "discarded",
-        ];
+    fn received(&self) -> Result<Vec<ReceivedRows>, StoreError> {
         let mut all = Vec::new();
-        self.files("receptions", &columns, |table, node| {
-            let (packet, grant) = (table.u32s("packet", 0)?, table.bools("is_grant")?);
-            let (gro, softirq) = (self.times(table, "gro_ns", node)?, self.times(table, "softirq_ns", node)?);
-            let (gro_core, softirq_core) = (table.u16s("gro_core", 0)?, table.u16s("softirq_core", 0)?);
-            let (ring, priority) = (table.maybe_u32s("ring_ns")?, table.u8s("priority", NO_PRIORITY)?);
-            let discarded = table.bools("discarded")?;
-            let node = node.unwrap_or(0) as u16;
-            all.extend((0..table.rows()).map(|row| ReceivedRow {
-                grant: grant[row],
-                packet: packet[row],
-                node,
-                gro: gro[row],
-                softirq: softirq[row],
-                gro_core: gro_core[row],
-                softirq_core: softirq_core[row],
-                ring: ring[row],
-                priority: priority[row],
-                discarded: discarded[row],
-            }));
+        self.files("receptions", |table, node| {
+            let times = |column| {
+                let times = table.sparse(column, |table, column| self.times(table, column, node))?;
+                Ok::<_, io::Error>(Column::new(times, UNSEEN))
+            };
+            let priority = table.sparse("priority", |t, c| t.u8s(c, NO_PRIORITY))?;
+            all.push(ReceivedRows {
+                node: node.unwrap_or(0) as u16,
+                grant: table.bools("is_grant")?,
+                packet: table.u32s("packet", 0)?,
+                gro: times("gro_ns")?,
+                softirq: times("softirq_ns")?,
+                gro_core: table.u16s("gro_core", 0)?,
+                softirq_core: table.u16s("softirq_core", 0)?,
+                ring: Column::new(table.sparse("ring_ns", |t, c| t.u32s(c, u32::MAX))?, u32::MAX),
+                priority: Column::new(priority, NO_PRIORITY),
+                discarded: table.bools("discarded")?,
+            });
             Ok(())
         })?;
         Ok(all)
@@ -294,11 +272,11 @@ impl Loader<'_> {
 
     fn handoffs(&self) -> Result<Handoffs, StoreError> {
         let mut all = Handoffs::default();
-        self.files("handoffs", &["kind", "end_ns", "delay_ns"], |table, node| {
-            let (kind, end) = (table.texts("kind")?, self.times(table, "end_ns", node)?);
+        self.files("handoffs", |table, node| {
+            let (list, end) = (table.u8s("list", 0)?, self.times(table, "end_ns", node)?);
             let node = node.unwrap_or(0) as u16;
             for (row, delay) in table.i64s("delay_ns", 0)?.into_iter().enumerate() {
-                let list = all.list_mut(&kind[row]).ok_or_else(|| io::Error::other("an unknown kind of hand-off"))?;
+                let list = all.list_mut(list[row]).ok_or_else(|| io::Error::other("an unknown kind of hand-off"))?;
                 list.push(Handoff { delay, end: end[row], node });
             }
             Ok(())

@@ -4,19 +4,23 @@
 //! vectors; [`Frame::all`] makes them of a model. With the feature `tables`, [`store`] writes them as Parquet and [`load`]
 //! makes a model of these files again, of which every analysis says the same as of the text.
 
-#[cfg(feature = "tables")]
 pub mod cache;
 mod frames;
 mod invocations;
-#[cfg(feature = "tables")]
 pub mod load;
+mod parquet;
 #[cfg(feature = "tables")]
 mod polars;
 #[cfg(feature = "tables")]
 pub mod results;
 mod schema;
 #[cfg(feature = "tables")]
+mod spill;
 pub mod store;
+#[cfg(feature = "tables")]
+pub mod stream;
+#[cfg(feature = "tables")]
+mod write;
 
 pub use frames::{Frame, Values};
 pub use schema::{ColumnAbout, TABLES, TableAbout, Type};

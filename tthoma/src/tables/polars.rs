@@ -5,9 +5,7 @@ use std::io::{self, BufWriter, Write};
 use std::path::Path;
 
 use polars_core::prelude::{Column, DataFrame, PlSmallStr, PolarsError};
-use polars_io::SerReader;
-use polars_io::parquet::read::ParquetReader;
-use polars_io::parquet::write::{ParquetCompression, ParquetWriter};
+use polars_io::parquet::write::{BatchedWriter, ParquetCompression, ParquetWriter};
 
 use super::{Frame, Values};
 use crate::packets::{NO_PRIORITY, UNSEEN};
@@ -51,86 +49,58 @@ fn column(name: &str, values: &Values) -> Column {
     }
 }
 
-/// Writes a frame; returns the size of the file in bytes.
-pub(super) fn write(frame: &Frame, path: &Path) -> io::Result<u64> {
-    write_frame(&mut data_frame(frame).map_err(io::Error::other)?, path)
+/// A file that frames of one table are added to, as row groups.
+pub(super) struct Writer(BatchedWriter<BufWriter<File>>, File);
+
+impl Writer {
+    /// A file for frames like this.
+    pub(super) fn create(frame: &Frame, path: &Path) -> io::Result<Self> {
+        let file = File::create(path)?;
+        let same = file.try_clone()?;
+        let data = data_frame(frame).map_err(io::Error::other)?;
+        writer(BufWriter::new(file)).batched(data.schema()).map(|w| Self(w, same)).map_err(io::Error::other)
+    }
+
+    /// Adds a frame's rows.
+    pub(super) fn add(&mut self, frame: &Frame) -> io::Result<()> {
+        let data = data_frame(frame).map_err(io::Error::other)?;
+        let mut from = 0;
+        while from < data.height() {
+            self.0.write_batch(&data.slice(from as i64, ROW_GROUP)).map_err(io::Error::other)?;
+            from += ROW_GROUP;
+        }
+        Ok(())
+    }
+
+    /// Completes the file; returns its size in bytes.
+    pub(super) fn finish(self) -> io::Result<u64> {
+        let bytes = self.0.finish().map_err(io::Error::other)?;
+        // What was buffered is written when the writer goes, which tells no errors.
+        drop(self.0);
+        if self.1.metadata()?.len() == bytes {
+            Ok(bytes)
+        } else {
+            Err(io::Error::other("could not be written to its end"))
+        }
+    }
+}
+
+fn writer<W: Write>(out: W) -> ParquetWriter<W> {
+    ParquetWriter::new(out).with_compression(ParquetCompression::Lz4Raw).with_row_group_size(Some(ROW_GROUP))
 }
 
 /// Writes a data frame; returns the size of the file in bytes.
 pub(super) fn write_frame(data: &mut DataFrame, path: &Path) -> io::Result<u64> {
     let mut file = BufWriter::new(File::create(path)?);
-    let writer =
-        ParquetWriter::new(&mut file).with_compression(ParquetCompression::Lz4Raw).with_row_group_size(Some(ROW_GROUP));
-    writer.finish(data).map_err(io::Error::other)?;
+    writer(&mut file).finish(data).map_err(io::Error::other)?;
     file.flush()?;
     Ok(file.get_ref().metadata()?.len())
 }
 
-/// Reads columns of a file.
-pub(super) fn read(path: &Path, columns: &[&str]) -> io::Result<Table> {
-    let columns = columns.iter().map(|c| (*c).to_string()).collect();
-    let reader = ParquetReader::new(File::open(path)?).with_columns(Some(columns)).set_rechunk(true);
-    reader.finish().map(Table).map_err(io::Error::other)
-}
+/// Reads a file, as other programs do.
+#[cfg(test)]
+pub(super) fn read(path: &Path) -> DataFrame {
+    use polars_io::SerReader as _;
 
-/// Columns that were read.
-pub(super) struct Table(DataFrame);
-
-macro_rules! numbers {
-    ($($(#[$doc:meta])* $name:ident, $maybe:ident, $get:ident: $type:ty;)*) => {
-        $(
-            $(#[$doc])*
-            pub(super) fn $name(&self, column: &str, null: $type) -> io::Result<Vec<$type>> {
-                let found = self.0.column(column).and_then(|c| c.$get()).map_err(io::Error::other)?;
-                if let Ok(values) = found.cont_slice() {
-                    return Ok(values.to_vec());
-                }
-                Ok(found.iter().map(|v| v.unwrap_or(null)).collect())
-            }
-
-            /// The same with nulls.
-            #[allow(dead_code, reason = "made for every type")]
-            pub(super) fn $maybe(&self, column: &str) -> io::Result<Vec<Option<$type>>> {
-                let found = self.0.column(column).and_then(|c| c.$get()).map_err(io::Error::other)?;
-                Ok(found.iter().collect())
-            }
-        )*
-    };
-}
-
-impl Table {
-    /// Number of rows.
-    pub(super) fn rows(&self) -> usize {
-        self.0.height()
-    }
-
-    numbers! {
-        /// A column of times; what is null becomes `null`.
-        i64s, maybe_i64s, i64: i64;
-        /// A column of numbers; what is null becomes `null`.
-        u32s, maybe_u32s, u32: u32;
-        /// A column of numbers; what is null becomes `null`.
-        u16s, maybe_u16s, u16: u16;
-        /// A column of numbers; what is null becomes `null`.
-        u8s, maybe_u8s, u8: u8;
-    }
-
-    /// A column of numbers with nulls.
-    #[cfg(test)]
-    pub(super) fn f64s(&self, column: &str) -> io::Result<Vec<Option<f64>>> {
-        let found = self.0.column(column).and_then(|c| c.f64()).map_err(io::Error::other)?;
-        Ok(found.iter().collect())
-    }
-
-    /// A column of flags; null is false.
-    pub(super) fn bools(&self, column: &str) -> io::Result<Vec<bool>> {
-        let found = self.0.column(column).and_then(|c| c.bool()).map_err(io::Error::other)?;
-        Ok(found.iter().map(|v| v.unwrap_or(false)).collect())
-    }
-
-    /// A column of texts; null is empty.
-    pub(super) fn texts(&self, column: &str) -> io::Result<Vec<String>> {
-        let found = self.0.column(column).and_then(|c| c.str()).map_err(io::Error::other)?;
-        Ok(found.iter().map(|v| v.unwrap_or("").to_string()).collect())
-    }
+    polars_io::parquet::read::ParquetReader::new(File::open(path).unwrap()).set_rechunk(true).finish().unwrap()
 }

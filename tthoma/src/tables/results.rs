@@ -80,13 +80,19 @@ mod tests {
         table.row(["b".into(), Cell::None, 2.5.into()]).note("why");
         let path = std::env::temp_dir().join(format!("tthoma-results-{}.parquet", std::process::id()));
         polars::write_frame(&mut data_frame(&table).unwrap(), &path).unwrap();
-        let read = polars::read(&path, &["node", "count", "avg_us", "avg_us_3", "runs", "note"]).unwrap();
+        let read = polars::read(&path);
         fs::remove_file(&path).unwrap();
-        assert_eq!(read.texts("node").unwrap(), ["a", "b"]);
-        assert_eq!(read.i64s("count", -1).unwrap(), [1, -1]);
-        assert_eq!(read.f64s("avg_us").unwrap(), [Some(2.0), Some(2.5)]);
-        assert_eq!(read.f64s("avg_us_3").unwrap(), [Some(2.5), None]);
-        assert_eq!(read.bools("runs").unwrap(), [true, false]);
-        assert_eq!(read.texts("note").unwrap(), ["", "why"]);
+        assert_eq!(
+            read.get_column_names().iter().map(|n| n.as_str()).collect::<Vec<_>>(),
+            ["node", "count", "avg_us", "avg_us_3", "runs", "note"]
+        );
+        let text = |name: &str| read.column(name).unwrap().str().unwrap().iter().collect::<Vec<_>>();
+        let number = |name: &str| read.column(name).unwrap().f64().unwrap().iter().collect::<Vec<_>>();
+        assert_eq!(text("node"), [Some("a"), Some("b")]);
+        assert_eq!(read.column("count").unwrap().i64().unwrap().iter().collect::<Vec<_>>(), [Some(1), None]);
+        assert_eq!(number("avg_us"), [Some(2.0), Some(2.5)]);
+        assert_eq!(number("avg_us_3"), [Some(2.5), None]);
+        assert_eq!(read.column("runs").unwrap().bool().unwrap().iter().collect::<Vec<_>>(), [Some(true), None]);
+        assert_eq!(text("note"), [None, Some("why")]);
     }
 }

@@ -195,6 +195,7 @@ pub const TABLES: &[TableAbout] = &[
         row: "work handed from one core or thread to another; filed under the node",
         columns: &[
             c("kind", Text, "gro_to_softirq, or softirq_to_{polling,sleeping,server_queue,client_queue}; never null"),
+            c("list", U8, "the same as a number, from 0; never null"),
             c("end_ns", I64, "when the other had it; never null"),
             c("delay_ns", I64, "how long that took; never null"),
         ],
@@ -224,6 +225,24 @@ pub const TABLES: &[TableAbout] = &[
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_page_of_tables_lists_each_column() {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/tables.md");
+        let page = std::fs::read_to_string(path).unwrap();
+        for table in TABLES {
+            let rows = table
+                .columns
+                .iter()
+                .map(|c| format!("| `{}` | {} | {} |\n", c.name, format!("{:?}", c.r#type).to_lowercase(), c.meaning));
+            let head = format!(
+                "## {}\n\nA row is {}.\n\n| column | type | meaning |\n| --- | --- | --- |\n",
+                table.name, table.row
+            );
+            let section = rows.fold(head, |all, row| all + &row);
+            assert!(page.contains(&section), "docs/tables.md lacks:\n{section}");
+        }
+    }
 
     #[test]
     fn names_are_unique_and_end_in_their_unit() {

@@ -10,11 +10,8 @@ use std::time::UNIX_EPOCH;
 
 use serde::{Deserialize, Serialize};
 
-use super::schema::TABLES;
-use super::{Frame, polars};
-use crate::analyze::Options;
-use crate::event::Kind;
-use crate::model::Model;
+#[cfg(feature = "tables")]
+pub use super::write::write;
 use crate::read::FileStats;
 
 /// Why tables can't be written or read.
@@ -44,14 +41,14 @@ pub enum StoreError {
     },
 }
 
-pub(super) fn failed(path: &Path) -> impl FnOnce(io::Error) -> StoreError + '_ {
+pub(super) fn failed(path: &Path) -> impl Fn(io::Error) -> StoreError + '_ {
     |source| StoreError::File { path: path.to_path_buf(), source }
 }
 
 /// What `format` says in a manifest.
 pub const FORMAT: &str = "tthoma tables";
 /// Version of the tables' form.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 
 /// All that a run's tables do not say themselves.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -150,68 +147,6 @@ pub struct FileManifest {
     pub rows: usize,
     /// Its size.
     pub bytes: u64,
-}
-
-/// Writes the tables of a model to `dir`; its manifest comes last, and marks the run as complete.
-///
-/// # Errors
-///
-/// If the run is there already, or a file can't be written.
-pub fn write(model: &Model, options: &Options, dir: &Path, run: &str) -> Result<Manifest, StoreError> {
-    let place = dir.join(format!("manifest-{run}.json"));
-    if place.exists() {
-        return Err(StoreError::Exists { path: place });
-    }
-    let mut files = Vec::new();
-    for frame in Frame::all(model, options) {
-        let path = PathBuf::from(frame.table).join(format!("run={run}")).join(format!("node={}", frame.node));
-        let folder = dir.join(&path);
-        fs::create_dir_all(&folder).map_err(failed(&folder))?;
-        let file = folder.join("part.parquet");
-        let bytes = polars::write(&frame, &file).map_err(failed(&file))?;
-        let (table, node, rows) = (frame.table.to_string(), frame.node.clone(), frame.rows());
-        files.push(FileManifest { table, node, path: path.join("part.parquet"), rows, bytes });
-    }
-    let manifest = manifest(model, run, files);
-    let mut text = serde_json::to_string_pretty(&manifest).map_err(|e| failed(&place)(io::Error::other(e)))?;
-    text.push('\n');
-    let aside = place.with_extension("part");
-    fs::write(&aside, text).and_then(|()| fs::rename(&aside, &place)).map_err(failed(&place))?;
-    Ok(manifest)
-}
-
-fn manifest(model: &Model, run: &str, files: Vec<FileManifest>) -> Manifest {
-    let node = |(node, trace): (usize, &crate::read::NodeTrace)| NodeManifest {
-        node: trace.node.clone(),
-        span: trace.span,
-        shift: model.clock.offset(node).unwrap_or(0),
-        threads: trace.threads.clone(),
-        stats: trace.stats.clone(),
-    };
-    let mut addresses: Vec<(u32, u16)> = model.hosts.by_address.iter().map(|(a, h)| (*a, *h)).collect();
-    addresses.sort_unstable();
-    let handoffs = model.handoffs();
-    Manifest {
-        format: FORMAT.into(),
-        version: VERSION,
-        program: format!("tthoma {}", env!("CARGO_PKG_VERSION")),
-        run: run.into(),
-        sources: model.stats().filter_map(|s| Stamp::of(&s.path).ok()).collect(),
-        kinds: Kind::ALL.iter().map(|k| k.name().to_string()).collect(),
-        user_events: model.user.names().map(str::to_string).collect(),
-        hosts: (0..super::frames::hosts(model)).map(|host| model.hosts.name(host)).collect(),
-        nodes: model.traces.iter().enumerate().map(node).collect(),
-        pairs: model.clock.pairs.iter().map(|p| (p.from, p.to, p.packets, p.min)).collect(),
-        outside: model.hosts.outside.clone(),
-        addresses,
-        ambiguous_records: model.hosts.ambiguous_records,
-        unresolved_records: model.hosts.unresolved_records,
-        notes: model.hosts.notes.clone(),
-        lone_ring_waits: model.packets.lone_ring_waits,
-        handoffs_left_out: (handoffs.batches_open, handoffs.replaced, handoffs.open),
-        files,
-        tables: TABLES.to_vec(),
-    }
 }
 
 /// Manifests of the runs in a folder, by name; none if there are no tables.

@@ -1,0 +1,473 @@
+//! Reads Parquet files as this program writes them, many times as fast as a library for all of Parquet: flat columns, pages of
+//! version 1, plain or by dictionary, not compressed or by LZ4. Whatever else is in a file is an error, as is damage.
+//!
+//! Source: the Parquet format (`parquet.thrift`, `Encodings.md`, `Compression.md` of apache/parquet-format).
+
+mod lz4;
+mod runs;
+mod thrift;
+
+use std::fs;
+use std::io;
+use std::path::Path;
+
+use runs::Runs;
+use thrift::Reader;
+
+/// A file in memory.
+pub(super) struct Table {
+    bytes: Vec<u8>,
+    rows: usize,
+    columns: Vec<Column>,
+}
+
+/// A column: its chunks, one a group of rows.
+struct Column {
+    name: String,
+    physical: Physical,
+    optional: bool,
+    chunks: Vec<Chunk>,
+}
+
+/// Where a chunk's pages are.
+struct Chunk {
+    start: usize,
+    values: usize,
+    codec: i64,
+    /// How many are null, if the file says so.
+    nulls: Option<usize>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Physical {
+    Boolean,
+    Int32,
+    Int64,
+    Double,
+    /// Texts, which no analysis reads.
+    Other,
+}
+
+fn damaged(what: &str) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, format!("{what}: damaged, or not a table that tthoma wrote"))
+}
+
+/// What a file begins and ends with.
+const MAGIC: &[u8] = b"PAR1";
+
+impl Table {
+    /// Reads a file.
+    pub(super) fn open(path: &Path) -> io::Result<Self> {
+        Self::of(fs::read(path)?)
+    }
+
+    fn of(bytes: Vec<u8>) -> io::Result<Self> {
+        let end = bytes.len().checked_sub(8).filter(|_| bytes.ends_with(MAGIC) && bytes.starts_with(MAGIC));
+        let end = end.ok_or_else(|| damaged("no Parquet file"))?;
+        let length = u32::from_le_bytes([bytes[end], bytes[end + 1], bytes[end + 2], bytes[end + 3]]) as usize;
+        let start = end.checked_sub(length).ok_or_else(|| damaged("its footer is longer than the file"))?;
+        let (rows, columns) = footer(&bytes[start..end]).ok_or_else(|| damaged("its footer can't be read"))?;
+        let whole = |c: &Column| c.chunks.iter().map(|c| c.values).sum::<usize>() == rows;
+        if !columns.iter().all(whole) {
+            return Err(damaged("columns of different length"));
+        }
+        Ok(Self { bytes, rows, columns })
+    }
+
+    /// Number of rows.
+    pub(super) fn rows(&self) -> usize {
+        self.rows
+    }
+
+    fn column(&self, name: &str) -> io::Result<&Column> {
+        let found = self.columns.iter().find(|c| c.name == name);
+        found.ok_or_else(|| damaged(&format!("no column `{name}`")))
+    }
+
+    fn numbers<T: Copy + Default>(&self, name: &str, null: T, from: fn(u64) -> T) -> io::Result<Vec<T>> {
+        let column = self.column(name)?;
+        let mut out = Vec::with_capacity(self.rows);
+        for chunk in &column.chunks {
+            let expected = out.len() + chunk.values;
+            self.chunk(column, chunk, &mut out, null, from)
+                .filter(|()| out.len() == expected)
+                .ok_or_else(|| damaged(&format!("column `{name}`")))?;
+        }
+        Ok(out)
+    }
+
+    /// What `read` makes of a column; nothing if all of it is null.
+    pub(super) fn sparse<T>(&self, name: &str, read: impl Fn(&Self, &str) -> io::Result<Vec<T>>) -> io::Result<Vec<T>> {
+        let column = self.column(name)?;
+        let empty = column.chunks.iter().all(|chunk| chunk.nulls == Some(chunk.values));
+        if empty { Ok(Vec::new()) } else { read(self, name) }
+    }
+
+    /// A column of times; what is null becomes `null`.
+    pub(super) fn i64s(&self, name: &str, null: i64) -> io::Result<Vec<i64>> {
+        self.numbers(name, null, |v| v as i64)
+    }
+
+    /// A column of numbers; what is null becomes `null`.
+    pub(super) fn u32s(&self, name: &str, null: u32) -> io::Result<Vec<u32>> {
+        self.numbers(name, null, |v| v as u32)
+    }
+
+    /// A column of numbers with nulls.
+    pub(super) fn maybe_u32s(&self, name: &str) -> io::Result<Vec<Option<u32>>> {
+        self.numbers(name, None, |v| Some(v as u32))
+    }
+
+    /// A column of numbers; what is null becomes `null`.
+    pub(super) fn u16s(&self, name: &str, null: u16) -> io::Result<Vec<u16>> {
+        self.numbers(name, null, |v| v as u16)
+    }
+
+    /// A column of numbers; what is null becomes `null`.
+    pub(super) fn u8s(&self, name: &str, null: u8) -> io::Result<Vec<u8>> {
+        self.numbers(name, null, |v| v as u8)
+    }
+
+    /// A column of flags; null is false.
+    pub(super) fn bools(&self, name: &str) -> io::Result<Vec<bool>> {
+        self.numbers(name, false, |v| v != 0)
+    }
+
+    /// A column of numbers with nulls.
+    #[cfg(test)]
+    pub(super) fn f64s(&self, name: &str) -> io::Result<Vec<Option<f64>>> {
+        self.numbers(name, None, |v| Some(f64::from_bits(v)))
+    }
+}
+
+/// Rows and columns, as the end of a file has them.
+fn footer(bytes: &[u8]) -> Option<(usize, Vec<Column>)> {
+    let mut schema: Vec<(String, Physical, bool)> = Vec::new();
+    let mut groups: Vec<Vec<Chunk>> = Vec::new();
+    let mut rows = 0;
+    Reader::new(bytes).fields(|field, reader| {
+        match field {
+            2 => reader.list(|reader| {
+                let element = element(reader)?;
+                schema.push(element);
+                Some(())
+            })?,
+            3 => rows = usize::try_from(reader.integer()?).ok()?,
+            4 => reader.list(|reader| {
+                let mut chunks = Vec::new();
+                reader.fields(|field, reader| match field {
+                    1 => reader.list(|reader| {
+                        chunks.push(chunk(reader)?);
+                        Some(())
+                    }),
+                    _ => reader.skip(),
+                })?;
+                groups.push(chunks);
+                Some(())
+            })?,
+            _ => reader.skip()?,
+        }
+        Some(())
+    })?;
+    // The first element is the root.
+    let about = schema.into_iter().skip(1);
+    let mut columns: Vec<Column> =
+        about.map(|(name, physical, optional)| Column { name, physical, optional, chunks: Vec::new() }).collect();
+    for group in groups {
+        if group.len() != columns.len() {
+            return None;
+        }
+        columns.iter_mut().zip(group).for_each(|(column, chunk)| column.chunks.push(chunk));
+    }
+    Some((rows, columns))
+}
+
+fn element(reader: &mut Reader<'_>) -> Option<(String, Physical, bool)> {
+    let (mut name, mut physical, mut optional) = (String::new(), Physical::Other, false);
+    reader.fields(|field, reader| {
+        match field {
+            1 => {
+                physical = match reader.integer()? {
+                    0 => Physical::Boolean,
+                    1 => Physical::Int32,
+                    2 => Physical::Int64,
+                    5 => Physical::Double,
+                    _ => Physical::Other,
+                }
+            }
+            3 => optional = reader.integer()? == 1,
+            4 => name = String::from_utf8_lossy(reader.bytes()?).into_owned(),
+            _ => reader.skip()?,
+        }
+        Some(())
+    })?;
+    Some((name, physical, optional))
+}
+
+fn chunk(reader: &mut Reader<'_>) -> Option<Chunk> {
+    let (mut data, mut dictionary, mut values, mut codec, mut nulls) = (None, None, 0, 0, None);
+    reader.fields(|field, reader| match field {
+        3 => reader.fields(|field, reader| {
+            match field {
+                4 => codec = reader.integer()?,
+                5 => values = usize::try_from(reader.integer()?).ok()?,
+                9 => data = usize::try_from(reader.integer()?).ok(),
+                11 => dictionary = usize::try_from(reader.integer()?).ok(),
+                12 => reader.fields(|field, reader| match field {
+                    3 => {
+                        nulls = usize::try_from(reader.integer()?).ok();
+                        Some(())
+                    }
+                    _ => reader.skip(),
+                })?,
+                _ => reader.skip()?,
+            }
+            Some(())
+        }),
+        _ => reader.skip(),
+    })?;
+    let start = dictionary.filter(|d| Some(*d) < data).or(data)?;
+    Some(Chunk { start, values, codec, nulls })
+}
+
+/// What stands before a page.
+#[derive(Default)]
+struct Page {
+    /// 0 data, 2 dictionary.
+    kind: i64,
+    uncompressed: usize,
+    compressed: usize,
+    values: usize,
+    /// 0 plain, 2 and 8 dictionary, 3 runs.
+    encoding: i64,
+}
+
+fn page(reader: &mut Reader<'_>) -> Option<Page> {
+    let mut page = Page::default();
+    let size = |reader: &mut Reader<'_>| usize::try_from(reader.integer()?).ok();
+    reader.fields(|field, reader| {
+        match field {
+            1 => page.kind = reader.integer()?,
+            2 => page.uncompressed = size(reader)?,
+            3 => page.compressed = size(reader)?,
+            // Of data and of dictionaries.
+            5 | 7 => reader.fields(|field, reader| {
+                match field {
+                    1 => page.values = size(reader)?,
+                    2 => page.encoding = reader.integer()?,
+                    _ => reader.skip()?,
+                }
+                Some(())
+            })?,
+            _ => reader.skip()?,
+        }
+        Some(())
+    })?;
+    Some(page)
+}
+
+impl Table {
+    /// Adds a chunk's values to `out`; `None` if it is damaged or of a kind that is not known here.
+    fn chunk<T: Copy>(
+        &self,
+        column: &Column,
+        chunk: &Chunk,
+        out: &mut Vec<T>,
+        null: T,
+        from: fn(u64) -> T,
+    ) -> Option<()> {
+        let mut reader = Reader::new(self.bytes.get(chunk.start..)?);
+        let (mut dictionary, mut buffer) = (Vec::new(), Vec::new());
+        let end = out.len() + chunk.values;
+        while out.len() < end {
+            let page = page(&mut reader)?;
+            let stored = reader.take(page.compressed)?;
+            let bytes = match chunk.codec {
+                0 => stored,
+                7 => {
+                    buffer.clear();
+                    lz4::decompress(stored, &mut buffer, page.uncompressed)?;
+                    &buffer
+                }
+                _ => return None,
+            };
+            match page.kind {
+                2 => {
+                    dictionary.clear();
+                    plain(bytes, column.physical, page.values, from, &mut dictionary)?;
+                }
+                0 if page.values <= end - out.len() => values(column, &page, bytes, &dictionary, out, null, from)?,
+                _ => return None,
+            }
+        }
+        Some(())
+    }
+}
+
+/// Adds the values of a page of data.
+fn values<T: Copy>(
+    column: &Column,
+    page: &Page,
+    mut bytes: &[u8],
+    dictionary: &[T],
+    out: &mut Vec<T>,
+    null: T,
+    from: fn(u64) -> T,
+) -> Option<()> {
+    let before = out.len();
+    // Which values are there.
+    let mut there = page.values;
+    let mut levels = None;
+    if column.optional {
+        let length = u32::from_le_bytes(bytes.get(..4)?.try_into().ok()?) as usize;
+        let runs = Runs::new(bytes.get(4..4 + length)?, 1);
+        bytes = &bytes[4 + length..];
+        there = runs.clone().count(page.values)?;
+        levels = (there < page.values).then_some(runs);
+    }
+    match page.encoding {
+        0 => plain(bytes, column.physical, there, from, out)?,
+        2 | 8 => {
+            let (width, bytes) = bytes.split_first()?;
+            let mut known = true;
+            Runs::new(bytes, (*width).into()).each(there, |place, times| match dictionary.get(place as usize) {
+                Some(value) => out.extend(std::iter::repeat_n(*value, times)),
+                None => known = false,
+            })?;
+            known.then_some(())?;
+        }
+        3 if column.physical == Physical::Boolean => {
+            Runs::new(bytes.get(4..)?, 1)
+                .each(there, |value, times| out.extend(std::iter::repeat_n(from(value.into()), times)))?;
+        }
+        _ => return None,
+    }
+    if let Some(levels) = levels {
+        // From the back, so that nothing is overwritten that is still to be moved.
+        let mut at = Vec::with_capacity(page.values);
+        levels.each(page.values, |level, times| at.extend(std::iter::repeat_n(level == 1, times)))?;
+        let mut next = out.len();
+        out.resize(before + page.values, null);
+        for (place, there) in at.into_iter().enumerate().rev() {
+            if there {
+                next = next.checked_sub(1)?;
+                out[before + place] = out[next];
+            } else {
+                out[before + place] = null;
+            }
+        }
+    }
+    (out.len() == before + page.values).then_some(())
+}
+
+/// Adds `count` values that are stored one after the other.
+fn plain<T>(bytes: &[u8], physical: Physical, count: usize, from: fn(u64) -> T, out: &mut Vec<T>) -> Option<()> {
+    match physical {
+        Physical::Boolean => {
+            let bytes = bytes.get(..count.div_ceil(8))?;
+            out.extend((0..count).map(|i| from(u64::from(bytes[i / 8] >> (i % 8) & 1))));
+        }
+        Physical::Int32 => {
+            let bytes = bytes.get(..count.checked_mul(4)?)?;
+            out.extend(bytes.chunks_exact(4).map(|b| from(u64::from(u32::from_le_bytes([b[0], b[1], b[2], b[3]])))));
+        }
+        Physical::Int64 | Physical::Double => {
+            let bytes = bytes.get(..count.checked_mul(8)?)?;
+            let value = |b: &[u8]| u64::from_le_bytes([b[0], b[1], b[2], b[3], b[4], b[5], b[6], b[7]]);
+            out.extend(bytes.chunks_exact(8).map(|b| from(value(b))));
+        }
+        Physical::Other => return None,
+    }
+    Some(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::Arc;
+
+    use crate::packets::UNSEEN;
+    use crate::tables::{Frame, Values, polars};
+
+    fn written(columns: Vec<(&'static str, Values)>, name: &str) -> Vec<u8> {
+        let path = std::env::temp_dir().join(format!("tthoma-parquet-{name}-{}", std::process::id()));
+        let frame = Frame { table: "events", node: "n".into(), columns };
+        let mut writer = polars::Writer::create(&frame, &path).unwrap();
+        writer.add(&frame).unwrap();
+        writer.add(&frame).unwrap();
+        assert_eq!(writer.finish().unwrap(), fs::metadata(&path).unwrap().len());
+        let bytes = fs::read(&path).unwrap();
+        fs::remove_file(path).unwrap();
+        bytes
+    }
+
+    /// Columns that are stored in all ways: plain, by dictionary, with nulls and without, in one page and in several.
+    fn columns(rows: u32) -> Vec<(&'static str, Values)> {
+        let mix = |i: u32| i.wrapping_mul(2_654_435_761);
+        let all = || 0..rows;
+        vec![
+            ("time", Values::I64(all().map(|i| i64::from(mix(i)) * 1000 - 9).collect())),
+            (
+                "some_time",
+                Values::I64(all().map(|i| if i % 7 == 3 { UNSEEN } else { i64::from(mix(i)) << 20 }).collect()),
+            ),
+            ("small", Values::U32(all().map(|i| mix(i) % 50).collect())),
+            ("large", Values::U32(all().map(mix).collect())),
+            ("maybe", Values::MaybeU32(all().map(mix).collect(), all().map(|i| i % 3 > 0).collect())),
+            ("never", Values::MaybeU32(all().collect(), vec![false; rows as usize])),
+            ("core", Values::U16(all().map(|i| (i / 100) as u16).collect())),
+            ("kind", Values::U8(all().map(|i| (i % 200) as u8).collect())),
+            ("flag", Values::Bool(all().map(|i| mix(i) % 2 == 0).collect())),
+            ("number", Values::F64(all().map(|i| (i % 2 == 0).then_some(f64::from(i) / 3.0)).collect())),
+            ("text", Values::Text(vec![0; rows as usize], Arc::from(["x".to_string()]))),
+        ]
+    }
+
+    #[test]
+    fn what_polars_writes_is_read() {
+        for rows in [0, 1, 9, 1000, 300_000] {
+            let columns = columns(rows);
+            let table = Table::of(written(columns.clone(), "all")).unwrap();
+            assert_eq!(table.rows(), 2 * rows as usize);
+            for (name, values) in columns {
+                let twice = |read: Vec<_>, v: &[_]| assert!(read == [v, v].concat(), "{name} of {rows}");
+                match values {
+                    Values::I64(v) => {
+                        assert!(table.i64s(name, UNSEEN).unwrap() == [v.as_slice(), &v].concat(), "{name}")
+                    }
+                    Values::U32(v) => assert!(table.u32s(name, 7).unwrap() == [v.as_slice(), &v].concat(), "{name}"),
+                    Values::MaybeU32(v, known) => {
+                        let v: Vec<_> = v.iter().zip(known).map(|(v, known)| known.then_some(*v)).collect();
+                        assert!(table.maybe_u32s(name).unwrap() == [v.as_slice(), &v].concat(), "{name}");
+                    }
+                    Values::U16(v) => assert!(table.u16s(name, 7).unwrap() == [v.as_slice(), &v].concat(), "{name}"),
+                    Values::U8(v) => assert!(table.u8s(name, 7).unwrap() == [v.as_slice(), &v].concat(), "{name}"),
+                    Values::Bool(v) => twice(table.bools(name).unwrap(), &v),
+                    Values::F64(v) => assert!(table.f64s(name).unwrap() == [v.as_slice(), &v].concat(), "{name}"),
+                    _ => assert!(rows == 0 || table.u32s(name, 0).is_err()),
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn damage_is_an_error_and_never_a_panic() {
+        let whole = written(columns(40), "damage");
+        let names = ["time", "some_time", "small", "maybe", "core", "flag"];
+        let read = |bytes: Vec<u8>| {
+            let table = Table::of(bytes)?;
+            names.iter().try_for_each(|name| table.i64s(name, 0).map(drop))
+        };
+        read(whole.clone()).unwrap();
+        let mut errors = 0;
+        for at in 0..whole.len() {
+            for change in [0x01, 0x80, 0xff] {
+                let mut bytes = whole.clone();
+                bytes[at] ^= change;
+                errors += u32::from(read(bytes).is_err());
+            }
+            assert!(read(whole[..at].to_vec()).is_err());
+        }
+        assert!(errors > 100, "{errors}");
+    }
+}
