@@ -101,7 +101,8 @@ impl Line {
     fn write(&self, shift: &Shift, out: &mut impl Write) -> io::Result<()> {
         let time = self.time + shift.time;
         let sign = if time < 0 { "-" } else { "" };
-        write!(out, "{:>9}", format_args!("{sign}{}.{:03}", time.abs() / 1000, time.abs() % 1000))?;
+        let whole = format!("{sign}{}", time.abs() / 1000);
+        write!(out, "{whole:>5}.{:03}", time.abs() % 1000)?;
         for (text, number) in &self.pieces {
             out.write_all(text)?;
             match number {
