@@ -7,7 +7,7 @@ mod veth;
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::{Read as _, Write as _};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -19,8 +19,11 @@ use tthoma::event::Kind;
 use tthoma::record::{End, Kernel, Options, Summary};
 use veth::{Check, on, v4};
 
-const CHECKS: [(&str, Check); 2] =
-    [("softirqs_and_packets_agree_with_the_kernels_counters", agreement), ("a_small_ring_says_what_it_lost", loss)];
+const CHECKS: [(&str, Check); 3] = [
+    ("softirqs_and_packets_agree_with_the_kernels_counters", agreement),
+    ("a_small_ring_says_what_it_lost", loss),
+    ("times_of_a_recording_are_readings_of_the_stacks_clock", same_clock),
+];
 
 fn main() -> ExitCode {
     if !fs::read_to_string("/proc/self/uid_map").is_ok_and(|map| map.split_whitespace().eq(["0", "0", "4294967295"]))
@@ -167,4 +170,59 @@ fn loss(net: &Netns) -> Result<(), String> {
     }
     let told = records.iter().filter(|r| r.kind == Kind::KernelLost).count();
     if told == 0 { Err(format!("{} events lost, and the trace does not say where", summary.lost)) } else { Ok(()) }
+}
+
+/// The kernel's events of a packet lie between two readings of the clock of time traces, before and after it was sent.
+fn same_clock(net: &Netns) -> Result<(), String> {
+    // Packets of lengths that nobody else sends.
+    const LENGTHS: std::ops::Range<usize> = 700..760;
+    let kernel = Kernel::open().map_err(|e| e.to_string())?;
+    let path = std::env::temp_dir().join(format!("cperf-record-clock-{}.tt", std::process::id()));
+    let read = homa_stack::driver::counter();
+    let options = Options::default();
+    let mut recording = kernel.start(&options).map_err(|e| e.to_string())?;
+    let mut sent = Vec::new();
+    on(net, 0, || {
+        let socket = UdpSocket::bind(SocketAddr::new(v4(net)[0], 0)).map_err(|e| e.to_string())?;
+        for length in LENGTHS {
+            let before = read();
+            socket.send_to(&vec![7; length], SocketAddr::new(v4(net)[1], 9)).map_err(|e| e.to_string())?;
+            sent.push((length, before, read()));
+        }
+        Ok(())
+    })?;
+    // The last packets may still be on their way when the clock was read after them.
+    let start = Instant::now();
+    let end = recording.run(|| start.elapsed() > Duration::from_millis(50)).map_err(|e| e.to_string())?;
+    recording.finish(end, &path).map_err(|e| e.to_string())?;
+    let text = fs::read_to_string(&path).map_err(|e| e.to_string())?;
+    fs::remove_file(&path).map_err(|e| e.to_string())?;
+    let word = |after: &str| {
+        let rest = &text[text.find(after)? + after.len()..];
+        rest.split([' ', ')', '\n']).next()?.parse::<f64>().ok()
+    };
+    let (first, rate) = word("First event has timestamp ")
+        .zip(word("(cpu_ghz "))
+        .ok_or_else(|| format!("no clock in {}", text.lines().next().unwrap_or("an empty trace")))?;
+    let mut found = 0;
+    for (length, before, after) in sent {
+        // IP and UDP headers.
+        let event = format!("length {}, ", length + 28);
+        let line = text.lines().find(|l| l.contains("kernel backlog gets") && l.contains(&event));
+        let Some(us) = line.and_then(|l| l.split_whitespace().next()?.parse::<f64>().ok()) else { continue };
+        let ticks = first + us * 1000.0 * rate;
+        // Lines have 3 decimals, the rate of the counter some parts in a million over less than a second.
+        let slack = 5_000.0 * rate;
+        if ticks + slack < before as f64 {
+            let early = (before as f64 - ticks) / rate;
+            return Err(format!("{length} bytes: in the kernel {early} ns before they were sent"));
+        }
+        // Those that wait for the neighbour's address are late.
+        found += usize::from(ticks <= after as f64 + slack);
+    }
+    if found < LENGTHS.len() / 2 {
+        Err(format!("only {found} of {} packets have times at which they were sent", LENGTHS.len()))
+    } else {
+        Ok(())
+    }
 }

@@ -7,6 +7,9 @@ use crate::analyze::{Cell, Finding, Run, Table};
 /// Rows of a table at most; what is left out is counted.
 const ROWS: usize = 200;
 
+/// Points of a curve at most: as many as a screen shows.
+const POINTS: usize = 1000;
+
 /// The whole document.
 pub fn html(run: &Run, title: &str) -> String {
     let title = escaped(title);
@@ -82,7 +85,7 @@ fn section(out: &mut String, finding: &Finding) {
         let _ = writeln!(out, "<p class=\"warn\">{}</p>", escaped(warning));
     }
     for plot in &report.plots {
-        if let Ok(svg) = plot.to_svg() {
+        if let Ok(svg) = plot.thinned(POINTS).to_svg() {
             let _ = writeln!(out, "<figure role=\"img\" aria-label=\"{}\">{svg}</figure>", escaped(&plot.title));
         }
     }

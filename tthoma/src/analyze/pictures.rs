@@ -85,7 +85,7 @@ fn over_time(tables: &[Table], prefix: &str, key: &str, title: &'static str, y: 
         let points: Vec<(f64, f64)> = (table.rows.iter())
             .filter_map(|row| Some((row.cells[time].number()?, row.cells[value].number()?)))
             .collect();
-        Some((table.node.clone()?, thinned(&points)))
+        Some((table.node.clone()?, points))
     };
     let series = tables.iter().filter(|t| t.series && t.name.starts_with(prefix));
     let curves: Vec<(String, Vec<(f64, f64)>)> = series.filter_map(curve).collect();
@@ -94,13 +94,6 @@ fn over_time(tables: &[Table], prefix: &str, key: &str, title: &'static str, y: 
     }
     let name = format!("{prefix}{key}");
     vec![Plot { name, title: title.into(), x: "time (us)", y, log: false, mark: Mark::Steps, curves }]
-}
-
-/// At most [`POINTS`] points: of neighbours the highest, so that no peak is lost.
-fn thinned(points: &[(f64, f64)]) -> Vec<(f64, f64)> {
-    let step = points.len().div_ceil(POINTS).max(1);
-    let highest = |some: &[(f64, f64)]| some.iter().copied().reduce(|a, b| if b.1 > a.1 { b } else { a });
-    points.chunks(step).filter_map(highest).collect()
 }
 
 #[cfg(test)]
@@ -146,10 +139,7 @@ mod tests {
     }
 
     #[test]
-    fn peaks_survive_and_tails_are_whole() {
-        let points: Vec<(f64, f64)> = (0..10_000).map(|i| (f64::from(i), f64::from(u8::from(i == 777)))).collect();
-        let thin = thinned(&points);
-        assert!(thin.len() <= POINTS && thin.contains(&(777.0, 1.0)));
+    fn tails_are_whole() {
         let tail = longer(&(0..10_000).collect::<Vec<i64>>());
         assert!(tail.len() < 2 * POINTS);
         assert_eq!(tail[tail.len() - 2..], [(9.998, 1e-4), (9.999, 0.5e-4)]);

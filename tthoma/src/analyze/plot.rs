@@ -73,6 +73,22 @@ impl Plot {
         Ok(svg)
     }
 
+    /// It with at most `most` points a curve: of neighbours the highest, so that no peak is lost; of dots, some.
+    pub fn thinned(&self, most: usize) -> Self {
+        let thin = |points: &[(f64, f64)]| -> Vec<(f64, f64)> {
+            let step = points.len().div_ceil(most.max(1)).max(1);
+            match self.mark {
+                Mark::Points => points.iter().copied().step_by(step).collect(),
+                Mark::Lines | Mark::Steps => points
+                    .chunks(step)
+                    .filter_map(|some| some.iter().copied().reduce(|a, b| if b.1 > a.1 { b } else { a }))
+                    .collect(),
+            }
+        };
+        let curves = self.curves.iter().map(|(name, points)| (name.clone(), thin(points))).collect();
+        Self { curves, ..self.clone() }
+    }
+
     fn svg(&self, out: &mut String) -> Result<(), Box<dyn std::error::Error + '_>> {
         let root = SVGBackend::with_string(out, SIZE).into_drawing_area();
         root.fill(&WHITE).map_err(|e| e.to_string())?;
@@ -168,6 +184,17 @@ pub fn use_own_font() {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn of_neighbours_the_highest_is_drawn() {
+        let points = (0..10_000).map(|i| (f64::from(i), f64::from(u8::from(i == 777)))).collect();
+        let curves = vec![("curve".to_string(), points)];
+        let (x, y) = ("", "");
+        let plot = Plot { name: String::new(), title: String::new(), x, y, log: false, mark: Mark::Steps, curves };
+        let thin = &plot.thinned(1000).curves[0].1;
+        assert!(thin.len() == 1000 && thin.contains(&(777.0, 1.0)));
+        assert_eq!(Plot { mark: Mark::Points, ..plot }.thinned(1000).curves[0].1.len(), 1000);
+    }
 
     #[test]
     fn plots_are_drawn_also_of_nothing() {
