@@ -38,9 +38,10 @@ pub(crate) fn one_shot(command: Command, prometheus: Option<SocketAddr>) -> Exit
     }
 }
 
-/// Prompts for commands and runs them until standard input ends or one is `exit`.
-pub(crate) fn interactive(prometheus: Option<SocketAddr>) -> ExitCode {
-    match start(prometheus).and_then(|(node, log)| prompt(&node, &log)) {
+/// Prompts for commands and runs them until standard input ends or one is `exit`, or the parent process `end_with` ends.
+pub(crate) fn interactive(prometheus: Option<SocketAddr>, end_with: Option<u32>) -> ExitCode {
+    let started = end_with.map_or(Ok(()), end_with_parent).and_then(|()| start(prometheus));
+    match started.and_then(|(node, log)| prompt(&node, &log)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("cp-node: {error:#}");
@@ -71,6 +72,16 @@ fn start(prometheus: Option<SocketAddr>) -> Result<(Arc<Mutex<Node>>, Log)> {
         log.line(format_args!("Metrics at http://{address}/metrics"));
     }
     Ok((node, log))
+}
+
+/// Has the kernel kill this process when its parent, which has the id `parent`, ends.
+fn end_with_parent(parent: u32) -> Result<()> {
+    rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL))
+        .context("can't ask to be ended with the parent process")?;
+    // It may have ended before.
+    let now = rustix::process::getppid().map(|id| id.as_raw_nonzero().get().cast_unsigned());
+    anyhow::ensure!(now == Some(parent), "the parent process {parent} has ended");
+    Ok(())
 }
 
 fn prompt(node: &Mutex<Node>, log: &Log) -> Result<()> {

@@ -30,6 +30,9 @@ pub(crate) struct Cli {
     /// kernel module writes them
     #[arg(long, value_name = "[ADDRESS:]PORT", value_parser = crate::exporter::address)]
     pub(crate) prometheus: Option<SocketAddr>,
+    /// End when the process with this id, the parent, ends.
+    #[arg(long, value_name = "PID", hide = true)]
+    pub(crate) end_with: Option<u32>,
 }
 
 /// A line of interactive mode: the same commands without a program name.
@@ -125,6 +128,12 @@ pub(crate) enum Command {
         /// Which end
         #[command(subcommand)]
         end: ProbeEnd,
+    },
+    /// Run a node for an orchestrator, which talks in frames over standard input and output (cperf --testbed ssh)
+    Agent {
+        /// Add this to every reading of the clock that is reported, to see what a clock that is off does
+        #[arg(long, default_value_t = 0.0, value_name = "S", allow_negative_numbers = true)]
+        clock_offset_s: f64,
     },
     /// End the process
     Exit,

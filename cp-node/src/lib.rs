@@ -10,12 +10,14 @@
 //!                  +-> stats, totals          lines each second, JSON
 //!                  +-> exporter               metrics over HTTP, if asked for
 //!                  +-> rtts                   .rtts files
+//! agent: this program again as a child, for an orchestrator over SSH
 //! ```
 //!
 //! Every RPC has two times: the *service* RTT from the actual send, and the RTT from when it was due. Their difference
 //! is the time that it waited in the client because too much was outstanding, or because the machine was late; load
 //! generators that record the first only hide overload (coordinated omission).
 
+pub mod agent;
 mod app;
 pub mod arrivals;
 mod cli;
@@ -54,7 +56,8 @@ pub fn main(args: impl Iterator<Item = OsString>) -> ExitCode {
         }
     };
     match cli.command {
-        None => app::interactive(cli.prometheus),
+        None => app::interactive(cli.prometheus, cli.end_with),
+        Some(cli::Command::Agent { clock_offset_s }) => agent::run(clock_offset_s),
         Some(cli::Command::Probe { end }) => probe::run(end),
         Some(command) => app::one_shot(command, cli.prometheus),
     }

@@ -94,6 +94,7 @@ impl Node {
             }
             Command::Stats { file } => self.totals.write(&file, &self.clients, &self.servers, now_ns())?,
             Command::Probe { .. } => bail!(Usage("probe runs only as a command of its own: cp-node probe".into())),
+            Command::Agent { .. } => bail!(Usage("agent runs only as a command of its own: cp-node agent".into())),
             Command::Exit => {}
         }
         Ok(String::new())

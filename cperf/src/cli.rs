@@ -93,6 +93,7 @@ Examples:
   cperf run overcommit                        an experiment; `cperf experiments` lists them
   cperf run mine.toml --dry-run               what an experiment of yours would measure
   cperf run nodes --engine slurm              its points as jobs of a Slurm cluster
+  cperf run w4 --testbed ssh --cluster lab.toml   machines reached by SSH: docs/ssh.md
   cperf run w4 --testbed netns --nodes 4      real packets between four network namespaces of this machine
   cperf run 100 --testbed netns --nodes 2 --gbps 0.01
   cperf run w4 --testbed netns --link-gbps 0.2 --load 0.8 --loss 0.01
@@ -117,10 +118,15 @@ pub struct RunArgs {
     /// w1, w2, w3, w4, w5, starve, a message length in bytes; basic (round trips, throughput and rate of this machine
     /// without load); an experiment's name (`cperf experiments`), or its file, FILE.toml
     pub workload: String,
-    /// Where the nodes are: sim are simulated, in virtual time; netns are network namespaces of this machine, without root
+    /// Where the nodes are: sim are simulated, in virtual time; netns are network namespaces of this machine, without
+    /// root; ssh are machines of a --cluster
     #[arg(long, value_enum, default_value_t = TestbedKind::Sim)]
     pub testbed: TestbedKind,
-    /// Number of nodes, 2 to 256; each is client and server [default: 10; 4 on netns]
+    /// ssh: the machines and how to reach them; docs/ssh.md has an example
+    #[arg(long, value_name = "FILE.toml")]
+    #[serde(default)]
+    pub cluster: Option<PathBuf>,
+    /// Number of nodes, 2 to 256; each is client and server [default: 10; 4 on netns; all of the cluster on ssh]
     #[arg(short, long, default_value_t = 0, hide_default_value = true, value_name = "N")]
     pub nodes: usize,
     /// Protocols to compare under the same load; netns has homa and tcp [default: homa,tcp,dctcp; homa,tcp on netns]

@@ -5,6 +5,7 @@
 //! | command line | [`cli`] | subcommands, options, exit codes |
 //! | a run | [`run`] | steps in order, time-outs, signals, what is kept after a failure |
 //! | nodes | [`testbed`], [`node`] | where `cp-node` runs, and talking to it |
+//! | machines | [`ssh`] | cluster file, host keys, agents on the machines |
 //! | simulated nodes | [`sim`] | a measurement in virtual time, as data |
 //! | experiments | [`experiment`] | many measurements: what varies, points, searches, engines |
 //! | files | [`outdir`], [`manifest`] | the directory of a run and what is in it |
@@ -29,6 +30,8 @@ pub mod report;
 pub mod run;
 pub mod signals;
 pub mod sim;
+#[cfg(feature = "ssh")]
+pub mod ssh;
 pub mod testbed;
 
 pub mod sys;

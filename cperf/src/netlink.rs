@@ -94,6 +94,17 @@ impl Netlink {
         self.request(RTM_NEWLINK, 0, Message::link(index, true)).map(drop)
     }
 
+    /// Switches the interface off.
+    ///
+    /// # Errors
+    /// No such index, no permission.
+    pub fn set_down(&mut self, index: u32) -> io::Result<()> {
+        let mut message = Message::link(index, false);
+        // struct ifinfomsg ends with the flags that change.
+        message.0[12..16].copy_from_slice(&IFF_UP.to_ne_bytes());
+        self.request(RTM_NEWLINK, 0, message).map(drop)
+    }
+
     /// Gives the interface an address; the kernel adds the route to the network it lies in. One of IPv6 is usable at
     /// once, without a search for others that have it.
     ///

@@ -42,6 +42,14 @@ pub enum NodeError {
         /// End of its log and of its standard error, or nothing.
         last_words: String,
     },
+    /// Something is wrong with its machine.
+    #[error("node {node}: {what}")]
+    Trouble {
+        /// Number of the node.
+        node: usize,
+        /// What.
+        what: String,
+    },
     /// No prompt in time.
     #[error("node {node}: no answer to `{command}` within {seconds:.0} s; its log may tell why: {log}")]
     Timeout {
@@ -54,6 +62,18 @@ pub enum NodeError {
         /// File name of its log.
         log: PathBuf,
     },
+}
+
+impl NodeError {
+    /// The node that did not.
+    pub fn node(&self) -> usize {
+        match self {
+            Self::Command { node, .. }
+            | Self::Died { node, .. }
+            | Self::Trouble { node, .. }
+            | Self::Timeout { node, .. } => *node,
+        }
+    }
 }
 
 /// What a node's reader thread tells: bytes, or the end of its output.
@@ -152,6 +172,7 @@ impl Nodes {
             if let Some(number) = self.nodes.iter().position(|node| !node.heard.is_empty()) {
                 return Err(self.failed(number).into());
             }
+            self.look()?;
         }
         tick(time);
         Ok(())
@@ -213,6 +234,16 @@ impl Nodes {
             Ok(()) => Ok(()),
             Err(_) => Err(self.died(number).into()), // a pipe breaks only when the reader has gone
         }
+    }
+
+    /// Whether all machines are well, as far as their testbed knows.
+    fn look(&mut self) -> Result<(), NodeError> {
+        for (number, node) in self.nodes.iter_mut().enumerate() {
+            if let Some(what) = node.process.trouble() {
+                return Err(NodeError::Trouble { node: number, what });
+            }
+        }
+        Ok(())
     }
 
     /// Takes what the nodes say within `limit`.

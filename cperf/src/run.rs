@@ -4,6 +4,7 @@ mod again;
 mod collect;
 mod conclude;
 mod homa;
+mod machines;
 mod nodefiles;
 mod options;
 mod phase;
@@ -24,7 +25,7 @@ use crate::rates;
 use crate::report::results::Status;
 use crate::signals::Interrupt;
 use crate::sys;
-use crate::testbed::Testbed as _;
+use crate::testbed::Testbed;
 use crate::testbed::netns::{Layout, Netns, Topology};
 
 pub(crate) use phase::Part;
@@ -40,10 +41,6 @@ const EXIT_LIMIT: Duration = Duration::from_secs(5);
 /// # Errors
 /// [`Stop`] for the exit codes 2, 3 and 130; others mean that the run failed. What was measured before is kept.
 pub fn run(args: &RunArgs) -> anyhow::Result<()> {
-    if args.testbed == TestbedKind::Ssh {
-        let text = "--testbed ssh is not available in this version; use --testbed sim or netns";
-        return Err(Stop::Usage(text.to_owned()).into());
-    }
     if args.workload == "basic" {
         args.refuse_others(false)?;
         return basic::run(args);
@@ -55,7 +52,8 @@ pub fn run(args: &RunArgs) -> anyhow::Result<()> {
     args.refuse_others(false)?;
     match args.testbed {
         TestbedKind::Sim => simulate::run(args),
-        TestbedKind::Netns | TestbedKind::Ssh => on_namespaces(args),
+        TestbedKind::Netns => on_namespaces(args),
+        TestbedKind::Ssh => machines::run(args),
     }
 }
 
@@ -91,11 +89,7 @@ fn on_namespaces(args: &RunArgs) -> anyhow::Result<()> {
     if args.gbps.is_none() {
         journal.say(&format!("load by rule: {} (--gbps sets it)", rates::RULE));
     }
-    let mut nodes = Nodes::new(out.path(), interrupt);
-    let mut parts = Vec::new();
-    let outcome = phase::start(&mut nodes, &mut testbed, &out)
-        .and_then(|()| phase::all(&options, &mut nodes, &mut testbed, &mut journal, &mut parts, &out));
-    nodes.end(EXIT_LIMIT);
+    let (parts, outcome) = perform(&options, &mut testbed, interrupt, &mut journal, &out);
     match testbed.ports() {
         Ok(ports) if ports.is_empty() => {}
         Ok(ports) => manifest.testbed["ports"] = serde_json::to_value(ports)?,
@@ -103,6 +97,34 @@ fn on_namespaces(args: &RunArgs) -> anyhow::Result<()> {
     }
     drop(testbed);
     conclude::conclude(&options, &mut manifest, &out, &mut journal, &parts, outcome)
+}
+
+/// All steps on a testbed, and whatever happens, its nodes' files in the directory of the run afterwards. Returns what
+/// was measured, and how it ended.
+fn perform(
+    options: &RunArgs,
+    testbed: &mut dyn Testbed,
+    interrupt: Interrupt,
+    journal: &mut Journal,
+    out: &OutDir,
+) -> (Vec<Part>, anyhow::Result<()>) {
+    let mut nodes = Nodes::new(out.path(), interrupt);
+    let mut parts = Vec::new();
+    let outcome = phase::start(&mut nodes, testbed, out)
+        .and_then(|()| phase::all(options, &mut nodes, testbed, journal, &mut parts, out));
+    nodes.end(EXIT_LIMIT);
+    let missing = testbed.collect(out.path());
+    let mut odd: Vec<String> = missing.iter().map(|(node, err)| format!("node {node}: {err:#}")).collect();
+    // What could not be collected is still there, and stays.
+    if missing.is_empty() {
+        odd.extend(testbed.remove().iter().map(|(node, err)| format!("node {node}: {err:#}")));
+    }
+    odd.iter().for_each(|text| journal.say(text));
+    let outcome = outcome.and_then(|()| match missing.first() {
+        None => Ok(()),
+        Some((node, _)) => Err(anyhow::anyhow!("files of node {node} are missing: {}", odd.join("; "))),
+    });
+    (parts, outcome)
 }
 
 /// Makes the directory of a run, and notes it in the options.

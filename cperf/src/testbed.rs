@@ -4,6 +4,8 @@
 pub mod links;
 pub mod netns;
 mod privilege;
+#[cfg(feature = "ssh")]
+pub(crate) mod ssh;
 
 use std::ffi::OsString;
 use std::io::{Read, Write};
@@ -28,6 +30,10 @@ pub trait ProcessHandle: Send {
     fn kill(&mut self);
     /// Its process id where that means something to a reader of the log.
     fn id(&self) -> Option<u32>;
+    /// What is wrong with its machine, in words, although it may still run; `None` if nothing is known.
+    fn trouble(&mut self) -> Option<String> {
+        None
+    }
 }
 
 /// Nodes on which a benchmark runs. Dropping it removes everything that it made.
@@ -40,6 +46,10 @@ pub trait Testbed {
     fn address(&self, node: usize) -> IpAddr;
     /// Name of the data-plane interface on a node.
     fn interface(&self, node: usize) -> &str;
+    /// The same if `cp-node` has to be told, as there are several.
+    fn named_interface(&self, _node: usize) -> Option<&str> {
+        None
+    }
     /// Starts `cp-node` with `args` on a node, in the directory `dir` there; standard error goes to the file
     /// `stderr` in it.
     ///
@@ -63,5 +73,15 @@ pub trait Testbed {
     /// The counters cannot be read.
     fn ports(&mut self) -> anyhow::Result<Vec<links::PortCounts>> {
         Ok(Vec::new())
+    }
+    /// Has what nodes have written so far in `dir`, if their directory is another one. Returns the nodes of which
+    /// something is missing, and why.
+    fn collect(&mut self, _dir: &Path) -> Vec<(usize, anyhow::Error)> {
+        Vec::new()
+    }
+    /// Removes what nodes have written from their machines, if that is elsewhere; it has been collected. Returns the
+    /// nodes where that failed, and why.
+    fn remove(&mut self) -> Vec<(usize, anyhow::Error)> {
+        Vec::new()
     }
 }

@@ -44,7 +44,7 @@ fn wrong_usage_is_refused_with_code_2_and_a_reason() {
         (&["report", "/no/such/directory"], "no such directory"),
         (&["report", "/"], "neither a run"),
         (&["point", "/no/such.json", "/tmp"], "/no/such.json"),
-        (&["run", "w4", "--testbed", "ssh"], "not available in this version"),
+        (&["run", "w4", "--testbed", "ssh"], "--testbed ssh"),
         (&["run", "w4", "--protocols", "udp"], "possible values: homa, tcp, dctcp"),
         (&["run", "w4", "--seconds", "0"], "--seconds 0"),
         (&["run", "basic", "--count", "0"], "--count"),

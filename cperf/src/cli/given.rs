@@ -20,6 +20,10 @@ const NETNS: [&str; 9] = [
     "tcp-cc",
     "poll-usecs",
 ];
+/// Options of network namespaces and simulated nodes: what they say is made there, but found on machines.
+const MADE: [&str; 5] = ["mtu", "link-gbps", "switch-buffer", "priorities", "loss"];
+/// Options of machines reached by SSH only.
+const SSH: [&str; 1] = ["cluster"];
 /// Options of `basic` only.
 const BASIC: [&str; 4] = ["count", "rounds", "sections", "length"];
 /// Options of simulated nodes only.
@@ -62,6 +66,12 @@ impl RunArgs {
             Some(option) => Err(Stop::Usage(format!("--{option} is for {whose}: leave it out here"))),
             None => Ok(()),
         };
+        let ssh = self.testbed == TestbedKind::Ssh && !basic;
+        if ssh {
+            refuse(&MADE, "nodes that cperf makes (--testbed sim or netns)")?;
+        } else {
+            refuse(&SSH, "machines reached by SSH (--testbed ssh)")?;
+        }
         if sim {
             refuse(&NETNS, "network namespaces (--testbed netns)")?;
         } else {
@@ -99,7 +109,7 @@ mod tests {
         let command = Cli::command();
         let run = command.find_subcommand("run").expect("it is there");
         let known: Vec<_> = run.get_arguments().filter_map(|argument| argument.get_long()).collect();
-        for option in NETNS.iter().chain(&BASIC).chain(&SIM).chain(&EXPERIMENTS).chain(&RUNS) {
+        for option in NETNS.iter().chain(&MADE).chain(&SSH).chain(&BASIC).chain(&SIM).chain(&EXPERIMENTS).chain(&RUNS) {
             assert!(known.contains(option), "there is no --{option}");
         }
     }
@@ -112,6 +122,8 @@ mod tests {
             ("w4 --count 5", false, "--count is for cperf run basic"),
             ("w4 --testbed netns --host-model ideal", false, "--host-model is for simulated nodes"),
             ("basic --threads 2", false, "--threads is for simulated nodes"),
+            ("w4 --testbed ssh --cluster x --mtu 1500", false, "--mtu is for nodes that cperf makes"),
+            ("w4 --testbed netns --cluster x", false, "--cluster is for machines"),
             ("w4 --dry-run", false, "--dry-run is for experiments"),
             ("nodes --format json", true, "--format is for runs"),
         ] {

@@ -10,6 +10,9 @@ use crate::rates::{self, Workload};
 use crate::sim::spec::SimSpec;
 use crate::testbed::netns::{MAX_NODES, MTU_RANGE};
 
+/// MTU by which the overhead of packets is judged where it is not known yet, bytes.
+#[cfg(feature = "ssh")]
+const MACHINES_MTU: u32 = 1500;
 /// Longest interval, seconds: a day.
 const LONGEST: f64 = 86_400.0;
 
@@ -90,6 +93,49 @@ pub(super) fn effective(args: &RunArgs) -> Result<RunArgs, Stop> {
     require(gbps.is_finite() && gbps >= 0.0, || format!("--gbps {gbps}: a load is 0 (no limit) or positive"))?;
     options.gbps = Some(gbps);
     options.poll_usecs = args.poll_usecs.or_else(|| Some(default_poll(rates::cores(), nodes)));
+    Ok(options)
+}
+
+/// Options of a run on `machines` machines with links of `link_gbps`, with nothing left to default.
+///
+/// # Errors
+/// As [`effective`].
+#[cfg(feature = "ssh")]
+pub(super) fn on_machines(args: &RunArgs, machines: usize, link_gbps: Option<f64>) -> Result<RunArgs, Stop> {
+    let mut options = args.clone();
+    if !args.has("nodes") {
+        options.nodes = machines;
+        options.given.push("nodes".to_owned());
+    }
+    require(options.nodes <= machines, || format!("--nodes {}: the cluster has {machines}", options.nodes))?;
+    options.load = None;
+    if args.gbps.is_none() {
+        let workload = Workload::parse(&args.workload)?.name;
+        let gbps = match (args.load, link_gbps) {
+            (_, None) => {
+                let text = "--gbps is needed: the cluster file has no link_gbps from which it would follow";
+                return Err(Stop::Usage(text.to_owned()));
+            }
+            (Some(load), Some(link)) => of_link(load, link, &workload, MACHINES_MTU)?,
+            (None, Some(link_gbps)) => {
+                let spec = SimSpec { workload, link_gbps, ..SimSpec::default() }.resolved().map_err(Stop::Usage)?;
+                spec.gbps.unwrap_or(0.0)
+            }
+        };
+        options.gbps = Some(gbps);
+    }
+    if let Some(gbps) = link_gbps {
+        if !args.homa.iter().any(|pair| pair.starts_with("link_mbps=")) {
+            options.homa.insert(0, format!("link_mbps={:.0}", gbps * 1e3));
+        }
+        if !args.has("link-mbps") {
+            options.link_mbps = gbps * 1e3;
+        }
+    }
+    // Each node has a machine to itself.
+    options.poll_usecs = args.poll_usecs.or(Some(50));
+    let mut options = effective(&options)?;
+    (options.mtu, options.load) = (None, args.load);
     Ok(options)
 }
 
@@ -180,6 +226,22 @@ mod tests {
 
     fn parse(words: &str) -> Result<RunArgs, Stop> {
         effective(&given(&format!("{words} --testbed netns")))
+    }
+
+    #[test]
+    #[cfg(feature = "ssh")]
+    fn machines_get_the_load_of_their_links_or_what_is_said() {
+        let args = |words: &str| given(&format!("{words} --testbed ssh --cluster x"));
+        let options = on_machines(&args("w4"), 8, Some(10.0)).unwrap();
+        assert_eq!((options.nodes, options.gbps, options.poll_usecs), (8, Some(8.0), Some(50)));
+        assert_eq!((options.homa[0].as_str(), options.mtu, options.link_mbps), ("link_mbps=10000", None, 10_000.0));
+        let options = on_machines(&args("w4 -n 3 --gbps 0.5"), 8, None).unwrap();
+        assert_eq!((options.nodes, options.gbps), (3, Some(0.5)));
+        assert!(options.homa.is_empty());
+        for (words, part) in [("w4 -n 9 --gbps 1", "the cluster has 8"), ("w4", "--gbps is needed")] {
+            let stop = on_machines(&args(words), 8, None).unwrap_err();
+            assert!(stop.code() == 2 && stop.to_string().contains(part), "{stop}");
+        }
     }
 
     #[test]

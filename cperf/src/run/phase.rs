@@ -4,7 +4,6 @@
 //! read first, which takes microseconds, then senders stop, and only then are samples written, which keeps a core busy
 //! for a while; RPCs that were under way then still count.
 
-use std::path::Path;
 use std::time::Duration;
 
 use anyhow::Context;
@@ -12,7 +11,7 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use crate::cli::{Device, Protocol, RunArgs};
 use crate::journal::Journal;
-use crate::node::Nodes;
+use crate::node::{NodeError, Nodes};
 use crate::outdir::OutDir;
 use crate::rates;
 use crate::report::results::Status;
@@ -70,40 +69,48 @@ pub(super) fn all(
     parts: &mut Vec<Part>,
     out: &OutDir,
 ) -> anyhow::Result<()> {
+    let interfaces: Vec<_> =
+        (0..testbed.nodes()).map(|node| testbed.named_interface(node).map(str::to_owned)).collect();
     if options.slowdown.needs_unloaded() {
         journal.say("homa: round-trip times without load, the baseline of slowdowns");
-        unloaded(options, nodes).context("in the unloaded run")?;
+        unloaded(options, nodes, &interfaces).context("in the unloaded run")?;
     }
     for &protocol in &options.protocols {
         let name = protocol.name();
         let before = testbed.ports()?;
-        let mut phase = Phase { options, protocol, nodes, journal, out: out.path(), measuring: false };
+        let (interfaces, out) = (&interfaces[..], out.path());
+        let mut phase = Phase { options, protocol, nodes, journal, interfaces, measuring: false, written: false };
         let result = phase.run();
-        let measuring = phase.measuring;
+        let (measuring, written) = (phase.measuring, phase.written);
         let status = super::status(&result);
         if measuring {
             let ports = testbed.ports()?.iter().zip(&before).map(|(now, then)| now.since(then)).collect();
             parts.push(Part { protocol, status, ports, switch: None });
         }
-        if result.is_err() && measuring {
+        if result.is_err() && measuring && !written {
             phase.salvage();
         }
         result.with_context(|| format!("in the {name} run"))?;
+        // What has been measured is safe before the next protocol begins.
+        if let Some((node, err)) = testbed.collect(out).into_iter().next() {
+            return Err(err.context(format!("in the {name} run: collecting files of node {node}")));
+        }
     }
     Ok(())
 }
 
 /// One Homa RPC at a time from node 1 to node 0, every length of the workload.
-fn unloaded(options: &RunArgs, nodes: &mut Nodes) -> anyhow::Result<()> {
+fn unloaded(options: &RunArgs, nodes: &mut Nodes, interfaces: &[Option<String>]) -> anyhow::Result<()> {
     let only = |which: usize, line: String| move |number: usize| (number == which).then(|| line.clone());
     let (samples, workload, seed) = (options.unloaded_samples, &options.workload, options.seed);
     // Only two nodes are busy here, so they may spin: the baseline is the best that this machine does.
     let poll = if rates::cores() >= 2 { String::new() } else { poll(options) };
-    let common = format!("{poll}{}{}", version(options), homa(options));
-    nodes.tell(QUICK, only(0, format!("server --ports 1 --protocol homa --exp unloaded{common}")))?;
+    let common = |node: usize| format!("{poll}{}{}{}", version(options), homa(options), interface(interfaces, node));
+    nodes.tell(QUICK, only(0, format!("server --ports 1 --protocol homa --exp unloaded{}", common(0))))?;
     let client = format!(
         "client --protocol homa --ports 1 --server-ports 1 --client-max 1 --servers 0 --id 1 --workload {workload} \
-         --unloaded {samples} --seed {seed} --exp unloaded{common}"
+         --unloaded {samples} --seed {seed} --exp unloaded{}",
+        common(1)
     );
     nodes.tell(UNLOADED, only(1, client))?;
     nodes.tell(WRITE, only(1, "dump_times unloaded.rtts unloaded".to_owned()))?;
@@ -117,9 +124,12 @@ struct Phase<'a> {
     protocol: Protocol,
     nodes: &'a mut Nodes,
     journal: &'a mut Journal,
-    out: &'a Path,
+    /// Names of the nodes' interfaces, where they have to be told.
+    interfaces: &'a [Option<String>],
     /// The measured interval has begun, so there is something to keep.
     measuring: bool,
+    /// The nodes have been told to write it.
+    written: bool,
 }
 
 impl Phase<'_> {
@@ -127,15 +137,16 @@ impl Phase<'_> {
         let (name, everybody) = (self.protocol.name(), 0..self.options.nodes);
         self.journal.say(&format!("{name}: starting servers and clients, {} s of warm-up", self.options.warmup));
         let server = self.server();
-        self.nodes.tell(QUICK, |_| Some(server.clone()))?;
-        let (options, protocol) = (self.options, self.protocol);
-        self.nodes.tell(CLIENT, |number| Some(client(options, protocol, number)))?;
+        let (options, protocol, interfaces) = (self.options, self.protocol, self.interfaces);
+        // Kernel TCP finds its way by routes.
+        let place = |node| if protocol == Protocol::Homa { interface(interfaces, node) } else { String::new() };
+        self.nodes.tell(QUICK, |number| Some(server.clone() + &place(number)))?;
+        self.nodes.tell(CLIENT, |number| Some(client(options, protocol, number) + &place(number)))?;
         self.nodes.pass(Duration::from_secs_f64(options.warmup), |_| {})?;
         self.begin()?;
         self.measuring = true;
         self.measure()?;
-        let everybody: Vec<_> = everybody.collect();
-        self.finish(&everybody)?;
+        self.finish(everybody.collect())?;
         self.nodes.tell(QUICK, |_| Some("stop clients".to_owned()))?;
         self.nodes.tell(QUICK, |_| Some("stop servers".to_owned()))
     }
@@ -170,25 +181,46 @@ impl Phase<'_> {
         passed
     }
 
-    /// Has `which` nodes write what they measured.
-    fn finish(&mut self, which: &[usize]) -> anyhow::Result<()> {
+    /// Has `which` nodes write what they measured. A node that fails is told, and the others go on: what they have
+    /// measured is no worse for it. Returns the first failure.
+    fn finish(&mut self, mut which: Vec<usize>) -> anyhow::Result<()> {
+        self.written = true;
         let stem = self.stem();
         let homa = self.protocol == Protocol::Homa;
-        let some = |number: usize, line: String| which.contains(&number).then_some(line);
+        let mut steps: Vec<(Duration, Box<dyn Fn(usize) -> String>)> = Vec::new();
+        let mut step = |limit, line: Box<dyn Fn(usize) -> String>| steps.push((limit, line));
+        let name = |what: fn(&str, usize) -> String| {
+            let stem = stem.clone();
+            Box::new(move |number| what(&stem, number))
+        };
         if homa {
-            self.nodes.tell(QUICK, |number| some(number, "tt freeze".to_owned()))?;
+            step(QUICK, name(|_, _| "tt freeze".to_owned()));
         }
-        self.nodes.tell(QUICK, |number| some(number, format!("stats {stem}-{number}.stats")))?;
+        step(QUICK, name(|stem, number| format!("stats {stem}-{number}.stats")));
         if homa {
-            self.nodes.tell(QUICK, |number| some(number, format!("metrics {stem}-{number}.metrics.after")))?;
+            step(QUICK, name(|stem, number| format!("metrics {stem}-{number}.metrics.after")));
         }
-        self.nodes.tell(QUICK, |number| some(number, format!("log Ending measurements for {stem} experiment")))?;
-        self.nodes.tell(QUICK, |number| some(number, "stop senders".to_owned()))?;
-        self.nodes.tell(WRITE, |number| some(number, format!("dump_times {stem}-{number}.rtts {stem}")))?;
+        step(QUICK, name(|stem, _| format!("log Ending measurements for {stem} experiment")));
+        step(QUICK, name(|_, _| "stop senders".to_owned()));
+        step(WRITE, name(|stem, number| format!("dump_times {stem}-{number}.rtts {stem}")));
         if homa {
-            self.nodes.tell(WRITE, |number| some(number, format!("tt print traces/node{number}.tt")))?;
+            step(WRITE, name(|_, number| format!("tt print traces/node{number}.tt")));
         }
-        Ok(())
+        let mut result = Ok(());
+        for (limit, line) in steps {
+            let told = self.nodes.tell(limit, |number| which.contains(&number).then(|| line(number)));
+            let Err(err) = told else { continue };
+            // It has failed, or is gone: the others still have their prompts to come.
+            let failed = err.downcast_ref::<NodeError>().map(NodeError::node);
+            let left = self.nodes.salvage(limit);
+            which.retain(|number| left.contains(number) && Some(*number) != failed);
+            if result.is_ok() {
+                result = Err(err);
+            } else {
+                self.journal.say(&format!("{err:#}"));
+            }
+        }
+        result
     }
 
     /// After a failure or an interrupt: the nodes that still answer write what they have. Best effort: the reason why
@@ -196,12 +228,9 @@ impl Phase<'_> {
     fn salvage(&mut self) {
         let left = self.nodes.salvage(SALVAGE);
         self.journal.say(&format!("keeping what {} of {} nodes have measured", left.len(), self.options.nodes));
-        if let Err(err) = self.finish(&left) {
+        if let Err(err) = self.finish(left.clone()) {
             self.journal.say(&format!("while keeping it: {err:#}"));
         }
-        let kept = left.iter().filter(|number| self.out.join(format!("{}-{number}.rtts", self.stem())).exists());
-        let kept = kept.count();
-        self.journal.note(&format!("files of {kept} nodes were kept"));
     }
 
     fn stem(&self) -> String {
@@ -275,6 +304,12 @@ fn homa(options: &RunArgs) -> String {
         text += &format!(" --homa {}", options.homa.join(","));
     }
     text
+}
+
+/// The interface of a node, where it has to be told.
+fn interface(interfaces: &[Option<String>], node: usize) -> String {
+    let name = interfaces.get(node).and_then(Option::as_deref);
+    name.map(|name| format!(" --interface {name}")).unwrap_or_default()
 }
 
 /// Version of IP.

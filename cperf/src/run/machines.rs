@@ -1,0 +1,73 @@
+//! A run on machines that are reached by SSH.
+
+use crate::cli::RunArgs;
+use crate::error::Stop;
+
+/// Runs what the options say on machines of a cluster.
+///
+/// # Errors
+/// As [`super::run`].
+#[cfg(not(feature = "ssh"))]
+pub(super) fn run(_: &RunArgs) -> anyhow::Result<()> {
+    let text = "--testbed ssh: this cperf was built without it (feature `ssh` of the crate cperf)";
+    Err(Stop::Usage(text.to_owned()).into())
+}
+
+#[cfg(feature = "ssh")]
+pub(super) use with_ssh::run;
+
+#[cfg(feature = "ssh")]
+mod with_ssh {
+    use std::time::{Instant, SystemTime};
+
+    use super::super::{SUBDIRECTORIES, announce, conclude, make_out, options, perform};
+    use super::{RunArgs, Stop};
+    use crate::cli::Protocol;
+    use crate::journal::Journal;
+    use crate::manifest::Manifest;
+    use crate::signals::Interrupt;
+    use crate::ssh::cluster::Cluster;
+    use crate::sys;
+    use crate::testbed::ssh::Ssh;
+
+    /// Runs what the options say on machines of a cluster.
+    ///
+    /// # Errors
+    /// As [`super::super::run`].
+    pub(in crate::run) fn run(args: &RunArgs) -> anyhow::Result<()> {
+        let Some(path) = &args.cluster else {
+            let text = "--testbed ssh needs --cluster FILE.toml, which says what machines there are (docs/ssh.md)";
+            return Err(Stop::Usage(text.to_owned()).into());
+        };
+        let cluster = Cluster::read(path)?;
+        let mut options = options::on_machines(args, cluster.machines.len(), cluster.link_gbps)?;
+        options.ipv6 = cluster.machines[0].address.is_ipv6();
+        let out = make_out(&mut options, &SUBDIRECTORIES)?;
+        let interrupt = Interrupt::install()?;
+        let begun = Instant::now();
+        let homa = options.protocols.contains(&Protocol::Homa) || options.slowdown.needs_unloaded();
+        let mut testbed = match Ssh::build(cluster, options.nodes, &run_name(), homa) {
+            Ok(testbed) => testbed,
+            Err(err) => {
+                out.abandon();
+                return Err(err);
+            }
+        };
+        interrupt.watch();
+        let settings = serde_json::to_value(&options)?;
+        let mut manifest = Manifest::new(std::env::args().collect(), settings, Some(options.seed), &testbed);
+        out.write("manifest.json", &manifest.text())?;
+        let mut journal = Journal::create(&out.path().join("cperf.log"))?;
+        journal.say(&announce(&options));
+        journal.say(&format!("{} nodes are ready after {:.2} s", options.nodes, begun.elapsed().as_secs_f64()));
+        testbed.remarks().iter().for_each(|remark| journal.say(remark));
+        let (parts, outcome) = perform(&options, &mut testbed, interrupt, &mut journal, &out);
+        drop(testbed);
+        conclude::conclude(&options, &mut manifest, &out, &mut journal, &parts, outcome)
+    }
+
+    /// Names this run on the machines: no two runs share a directory there.
+    fn run_name() -> String {
+        format!("{}-{}", sys::local_time(SystemTime::now()).stamp(), std::process::id())
+    }
+}
