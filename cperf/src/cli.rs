@@ -1,7 +1,10 @@
 //! Command line.
 
+pub mod compare;
+pub mod doctor;
 mod given;
 mod kinds;
+pub mod shell;
 
 use std::path::PathBuf;
 
@@ -47,6 +50,18 @@ pub enum Command {
         /// Directory of a run or an experiment
         dir: PathBuf,
     },
+    /// Compare runs with others, figure by figure: better, worse, or no more different than chance has it
+    #[command(after_help = compare::HELP)]
+    Compare(compare::CompareArgs),
+    /// Check machines reached by SSH before a run, and say what to do about what is found
+    #[command(after_help = doctor::HELP)]
+    Doctor(doctor::DoctorArgs),
+    /// Print completions for a shell
+    #[command(after_help = shell::COMPLETIONS_HELP)]
+    Completions(shell::CompletionsArgs),
+    /// Write manual pages
+    #[command(after_help = shell::MAN_HELP)]
+    Man(shell::ManArgs),
     /// Measure one point of an experiment; what a scheduler's jobs call
     #[command(after_help = POINT_HELP)]
     Point {

@@ -27,6 +27,13 @@ impl Stop {
     }
 }
 
+/// That `what` needs a feature that this program was built without.
+pub fn without_ssh(what: &str) -> Stop {
+    Stop::Usage(format!(
+        "{what}: this cperf was built without SSH: `cargo build --release -p cperf --features ssh` (needs perl and make)"
+    ))
+}
+
 /// The exit code for `err`: that of the first [`Stop`] in its chain of causes, else 1.
 pub fn exit_code(err: &anyhow::Error) -> ExitCode {
     ExitCode::from(code(err))

@@ -9,6 +9,7 @@
 //! | simulated nodes | [`sim`] | a measurement in virtual time, as data |
 //! | experiments | [`experiment`] | many measurements: what varies, points, searches, engines |
 //! | files | [`outdir`], [`manifest`] | the directory of a run and what is in it |
+//! | comparison | [`compare`] | whether two sets of runs differ |
 //! | reports | [`report`] | from files to tables, JSON and plots; knows no testbed |
 //!
 //! Data flow: options → [`testbed::Testbed`] → `cp-node` processes → `.rtts`, `.metrics`, `.tt`, logs in the run's
@@ -18,6 +19,9 @@
 
 pub mod basic;
 pub mod cli;
+pub mod compare;
+#[cfg(feature = "ssh")]
+pub mod doctor;
 pub mod error;
 pub mod experiment;
 pub mod journal;

@@ -4,7 +4,7 @@
 use std::ffi::OsString;
 use std::process::ExitCode;
 
-use cperf::cli::{Cli, Command, ExperimentsCommand};
+use cperf::cli::{Cli, Command, ExperimentsCommand, doctor::DoctorArgs, shell};
 use cperf::{error, experiment};
 
 #[global_allocator]
@@ -31,6 +31,10 @@ fn main() -> ExitCode {
                 }
             };
         }
+        Command::Compare(args) => cperf::compare::run(&args),
+        Command::Doctor(args) => doctor(&args),
+        Command::Completions(args) => shell::completions(&args),
+        Command::Man(args) => shell::man(&args),
         Command::Metrics(args) => scan_metrics::cli::metrics(&args),
         Command::Diff(args) => scan_metrics::cli::diff(&args),
     };
@@ -42,4 +46,14 @@ fn main() -> ExitCode {
             error::exit_code(&err)
         }
     }
+}
+
+#[cfg(feature = "ssh")]
+fn doctor(args: &DoctorArgs) -> anyhow::Result<()> {
+    cperf::doctor::run(args)
+}
+
+#[cfg(not(feature = "ssh"))]
+fn doctor(_: &DoctorArgs) -> anyhow::Result<()> {
+    Err(error::without_ssh("cperf doctor").into())
 }

@@ -116,9 +116,8 @@ fn perform(
     let missing = testbed.collect(out.path());
     let mut odd: Vec<String> = missing.iter().map(|(node, err)| format!("node {node}: {err:#}")).collect();
     // What could not be collected is still there, and stays.
-    if missing.is_empty() {
-        odd.extend(testbed.remove().iter().map(|(node, err)| format!("node {node}: {err:#}")));
-    }
+    let kept: Vec<_> = missing.iter().map(|(node, _)| *node).collect();
+    odd.extend(testbed.remove(&kept).iter().map(|(node, err)| format!("node {node}: {err:#}")));
     odd.iter().for_each(|text| journal.say(text));
     let outcome = outcome.and_then(|()| match missing.first() {
         None => Ok(()),

@@ -45,7 +45,7 @@ impl Fleet {
     /// [`Stop::Missing`], naming the host and what to do.
     pub(crate) fn new(cluster: Cluster) -> anyhow::Result<Self> {
         let program = Program::own()?;
-        let jump = cluster.jump.as_ref().map(|access| jump(access)).transpose()?;
+        let jump = cluster.jump.as_ref().map(jump).transpose()?;
         Ok(Self { cluster, program, jump })
     }
 

@@ -79,9 +79,9 @@ pub trait Testbed {
     fn collect(&mut self, _dir: &Path) -> Vec<(usize, anyhow::Error)> {
         Vec::new()
     }
-    /// Removes what nodes have written from their machines, if that is elsewhere; it has been collected. Returns the
-    /// nodes where that failed, and why.
-    fn remove(&mut self) -> Vec<(usize, anyhow::Error)> {
+    /// Removes what nodes but those of `kept` have written from their machines, if that is elsewhere; it has been
+    /// collected. Returns the nodes where that failed, and why.
+    fn remove(&mut self, _kept: &[usize]) -> Vec<(usize, anyhow::Error)> {
         Vec::new()
     }
 }

@@ -4,6 +4,8 @@
 //! Has a `main` of its own: a user namespace must be entered while the process has one thread.
 
 mod lab;
+#[path = "lab/starts.rs"]
+mod starts;
 mod veth;
 
 use std::cell::RefCell;
@@ -18,9 +20,10 @@ use serde_json::Value;
 type Result<T> = std::result::Result<T, String>;
 type Check = fn(&mut Lab) -> Result<()>;
 
-const CHECKS: [(&str, Check); 7] = [
+const CHECKS: [(&str, Check); 8] = [
     ("the_program_is_copied_once_and_whole", copied_once),
     ("eight_machines_run_w4_with_homa_and_tcp", eight_machines),
+    ("the_doctor_finds_a_cut_link_and_no_more_than_there_is", doctor),
     ("machines_behind_a_jump_host", jump_host),
     ("an_unknown_host_key_is_refused_and_another_one_too", host_keys),
     ("a_wrong_key_is_told_and_what_to_do", wrong_key),
@@ -29,6 +32,9 @@ const CHECKS: [(&str, Check); 7] = [
 ];
 
 fn main() -> ExitCode {
+    if let Ok(sizes) = std::env::var("CPERF_SSH_STARTS") {
+        return starts::run(&sizes);
+    }
     let lab = match Lab::build(8) {
         Ok(lab) => RefCell::new(lab),
         Err(why) => {
@@ -138,6 +144,35 @@ fn eight_machines(lab: &mut Lab) -> Result<()> {
     lab.await_silence(Duration::from_secs(5))
 }
 
+fn doctor(lab: &mut Lab) -> Result<()> {
+    let cluster = lab.cluster(3, "", |_| String::new())?;
+    let look = |lab: &Lab| {
+        let output =
+            lab.cperf().args(["doctor", "--format", "json", "--sends", "50", "--cluster"]).arg(&cluster).output();
+        output.map_err(|err| err.to_string())
+    };
+    let bad = |output: &Output| -> Result<Vec<String>> {
+        let json: Value = serde_json::from_slice(&output.stdout).map_err(|err| format!("{err}: {}", stderr(output)))?;
+        let findings = json["findings"].as_array().cloned().unwrap_or_default();
+        let bad = findings.iter().filter(|finding| finding["level"] == "bad");
+        Ok(bad.map(|finding| format!("{}: {}", finding["node"], finding["found"])).collect())
+    };
+    let well = look(lab)?;
+    ended(&well, 0)?;
+    holds(bad(&well)?.is_empty(), || format!("{:?}", bad(&well)))?;
+    lab.set_data_link(1, false)?;
+    let cut = look(lab);
+    lab.set_data_link(1, true)?;
+    let cut = cut?;
+    ended(&cut, 3)?;
+    let found = bad(&cut)?.join("; ");
+    for part in ["1: \"veth0 has no link", "0: \"node 1 cannot be reached", "2: \"node 1 cannot be reached"] {
+        holds(found.contains(part), || format!("no `{part}` in {found}"))?;
+    }
+    holds(!found.contains("0: \"node 2"), || found.clone())?;
+    lab.await_silence(Duration::from_secs(5))
+}
+
 /// The machines are called by their data-plane addresses, where this process has none: only the jump host gets there.
 fn jump_host(lab: &mut Lab) -> Result<()> {
     let data = |node: usize| format!("host = \"10.77.0.{}\"", node + 1);
@@ -239,7 +274,9 @@ fn protected_key(lab: &mut Lab) -> Result<()> {
     let attempt = |lab: &mut Lab, password: Option<&str>| {
         let out = lab.fresh("out");
         let mut command = start(lab, &cluster, &SHORT, &out);
-        password.into_iter().for_each(|text| drop(command.env("CPERF_KEY_PASSPHRASE", text)));
+        if let Some(text) = password {
+            command.env("CPERF_KEY_PASSPHRASE", text);
+        }
         command.output().map_err(|err| err.to_string())
     };
     let output = attempt(lab, None)?;

@@ -63,7 +63,7 @@ impl Run {
         for (node, disk) in disks.iter().enumerate() {
             fs::create_dir_all(disk).map_err(said)?;
             if node == VICTIM {
-                lab::mount_small(disk, 4 << 20).map_err(said)?;
+                lab::sys::mount_small(disk, 4 << 20).map_err(said)?;
             }
             // The program is there already, in one place.
             let bin = lab.directory().join("bin");

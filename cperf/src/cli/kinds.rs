@@ -10,7 +10,7 @@ pub enum TestbedKind {
     Sim,
     /// Network namespaces of this machine
     Netns,
-    /// Machines reached by SSH (not available in this version)
+    /// Machines reached by SSH
     Ssh,
 }
 

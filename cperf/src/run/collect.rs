@@ -89,6 +89,10 @@ fn note_bad_lines(path: &Path, stats: &ImportStats, journal: &mut Journal) {
 /// A node's client counters; `None` if it did not write them.
 fn counters(path: &Path) -> anyhow::Result<Option<Counters>> {
     let Ok(text) = fs::read_to_string(path) else { return Ok(None) };
+    // What a node on a full disk leaves.
+    if text.is_empty() {
+        return Ok(None);
+    }
     let stats: NodeStats = serde_json::from_str(&text).with_context(|| format!("reading {}", path.display()))?;
     Ok(stats.experiments.into_iter().find(|experiment| experiment.role == "client"))
 }

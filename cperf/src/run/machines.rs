@@ -1,6 +1,7 @@
 //! A run on machines that are reached by SSH.
 
 use crate::cli::RunArgs;
+#[cfg(feature = "ssh")]
 use crate::error::Stop;
 
 /// Runs what the options say on machines of a cluster.
@@ -9,8 +10,7 @@ use crate::error::Stop;
 /// As [`super::run`].
 #[cfg(not(feature = "ssh"))]
 pub(super) fn run(_: &RunArgs) -> anyhow::Result<()> {
-    let text = "--testbed ssh: this cperf was built without it (feature `ssh` of the crate cperf)";
-    Err(Stop::Usage(text.to_owned()).into())
+    Err(crate::error::without_ssh("--testbed ssh").into())
 }
 
 #[cfg(feature = "ssh")]

@@ -118,6 +118,9 @@ fn unloaded(options: &RunArgs, nodes: &mut Nodes, interfaces: &[Option<String>])
     nodes.tell(QUICK, only(0, "stop servers".to_owned()))
 }
 
+/// A command for each node.
+type Line = Box<dyn Fn(usize) -> String>;
+
 /// One protocol's run.
 struct Phase<'a> {
     options: &'a RunArgs,
@@ -187,8 +190,8 @@ impl Phase<'_> {
         self.written = true;
         let stem = self.stem();
         let homa = self.protocol == Protocol::Homa;
-        let mut steps: Vec<(Duration, Box<dyn Fn(usize) -> String>)> = Vec::new();
-        let mut step = |limit, line: Box<dyn Fn(usize) -> String>| steps.push((limit, line));
+        let mut steps = Vec::new();
+        let mut step = |limit, line: Line| steps.push((limit, line));
         let name = |what: fn(&str, usize) -> String| {
             let stem = stem.clone();
             Box::new(move |number| what(&stem, number))

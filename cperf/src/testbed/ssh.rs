@@ -273,15 +273,17 @@ impl Testbed for Ssh {
         })
     }
 
-    fn remove(&mut self) -> Vec<(usize, anyhow::Error)> {
-        let tickets: Vec<_> =
-            self.nodes.iter().map(|node| node.agent.send(&Order::RemoveDir { path: node.dir.clone() })).collect();
-        let answers = self.nodes.iter().zip(tickets).enumerate();
-        let failed = |(number, (node, ticket)): (usize, (&Remote, Ticket))| {
+    fn remove(&mut self, kept: &[usize]) -> Vec<(usize, anyhow::Error)> {
+        let done = self.nodes.iter().enumerate().filter(|(number, _)| !kept.contains(number));
+        let ask =
+            |(number, node): (usize, &Remote)| (number, node.agent.send(&Order::RemoveDir { path: node.dir.clone() }));
+        let asked: Vec<_> = done.map(ask).collect();
+        let failed = |(number, ticket): (usize, Ticket)| {
+            let node = &self.nodes[number];
             let err = node.agent.answer(ticket, PAUSE).err()?;
             Some((number, err.context(format!("removing {}:{}", node.machine.access.host, node.dir))))
         };
-        answers.filter_map(failed).collect()
+        asked.into_iter().filter_map(failed).collect()
     }
 }
 

@@ -2,7 +2,7 @@
 //! for control, known hosts, keys. No root needed: the sshds run as an ordinary user of a user namespace.
 #![allow(dead_code, reason = "each test file uses its part")]
 
-mod sys;
+pub(crate) mod sys;
 
 use std::fs;
 use std::net::{IpAddr, Ipv4Addr};
@@ -13,8 +13,6 @@ use std::time::{Duration, Instant};
 use cperf::netlink::{End, Netlink};
 use cperf::sys::{Launch, Namespace, enter, prepare};
 use cperf::testbed::netns::{Layout, Netns, Topology};
-
-pub(crate) use self::sys::mount_small;
 
 /// Number and name of the user that everything runs as.
 const USER: u32 = 1000;
@@ -233,8 +231,8 @@ impl Lab {
     pub(crate) fn program(&self) -> PathBuf {
         let small = self.dir.join("cperf");
         if !small.exists() {
-            let whole = env!("CARGO_BIN_EXE_cperf");
-            let stripped = Command::new("strip").arg("-o").arg(&small).arg(whole).status();
+            let whole = std::env::var_os("CPERF").unwrap_or_else(|| env!("CARGO_BIN_EXE_cperf").into());
+            let stripped = Command::new("strip").arg("-o").arg(&small).arg(&whole).status();
             if !stripped.is_ok_and(|status| status.success()) {
                 let _ = fs::copy(whole, &small);
             }
