@@ -64,12 +64,16 @@ fn analyses_of_tables_say_what_those_of_the_text_say() {
         assert_eq!(said(&text), said(&tables), "{folder}");
         // What reads no events is not loaded with them, and says the same.
         let paths = [dir.0.clone()];
-        let delay = analyze::run(&["delay", "sync", "sync-quality"], &paths, &options()).unwrap();
-        assert_eq!(delay.report("delay"), text.report("delay"));
+        let names = ["delay", "sync", "sync-quality", "activity", "grants"];
+        let part = analyze::run(&names, &paths, &options()).unwrap();
+        for name in names {
+            assert!(folder == "kernel_100" || text.report(name).is_some(), "{name}");
+            assert_eq!(part.report(name), text.report(name), "{folder}: {name}");
+        }
         // Times are as they were logged, if asked for.
         let raw = Options { no_sync: true, ..options() };
-        let unsynced = analyze::run(&["delay"], &[samples(folder)], &raw).unwrap();
-        assert_eq!(analyze::run(&["delay"], &paths, &raw).unwrap().report("delay"), unsynced.report("delay"));
+        let unsynced = analyze::run(&["delay", "activity"], &[samples(folder)], &raw).unwrap();
+        assert_eq!(said(&analyze::run(&["delay", "activity"], &paths, &raw).unwrap()), said(&unsynced));
     }
 }
 
@@ -161,9 +165,9 @@ fn runs_lie_side_by_side_and_damage_is_told() {
         assert!(error.contains("receptions/run=b/node=node1/part.parquet: "), "{error}");
     }
     fs::copy(dir.0.join("receptions/run=b/node=node0/part.parquet"), &file).unwrap();
-    fs::write(&manifest, fs::read_to_string(&manifest).unwrap().replace("\"version\": 2", "\"version\": 9")).unwrap();
+    fs::write(&manifest, fs::read_to_string(&manifest).unwrap().replace("\"version\": 3", "\"version\": 9")).unwrap();
     let error = analyze::run(&["sync"], &[manifest], &options()).unwrap_err().to_string();
-    assert!(error.contains("version 2, found `tthoma tables` 9: convert the traces again"), "{error}");
+    assert!(error.contains("version 3, found `tthoma tables` 9: convert the traces again"), "{error}");
 }
 
 #[test]

@@ -35,6 +35,10 @@ impl Analyzer for Activity {
         }
     }
 
+    fn reads_events(&self) -> bool {
+        false
+    }
+
     fn run(&self, model: &Model, options: &Options) -> Report {
         let mut nodes: Vec<Node> = model.spans().map(|(node, first, last)| Node::new(node, first, last)).collect();
         let mut place = vec![usize::MAX; model.traces.len()];

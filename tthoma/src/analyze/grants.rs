@@ -33,6 +33,10 @@ impl Analyzer for Grants {
         }
     }
 
+    fn reads_events(&self) -> bool {
+        false
+    }
+
     fn run(&self, model: &Model, options: &Options) -> Report {
         let credits: Vec<Credit> =
             (0..model.packets.messages.len() as u32).map(|message| Credit::of(model, message)).collect();

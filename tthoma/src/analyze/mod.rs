@@ -113,8 +113,8 @@ pub trait Analyzer: Sync {
     /// What it is.
     fn about(&self) -> &'static About;
 
-    /// True if it reads [`NodeTrace::records`](crate::read::NodeTrace::records), RPCs or flights, and not only packets,
-    /// journeys, hand-offs and counts. What is not read is not loaded from tables.
+    /// True if it reads [`NodeTrace::records`](crate::read::NodeTrace::records) or queues, and not only packets, journeys,
+    /// hand-offs, RPCs, flights and counts. What is not read is not loaded from tables.
     fn reads_events(&self) -> bool {
         true
     }

@@ -34,7 +34,7 @@ impl Steps {
 
     /// How many steps a node's trace is worth.
     pub(super) fn most(model: &Model, node: u16, series: usize) -> i64 {
-        let events = model.traces.get(usize::from(node)).map_or(0, |t| t.records.len());
+        let events = model.traces.get(usize::from(node)).map_or(0, |t| t.stats.records);
         (events as i64).clamp(FEW, MANY).min(NUMBERS / (series as i64).max(1)).max(1)
     }
 
@@ -58,7 +58,7 @@ impl Steps {
                 format!(
                     "{}: {} events in {:.1} s: its time series have steps of {} us; give --interval, or cut the trace",
                     model.name(node),
-                    model.traces[usize::from(node)].records.len(),
+                    model.traces[usize::from(node)].stats.records,
                     last.saturating_sub(first) as f64 / 1e9,
                     steps.length as f64 / 1000.0
                 )

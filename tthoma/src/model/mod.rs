@@ -57,6 +57,8 @@ pub struct Model {
     journeys: OnceLock<Journeys>,
     handoffs: OnceLock<Handoffs>,
     rpcs: OnceLock<Rpcs>,
+    /// Sides of RPCs that were collected before.
+    sides: Vec<Side>,
     flights: OnceLock<Flights>,
     queues: OnceLock<Vec<softirq::Queues>>,
 }
@@ -77,7 +79,7 @@ impl Model {
     }
 
     /// A model of tables, if `paths` name a folder of them or they were made of the same traces before; else of the text.
-    /// Without `events` only packets, hand-offs and counts are loaded from tables.
+    /// Without `events` only packets, hand-offs, RPCs and counts are loaded from tables.
     ///
     /// # Errors
     ///
@@ -122,6 +124,7 @@ impl Model {
             journeys: OnceLock::new(),
             handoffs: OnceLock::new(),
             rpcs: OnceLock::new(),
+            sides: Vec::new(),
             flights: OnceLock::new(),
             queues: OnceLock::new(),
         }
@@ -145,9 +148,15 @@ impl Model {
             journeys: OnceLock::new(),
             handoffs: OnceLock::from(handoffs),
             rpcs: OnceLock::new(),
+            sides: Vec::new(),
             flights: OnceLock::new(),
             queues: OnceLock::new(),
         }
+    }
+
+    /// Sides of RPCs that were collected elsewhere.
+    pub(crate) fn set_sides(&mut self, sides: Vec<Side>) {
+        self.sides = sides;
     }
 
     /// Hand-offs that were counted elsewhere.
@@ -176,7 +185,10 @@ impl Model {
 
     /// RPCs, a row for each side.
     pub fn rpcs(&self) -> &Rpcs {
-        self.rpcs.get_or_init(|| Rpcs::collect(self))
+        self.rpcs.get_or_init(|| match self.sides.is_empty() {
+            true => Rpcs::collect(self),
+            false => Rpcs::of_sides(self.sides.clone(), self),
+        })
     }
 
     /// Packets on the common clock.

@@ -63,9 +63,14 @@ pub struct Side {
 
 impl Side {
     fn new(record: &Record, node: u16) -> Self {
+        Self::unseen(record.client, record.id, node)
+    }
+
+    /// A side of which nothing is known yet.
+    pub(crate) fn unseen(client: u16, id: u32, node: u16) -> Self {
         Self {
-            client: record.client,
-            id: record.id,
+            client,
+            id,
             node,
             peer: None,
             port: None,
@@ -92,6 +97,13 @@ impl Side {
     /// True if it is the client's side.
     pub fn is_client(&self) -> bool {
         self.id.is_multiple_of(2)
+    }
+
+    /// Adds to all times that were seen.
+    pub(crate) fn shift(&mut self, by: i64) {
+        let Self { sendmsg, copied_in, handoff, queued, found, copy_out, copied_out, recvmsg_done, end, .. } = self;
+        let times = [sendmsg, copied_in, handoff, queued, found, copy_out, copied_out, recvmsg_done, end];
+        times.into_iter().filter(|time| **time != UNSEEN).for_each(|time| *time += by);
     }
 
     fn add(&mut self, record: &Record, time: i64) {
@@ -158,6 +170,14 @@ fn key(client: u16, id: u32) -> u64 {
 }
 
 impl Rpcs {
+    /// Of sides that were collected before, in order.
+    pub(crate) fn of_sides(sides: Vec<Side>, model: &Model) -> Self {
+        let by_key = sides.iter().enumerate().map(|(place, side)| (key(side.client, side.id), place as u32)).collect();
+        let mut this = Self { sides, by_key, ..Self::default() };
+        this.join(model);
+        this
+    }
+
     pub(crate) fn collect(model: &Model) -> Self {
         let mut this = Self::default();
         for (node, trace) in model.traces.iter().enumerate() {
@@ -180,13 +200,13 @@ impl Rpcs {
                 this.sides[recent.1 as usize].add(record, record.time + offset);
             }
         }
-        this.most_unscheduled = this.sides.iter().filter_map(|s| s.unscheduled).max().unwrap_or(0);
         this.join(model);
         this
     }
 
     /// Joins sides with messages and with each other, and fills in what one of them knows of the other.
     fn join(&mut self, model: &Model) {
+        self.most_unscheduled = self.sides.iter().filter_map(|s| s.unscheduled).max().unwrap_or(0);
         self.messages = vec![(NONE, NONE); self.sides.len()];
         for (place, message) in model.packets.messages.iter().enumerate() {
             let find = |id: u32| self.by_key.get(&key(message.client, id)).copied().unwrap_or(NONE);

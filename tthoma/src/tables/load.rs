@@ -11,14 +11,14 @@ use crate::analyze::Options;
 use crate::clock::{Clock, Pair};
 use crate::event::{Have, Kind, Record};
 use crate::hosts::Hosts;
-use crate::model::{Handoff, Handoffs, Model};
+use crate::model::{Handoff, Handoffs, Model, Side};
 use crate::packets::{Column, Message, NO_PRIORITY, NO_QUEUE, PacketRows, Packets, ReceivedRows, SentRows, UNSEEN};
 use crate::read::{NodeTrace, UserEvents};
 
 /// What of a run is needed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Part {
-    /// Packets and hand-offs, not each event: all that some analyses read, and much faster.
+    /// Packets, RPCs and hand-offs, not each event: all that some analyses read, and much faster.
     Packets,
     /// Everything.
     All,
@@ -35,14 +35,18 @@ pub fn load(dir: &Path, manifest: &Manifest, options: &Options, part: Part) -> R
         Some(path) => UserEvents::read(path).map_err(|e| failed(path)(io::Error::other(e)))?,
         None => UserEvents::named(manifest.user_events.clone()),
     };
-    let (events, packets, handoffs) = thread::scope(|scope| {
+    // Flights of TCP are made of events.
+    let tcp = manifest.nodes.iter().any(|n| n.stats.count(Kind::TcpXmit) + n.stats.count(Kind::TcpGro) > 0);
+    let part = if tcp { Part::All } else { part };
+    let (events, sides, packets, handoffs) = thread::scope(|scope| {
         let events = scope.spawn(|| if part == Part::All { loader.events() } else { Ok(Vec::new()) });
         let handoffs = scope.spawn(|| loader.handoffs());
+        let sides = scope.spawn(|| if part == Part::All { Ok(Vec::new()) } else { loader.sides() });
         let packets = loader.packets();
         let joined = "loading does not panic";
-        (events.join().expect(joined), packets, handoffs.join().expect(joined))
+        (events.join().expect(joined), sides.join().expect(joined), packets, handoffs.join().expect(joined))
     });
-    let (mut events, packets, handoffs) = (events?.into_iter(), packets?, handoffs?);
+    let (mut events, mut sides, packets, handoffs) = (events?.into_iter(), sides?, packets?, handoffs?);
     let trace = |node: &super::store::NodeManifest| NodeTrace {
         node: node.node.clone(),
         records: events.next().unwrap_or_default(),
@@ -67,7 +71,12 @@ pub fn load(dir: &Path, manifest: &Manifest, options: &Options, part: Part) -> R
         unresolved_records: manifest.unresolved_records,
         notes: manifest.notes.clone(),
     };
-    Ok(Model::of_parts(traces, hosts, packets, clock, handoffs, Arc::new(user)))
+    for side in &mut sides {
+        side.shift(clock.offset(usize::from(side.node)).unwrap_or(0));
+    }
+    let mut model = Model::of_parts(traces, hosts, packets, clock, handoffs, Arc::new(user));
+    model.set_sides(sides);
+    Ok(model)
 }
 
 struct Loader<'a> {
@@ -265,6 +274,54 @@ impl Loader<'_> {
                 priority: Column::new(priority, NO_PRIORITY),
                 discarded: table.bools("discarded")?,
             });
+            Ok(())
+        })?;
+        Ok(all)
+    }
+
+    /// Sides of RPCs, with times on the nodes' own clocks.
+    fn sides(&self) -> Result<Vec<Side>, StoreError> {
+        let mut all = Vec::new();
+        self.files("rpcs", |table, node| {
+            let (client, id) = (table.u16s("client", 0)?, table.u32s("id", 0)?);
+            let first = all.len();
+            let node_place = node.unwrap_or(0) as u16;
+            all.extend(client.iter().zip(id).map(|(client, id)| Side::unseen(*client, id, node_place)));
+            type Time = fn(&mut Side) -> &mut i64;
+            let times: [(&str, Time); 9] = [
+                ("sendmsg_ns", |s| &mut s.sendmsg),
+                ("copied_in_ns", |s| &mut s.copied_in),
+                ("handoff_ns", |s| &mut s.handoff),
+                ("queued_ns", |s| &mut s.queued),
+                ("found_ns", |s| &mut s.found),
+                ("copy_out_ns", |s| &mut s.copy_out),
+                ("copied_out_ns", |s| &mut s.copied_out),
+                ("recvmsg_done_ns", |s| &mut s.recvmsg_done),
+                ("end_ns", |s| &mut s.end),
+            ];
+            for (column, field) in times {
+                let times = table.sparse(column, |table, column| self.times(table, column, node))?;
+                all[first..].iter_mut().zip(times).for_each(|(side, time)| *field(side) = time);
+            }
+            type Number = fn(&mut Side) -> &mut Option<u32>;
+            let numbers: [(&str, Number); 8] = [
+                ("peer", |s| &mut s.peer),
+                ("port", |s| &mut s.port),
+                ("out_length_bytes", |s| &mut s.out_length),
+                ("in_length_bytes", |s| &mut s.in_length),
+                ("unscheduled_bytes", |s| &mut s.unscheduled),
+                ("remaining_bytes", |s| &mut s.remaining),
+                ("granted_bytes", |s| &mut s.granted),
+                ("sent_bytes", |s| &mut s.dumped_sent),
+            ];
+            for (column, field) in numbers {
+                let numbers = table.sparse(column, |table, column| table.maybe_u32s(column))?;
+                all[first..].iter_mut().zip(numbers).for_each(|(side, number)| *field(side) = number);
+            }
+            let cores = table.maybe_u32s("gro_core")?;
+            all[first..].iter_mut().zip(cores).for_each(|(side, core)| side.gro_core = core.map(|core| core as u16));
+            let retransmits = table.u32s("retransmits", 0)?;
+            all[first..].iter_mut().zip(retransmits).for_each(|(side, number)| side.retransmits = number);
             Ok(())
         })?;
         Ok(all)

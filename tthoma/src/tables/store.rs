@@ -48,7 +48,7 @@ pub(super) fn failed(path: &Path) -> impl Fn(io::Error) -> StoreError + '_ {
 /// What `format` says in a manifest.
 pub const FORMAT: &str = "tthoma tables";
 /// Version of the tables' form.
-pub const VERSION: u32 = 2;
+pub const VERSION: u32 = 3;
 
 /// All that a run's tables do not say themselves.
 #[derive(Clone, Debug, Serialize, Deserialize)]
