@@ -66,11 +66,9 @@ fn answer(mut stream: TcpStream, node: &Mutex<Node>) -> io::Result<()> {
         None => ("400 Bad Request", "text/plain", "expected GET /metrics HTTP/1.1\n".into()),
     };
     let length = body.len();
-    write!(
-        stream,
-        "HTTP/1.1 {status}\r\nContent-Type: {kind}\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n{body}"
-    )?;
-    stream.flush()
+    let head =
+        format!("HTTP/1.1 {status}\r\nContent-Type: {kind}\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n");
+    stream.write_all((head + &body).as_bytes())
 }
 
 /// Path of a GET request; `None` if it is another or too long.

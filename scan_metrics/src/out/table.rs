@@ -55,15 +55,14 @@ pub fn table(scan: &Scan, level: Level, all: bool) -> String {
             add(format!("  node{node}{run}: {count} {}\n", if *count == 1 { "finding" } else { "findings" }));
         }
     }
-    for (test, why) in &scan.not_run {
-        add(format!("\ntest {} ({}) was not run: {why}", test.text().0, test.text().1));
-    }
     if !scan.not_run.is_empty() {
-        add("\n".to_owned());
+        add("\nTests not run:\n".to_owned());
+    }
+    for (test, why) in &scan.not_run {
+        add(format!("  {} ({}): {why}\n", test.text().0, test.text().1));
     }
     add(format!(
-        "\nFindings with a z are those that remain when false alarms are held at {:.0} % over all comparisons; z is in robust \
-         standard deviations.\n",
+        "\nz: robust standard deviations. Findings with one remain when false alarms are held at {:.0} % over all comparisons.\n",
         100.0 * RATE
     ));
     out

@@ -160,8 +160,12 @@ impl Finding {
         self.tests.iter().map(|test| test.text().0).collect()
     }
 
-    /// `node3`, `node3 core 1`, or `all nodes`.
+    /// `node3`, `node3 core 1`, or `all nodes`; the run's name for what sets a run apart from others.
     pub fn who(&self) -> String {
+        let run = std::path::Path::new(&self.run).file_name().and_then(|name| name.to_str());
+        if let (None, Some(run), [Test::X]) = (self.node, run, self.tests.as_slice()) {
+            return run.to_owned();
+        }
         match (self.node, self.core) {
             (Some(node), Some(core)) => format!("node{node} core {core}"),
             (Some(node), None) => format!("node{node}"),

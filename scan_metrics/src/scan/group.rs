@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use rustc_hash::FxHashMap;
+
 use super::catalogue::{About, Kind, Load, about};
 use super::control::class_spread;
 use super::record::{Loads, Record};
@@ -38,18 +40,20 @@ pub struct Vocabulary {
     pub about: Vec<Option<About>>,
     /// Loads.
     pub loads: Loads,
+    numbers: FxHashMap<String, u32>,
 }
 
 impl Vocabulary {
     /// Of these names.
     pub fn new(names: Vec<String>) -> Self {
         let about = names.iter().map(|name| about(name)).collect();
-        Self { about, loads: Loads::new(&names), names }
+        let numbers = names.iter().cloned().zip(0..).collect();
+        Self { about, loads: Loads::new(&names), names, numbers }
     }
 
     /// The number of a name.
     pub fn number(&self, name: &str) -> Option<u32> {
-        self.names.iter().position(|other| other == name).map(|at| at as u32)
+        self.numbers.get(name).copied()
     }
 
     /// Growth of `name` at a node, 0 if it has no such counter.

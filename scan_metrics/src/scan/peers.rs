@@ -138,7 +138,8 @@ pub(super) fn unit(kind: Kind) -> &'static str {
 pub(super) fn shown(value: f64, kind: Kind) -> String {
     match kind {
         Kind::Ticks => format!("{value:.3} cores"),
-        Kind::Quotient => format!("{value:.4}").trim_end_matches('0').trim_end_matches('.').to_owned(),
+        Kind::Quotient if value >= 100.0 => format!("{value:.0}"),
+        Kind::Quotient => format!("{value:.3}"),
         Kind::Count | Kind::Bytes => {
             format!("{}{}", crate::tool::scaled(value).split_whitespace().collect::<Vec<_>>().join(" "), unit(kind))
         }
