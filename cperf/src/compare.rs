@@ -103,7 +103,7 @@ pub fn run(args: &CompareArgs) -> anyhow::Result<()> {
         let text = format!("runs of {}: these are different loads (--anyway compares them)", list(&workloads));
         return Err(Stop::Usage(text).into());
     }
-    let rows = compare(&sides);
+    let rows = compare(&sides, RESAMPLES);
     let mut stdout = std::io::stdout().lock();
     if args.format == Format::Json {
         let json = serde_json::json!({ "version": 1, "a": args.a, "b": args.b, "alpha": ALPHA, "figures": rows });
@@ -152,7 +152,7 @@ fn runs(dir: &Path) -> anyhow::Result<Vec<Value>> {
 }
 
 /// All figures that both sides have.
-fn compare(sides: &[Vec<Value>; 2]) -> Vec<Row> {
+fn compare(sides: &[Vec<Value>; 2], resamples: usize) -> Vec<Row> {
     let mut protocols: Vec<String> = Vec::new();
     for result in sides[0].iter().filter_map(|run| run["results"].as_array()).flatten() {
         let name = result["protocol"].as_str().unwrap_or_default().to_owned();
@@ -165,7 +165,7 @@ fn compare(sides: &[Vec<Value>; 2]) -> Vec<Row> {
         for (figure, better) in FIGURES {
             let values = sides.each_ref().map(|runs| values(runs, protocol, figure));
             if values.iter().all(|values| !values.is_empty()) {
-                rows.push((row(protocol, figure, &values), better));
+                rows.push((row(protocol, figure, &values, resamples), better));
             }
         }
     }
@@ -177,7 +177,7 @@ fn values(runs: &[Value], protocol: &str, figure: &str) -> Vec<f64> {
     results.filter(|result| result["protocol"] == protocol).filter_map(|result| result[figure].as_f64()).collect()
 }
 
-fn row(protocol: &str, figure: &str, values: &[Vec<f64>; 2]) -> Row {
+fn row(protocol: &str, figure: &str, values: &[Vec<f64>; 2], resamples: usize) -> Row {
     let [a, b] = values;
     let medians = values.each_ref().map(|values| ranks::median(values));
     let change = |medians: [f64; 2]| (medians[0] != 0.0).then(|| medians[1] / medians[0] - 1.0);
@@ -188,7 +188,7 @@ fn row(protocol: &str, figure: &str, values: &[Vec<f64>; 2]) -> Row {
         runs: [a.len(), b.len()],
         medians,
         change: change(medians),
-        interval: (a.len() >= 3 && b.len() >= 3).then(|| ranks::bootstrap(a, b, RESAMPLES, change)).flatten(),
+        interval: (a.len() >= 3 && b.len() >= 3).then(|| ranks::bootstrap(a, b, resamples, change)).flatten(),
         p: ranks::mann_whitney(a, b),
         verdict: if all_equal { Verdict::Same } else { Verdict::NoDifference },
     }
@@ -251,6 +251,9 @@ mod tests {
     use super::*;
     use rand::normal;
 
+    /// Resamples: verdicts do not depend on the intervals.
+    const FEW: usize = 400;
+
     /// Random numbers for planted runs.
     mod rand {
         /// Roughly normal, by the sum of twelve uniform numbers; `state` is changed.
@@ -283,7 +286,7 @@ mod tests {
     fn a_set_compared_with_itself_does_not_differ() {
         for runs in [1, 3, 10] {
             let set = planted(runs, 0.02, 0.0, 5);
-            let rows = compare(&[set.clone(), set]);
+            let rows = compare(&[set.clone(), set], FEW);
             assert_eq!(rows.len(), FIGURES.len());
             for row in rows {
                 assert!(!matches!(row.verdict, Verdict::Better | Verdict::Worse), "{row:?}");
@@ -298,13 +301,13 @@ mod tests {
         let (mut missed, mut false_alarms) = (0, 0);
         for seed in 0..100 {
             let a = planted(10, 0.02, 0.0, 2 * seed + 1);
-            let slower = compare(&[a.clone(), planted(10, 0.02, 0.05, 2 * seed + 2)]);
+            let slower = compare(&[a.clone(), planted(10, 0.02, 0.05, 2 * seed + 2)], FEW);
             let verdict = |figure: &str| slower.iter().find(|row| row.figure == figure).unwrap();
             let mean = verdict("slowdown_mean");
             missed += u32::from(mean.verdict != Verdict::Worse);
             let (low, high) = mean.interval.unwrap();
             assert!(low < 0.08 && high > 0.02, "{mean:?}");
-            let equal = compare(&[a, planted(10, 0.02, 0.0, 1000 + seed)]);
+            let equal = compare(&[a, planted(10, 0.02, 0.0, 1000 + seed)], FEW);
             let told = equal.iter().any(|row| matches!(row.verdict, Verdict::Better | Verdict::Worse));
             false_alarms += u32::from(told);
         }
@@ -315,14 +318,14 @@ mod tests {
 
     #[test]
     fn few_runs_are_said_to_be_few() {
-        let rows = compare(&[planted(2, 0.01, 0.0, 1), planted(2, 0.01, 0.5, 2)]);
+        let rows = compare(&[planted(2, 0.01, 0.0, 1), planted(2, 0.01, 0.5, 2)], FEW);
         assert!(rows.iter().all(|row| row.verdict == Verdict::TooFewRuns), "{rows:?}");
         assert!(table(&rows).contains("no difference can be told from chance"));
     }
 
     #[test]
     fn more_load_carried_is_better_and_longer_times_are_worse() {
-        let mut rows = compare(&[planted(10, 0.001, 0.0, 1), planted(10, 0.001, -0.1, 2)]);
+        let mut rows = compare(&[planted(10, 0.001, 0.0, 1), planted(10, 0.001, -0.1, 2)], FEW);
         assert!(rows.iter().any(|row| row.figure == "slowdown_p99" && row.verdict == Verdict::Better));
         rows.retain(|row| row.figure == "achieved_gbps");
         assert!(!matches!(rows[0].verdict, Verdict::Worse));
