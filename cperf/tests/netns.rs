@@ -239,3 +239,39 @@ fn kill(signal: &str, id: u32) {
     let status = Command::new("sh").args(["-c", &format!("kill -{signal} {id}")]).status().unwrap();
     assert!(status.success());
 }
+
+/// Nodes on one machine share its counter, and each trace's first line has the reading: how far clocks are apart is known.
+#[test]
+fn clocks_of_traces_are_set_as_the_machines_counter_says() {
+    let _alone = alone();
+    let out = scratch("clocks");
+    let mut command = Command::new(env!("CARGO_BIN_EXE_cperf"));
+    command.args(["run", "w4", "--testbed", "netns", "--nodes", "3", "--protocols", "homa", "--slowdown", "fixed"]);
+    command.args(["--warmup", "0.2", "--seconds", "0.5", "--out"]).arg(&out);
+    let run = command.output().expect("the binary starts");
+    assert!(run.status.success(), "{}", String::from_utf8_lossy(&run.stderr));
+    let (names, first): (Vec<PathBuf>, Vec<(f64, f64)>) = (0..3)
+        .map(|node| {
+            let path = out.join(format!("traces/node{node}.tt"));
+            let text = fs::read_to_string(&path).unwrap();
+            let words: Vec<&str> = text.lines().next().unwrap().split([' ', ')']).collect();
+            let after = |word: &str| words[words.iter().position(|w| *w == word).unwrap() + 1].parse::<f64>().unwrap();
+            (path, (after("timestamp"), after("(cpu_ghz")))
+        })
+        .unzip();
+    let delay = tthoma::analyze::run(&["delay"], &names, &tthoma::analyze::Options::default()).unwrap();
+    assert_eq!(delay.clock.nodes.len(), 3);
+    for (node, (ticks, _)) in delay.clock.nodes.iter().zip(&first) {
+        let truth = (ticks - first[0].0) / first[0].1 / 1000.0;
+        let (offset, error) = (node.offset_us.unwrap(), node.error_us.unwrap());
+        // Stamps of packets are compared with the counter to within a microsecond or so.
+        assert!((offset - truth).abs() <= error + 3.0, "{node:?}: {truth} us by the counter");
+    }
+    let negatives = delay.report("delay").unwrap().table("negatives");
+    let unexplained = negatives
+        .into_iter()
+        .flat_map(|t| &t.rows)
+        .filter(|row| row.cells.last() == Some(&"NOT explained by clocks".into()));
+    assert_eq!(unexplained.count(), 0, "{}", delay.to_text());
+    fs::remove_dir_all(&out).unwrap();
+}
