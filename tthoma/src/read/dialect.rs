@@ -69,7 +69,8 @@ impl Head {
         let (cycles, core, message) = entry(text).ok_or(BadLine::NoTime)?;
         // Counters are below 2^53 for weeks; a difference is exact to the ns.
         let since = cycles.wrapping_sub(self.start) as i64;
-        Ok(((since as f64 * 1e6 / self.khz).round() as i64, Core::Number(core), message))
+        let time = (since as f64 * 1e6 / self.khz).round();
+        if time.abs() >= line::MAX_TIME { Err(BadLine::NoTime) } else { Ok((time as i64, Core::Number(core), message)) }
     }
 }
 
@@ -127,6 +128,7 @@ mod tests {
         assert_eq!(line("8213442212400 [C120] b [C07] c"), Ok((954, Core::Number(120), &b"b [C07] c"[..])));
         assert_eq!(line("8213442210087 [C05] a").unwrap().0, -10);
         assert_eq!(line("[C05] a"), Err(BadLine::NoTime));
+        assert_eq!(line("821344221042210111 [C05] a"), Err(BadLine::NoTime), "years later");
     }
 
     #[test]

@@ -165,6 +165,8 @@ fn micros(scan: &mut Scan<'_>) -> Option<i64> {
 
 /// 115 days of microseconds. More is garbage, and sums of many such times in ns still fit an `i64`.
 const MAX_TIME_DIGITS: u32 = 13;
+/// The same in ns.
+pub(super) const MAX_TIME: f64 = 1e16;
 
 /// True if `line` holds control characters other than tabs, or bytes that are not ASCII.
 fn is_binary(line: &[u8]) -> bool {
