@@ -258,7 +258,7 @@ pub fn write(to: &mut impl Write, kind: Kind, id: u32, body: &[u8]) -> io::Resul
 /// Writes a message.
 ///
 /// # Errors
-/// As [`write`].
+/// As [`write()`].
 pub fn say<T: Serialize>(to: &mut impl Write, id: u32, message: &T) -> io::Result<()> {
     write(to, Kind::Message, id, &serde_json::to_vec(message).expect("strings and numbers only"))
 }
