@@ -134,7 +134,7 @@ impl Table {
     }
 
     /// A column of numbers with nulls.
-    #[cfg(test)]
+    #[cfg(all(test, feature = "tables"))]
     pub(super) fn f64s(&self, name: &str) -> io::Result<Vec<Option<f64>>> {
         self.numbers(name, None, |v| Some(f64::from_bits(v)))
     }
@@ -381,7 +381,7 @@ fn plain<T>(bytes: &[u8], physical: Physical, count: usize, from: fn(u64) -> T, 
     Some(())
 }
 
-#[cfg(test)]
+#[cfg(all(test, feature = "tables"))]
 mod tests {
     use super::*;
     use std::sync::Arc;
