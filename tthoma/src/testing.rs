@@ -17,6 +17,7 @@
 //! assert_eq!(model.clock.offset(1).map(|ns| (ns as f64 / 1000.0).round()), Some(-5000.0));
 //! ```
 
+mod folder;
 mod repeat;
 
 use std::fmt::Write as _;
@@ -27,6 +28,7 @@ use crate::analyze::Options;
 use crate::model::Model;
 use crate::read::{Format, NodeTrace, parse_text};
 
+pub use folder::Folder;
 pub use repeat::Repeat;
 
 /// How long each step of a packet's way takes, in us, and how messages are cut.

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use tthoma::analyze::{ALL, Analyzer, Finding, Options, Run};
 use tthoma::model::Model;
+use tthoma::testing::Folder;
 
 fn sample(path: &str) -> Vec<u8> {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../traces").join(path);
@@ -16,29 +17,6 @@ fn sample(path: &str) -> Vec<u8> {
         return text;
     }
     bytes
-}
-
-/// A directory of its own, removed in the end.
-struct Folder(PathBuf);
-
-impl Folder {
-    fn new(name: &str) -> Self {
-        let dir = std::env::temp_dir().join(format!("tthoma-damaged-{name}-{}", std::process::id()));
-        fs::create_dir_all(&dir).unwrap();
-        Self(dir)
-    }
-
-    fn file(&self, name: &str, bytes: &[u8]) -> PathBuf {
-        let path = self.0.join(name);
-        fs::write(&path, bytes).unwrap();
-        path
-    }
-}
-
-impl Drop for Folder {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.0);
-    }
 }
 
 /// Every analysis that needs no further options, in all forms; and how many of them have results.

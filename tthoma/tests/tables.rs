@@ -10,25 +10,7 @@ use tthoma::analyze::{self, Finding, Options, Run};
 use tthoma::model::Model;
 use tthoma::tables::store::{self, StoreError};
 use tthoma::tables::stream;
-use tthoma::testing::{Scenario, Steps};
-
-/// A folder that is removed at the end of a test.
-struct Folder(PathBuf);
-
-impl Folder {
-    fn new(name: &str) -> Self {
-        let path = std::env::temp_dir().join(format!("tthoma-tables-{name}-{}", std::process::id()));
-        let _ = fs::remove_dir_all(&path);
-        fs::create_dir_all(&path).unwrap();
-        Self(path)
-    }
-}
-
-impl Drop for Folder {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.0);
-    }
-}
+use tthoma::testing::{Folder, Scenario, Steps};
 
 fn samples(folder: &str) -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../traces").join(folder)
@@ -172,7 +154,7 @@ fn runs_lie_side_by_side_and_damage_is_told() {
 
 #[test]
 fn a_conversion_is_used_until_the_trace_changes_and_nothing_is_written_beside_it() {
-    let (traces, cache) = (Folder::new("cached-traces"), Folder::new("cache"));
+    let (traces, cache) = (Folder::new("tables-cached-traces"), Folder::new("cache"));
     for name in ["node0.tt", "node1.tt.gz"] {
         fs::copy(samples("kernel_100").join(name), traces.0.join(name)).unwrap();
     }
