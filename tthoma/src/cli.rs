@@ -135,7 +135,7 @@ pub(crate) struct Report {
     pub(crate) options: Options,
 }
 
-/// `tthoma inventory`.
+/// What analyses look at and how: all of `tthoma inventory`.
 #[derive(Debug, Args)]
 pub(crate) struct Traces {
     /// Traces: .tt files, also .gz and .zst, or directories of them; a node is named after its file
@@ -188,16 +188,8 @@ pub(crate) struct Analyze {
     #[arg(value_name = "NAME,...")]
     pub(crate) names: String,
 
-    /// Traces: .tt files, also .gz and .zst, or directories of them; a node is named after its file
-    #[arg(required = true, value_name = "PATH")]
-    pub(crate) paths: Vec<PathBuf>,
-
-    /// Form of the results on standard output
-    #[arg(long, value_enum, default_value_t = Format::Table)]
-    pub(crate) format: Format,
-
     #[command(flatten)]
-    pub(crate) options: Options,
+    pub(crate) traces: Traces,
 }
 
 #[derive(Debug, Args)]

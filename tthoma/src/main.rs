@@ -16,7 +16,7 @@ use clap::Parser as _;
 use tthoma::analyze;
 use tthoma::event::Kind;
 
-use cli::{Analyze, Cli, Command, Format};
+use cli::{Cli, Command, Format, Traces};
 
 fn main() -> ExitCode {
     match run(Cli::parse()) {
@@ -36,20 +36,16 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Record(args) => record_command::run(&args),
         Command::Explain(command) => {
             let options = analyze::Options { rpc: Some(command.rpc), top: command.top, ..Default::default() };
-            let (names, paths, format) = ("explain".into(), command.paths, command.format);
-            analyse(&Analyze { names, paths, format, options })
+            analyse("explain", &Traces { paths: command.paths, format: command.format, options })
         }
         Command::List { tables: true, .. } => list_tables(),
         Command::List { events: true, .. } => list_events(),
         Command::List { .. } => list(),
         #[cfg(feature = "tables")]
         Command::Convert(args) => convert_command::convert(&args),
-        Command::Analyze(command) => analyse(&command),
+        Command::Analyze(command) => analyse(&command.names, &command.traces),
         Command::Report(args) => report_command::run(&args),
-        Command::Inventory(traces) => {
-            let cli::Traces { paths, format, options } = *traces;
-            analyse(&Analyze { names: "inventory".into(), paths, format, options })
-        }
+        Command::Inventory(traces) => analyse("inventory", &traces),
         Command::Grep(args) => tool_commands::grep(&args),
         Command::Merge { files } => tool_commands::merge(&files),
         Command::Range { start, end, file } => tool_commands::range(start, end, file.as_deref()),
@@ -59,8 +55,8 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
     }
 }
 
-fn analyse(command: &Analyze) -> anyhow::Result<ExitCode> {
-    let names: Vec<&str> = command.names.split(',').collect();
+fn analyse(names: &str, command: &Traces) -> anyhow::Result<ExitCode> {
+    let names: Vec<&str> = names.split(',').collect();
     let unknown = |name: &&&str| **name != "all" && analyze::find(name).is_none();
     if let Some(name) = names.iter().find(unknown) {
         let hint = analyze::nearest(name).map_or_else(String::new, |near| format!("; did you mean `{near}`?"));
@@ -94,7 +90,7 @@ fn analyse(command: &Analyze) -> anyhow::Result<ExitCode> {
     if run.has_results() {
         return Ok(ExitCode::SUCCESS);
     }
-    eprintln!("tthoma: {}: no results: these traces lack what it needs (see `tthoma list`)", command.names);
+    eprintln!("tthoma: {}: no results: these traces lack what it needs (see `tthoma list`)", names.join(","));
     Ok(ExitCode::from(1))
 }
 
