@@ -44,10 +44,7 @@ impl Credit {
         // Once the receiver has all or the RPC is over, nothing is open, whatever was not seen.
         let over = receiver.map_or(NEVER, |r| first_seen(&[earliest([r.recvmsg_done, r.end].into_iter()), NEVER]));
         let done = sender.map_or(NEVER, |s| first_seen(&[s.end, NEVER]));
-        let received = data
-            .iter()
-            .filter(|f| f.softirq != UNSEEN)
-            .map(|f| (f.softirq, f.offset, f.offset.saturating_add(f.length)));
+        let received = data.iter().filter(|f| f.softirq != UNSEEN).map(|f| (f.softirq, f.offset, f.data_end()));
         let sent = || {
             let heads = data.iter().filter(|f| f.head && !f.again && f.left() != UNSEEN);
             heads.map(|f| (f.left(), f.offset, f.offset.saturating_add(f.frame)))

@@ -189,7 +189,7 @@ fn remaining(model: &Model, message: usize, time: i64) -> Option<i64> {
     let length = i64::from(model.packets.messages[message].length?);
     let had = model.flights().data_of(message as u32).iter();
     let had = had.filter(|f| f.softirq != crate::packets::UNSEEN && f.softirq <= time);
-    Some(length - i64::from(had.map(|f| f.offset.saturating_add(f.length)).max().unwrap_or(0)))
+    Some(length - i64::from(had.map(|f| f.data_end()).max().unwrap_or(0)))
 }
 
 #[cfg(test)]

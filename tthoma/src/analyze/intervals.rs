@@ -236,9 +236,9 @@ impl Builder {
                 } else {
                     EVER.0
                 };
-                let whole = packets.iter().any(|f| {
-                    f.softirq != UNSEEN && f.message_length > 0 && f.offset.saturating_add(f.length) >= f.message_length
-                });
+                let whole = packets
+                    .iter()
+                    .any(|f| f.softirq != UNSEEN && f.message_length > 0 && f.data_end() >= f.message_length);
                 let last = if whole { processed().max().unwrap_or(UNSEEN) } else { UNSEEN };
                 let end = first_seen(&[last, side.recvmsg_done, EVER.1]);
                 self.state(node, Field::RxGrantable, begins, end, 1.0);

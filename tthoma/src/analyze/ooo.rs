@@ -208,8 +208,7 @@ fn buffered(packets: &[&Flight]) -> u64 {
 
 /// How long after the message's last byte its last packet came, if it did, ns.
 fn completion(packets: &[&Flight]) -> Option<i64> {
-    let last =
-        packets.iter().find(|f| f.message_length > 0 && f.offset.saturating_add(f.length) >= f.message_length)?;
+    let last = packets.iter().find(|f| f.message_length > 0 && f.data_end() >= f.message_length)?;
     let time = packets.last()?.gro - last.gro;
     (time > 0).then_some(time)
 }

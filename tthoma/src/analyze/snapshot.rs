@@ -59,7 +59,7 @@ impl Progress {
         for f in data {
             let end = f.offset + if f.head { f.frame.max(f.length) } else { f.length };
             for (stage, of) in ends.iter().enumerate() {
-                let end = if stage < 2 { end } else { f.offset.saturating_add(f.length) };
+                let end = if stage < 2 { end } else { f.data_end() };
                 if before(of(f)) {
                     this.reached[stage] = this.reached[stage].max(end);
                 }

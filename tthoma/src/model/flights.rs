@@ -161,6 +161,11 @@ impl Flight {
         first_seen(&[self.xmit, self.nic, self.free]) != UNSEEN
     }
 
+    /// Where its data end in the message, bytes; a damaged trace may say more than there can be.
+    pub fn data_end(&self) -> u32 {
+        self.offset.saturating_add(self.length)
+    }
+
     /// True if it was received.
     pub fn arrived(&self) -> bool {
         self.gro != UNSEEN || self.softirq != UNSEEN
