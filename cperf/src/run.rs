@@ -81,11 +81,7 @@ fn on_namespaces(args: &RunArgs) -> anyhow::Result<()> {
         }
     };
     interrupt.watch();
-    let settings = serde_json::to_value(&options)?;
-    let mut manifest = Manifest::new(std::env::args().collect(), settings, Some(options.seed), &testbed);
-    out.write("manifest.json", &manifest.text())?;
-    let mut journal = Journal::create(&out.path().join("cperf.log"))?;
-    journal.say(&announce(&options));
+    let (mut manifest, mut journal) = begin(&options, &testbed, &out)?;
     if args.gbps.is_none() {
         journal.say(&format!("load by rule: {} (--gbps sets it)", rates::RULE));
     }
@@ -133,6 +129,16 @@ pub(crate) fn make_out(options: &mut RunArgs, subdirectories: &[&str]) -> Result
     let out = OutDir::create(&path, subdirectories)?;
     options.out = Some(path);
     Ok(out)
+}
+
+/// The first entries of the manifest and of the journal of a run whose nodes are there.
+fn begin(options: &RunArgs, testbed: &dyn Testbed, out: &OutDir) -> anyhow::Result<(Manifest, Journal)> {
+    let settings = serde_json::to_value(options)?;
+    let manifest = Manifest::new(std::env::args().collect(), settings, Some(options.seed), testbed);
+    out.write("manifest.json", &manifest.text())?;
+    let mut journal = Journal::create(&out.path().join("cperf.log"))?;
+    journal.say(&announce(options));
+    Ok((manifest, journal))
 }
 
 /// How a run ended, from what ended it.

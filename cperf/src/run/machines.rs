@@ -20,11 +20,9 @@ pub(super) use with_ssh::run;
 mod with_ssh {
     use std::time::{Instant, SystemTime};
 
-    use super::super::{SUBDIRECTORIES, announce, conclude, make_out, options, perform};
+    use super::super::{SUBDIRECTORIES, begin, conclude, make_out, options, perform};
     use super::{RunArgs, Stop};
     use crate::cli::Protocol;
-    use crate::journal::Journal;
-    use crate::manifest::Manifest;
     use crate::signals::Interrupt;
     use crate::ssh::cluster::Cluster;
     use crate::sys;
@@ -54,11 +52,7 @@ mod with_ssh {
             }
         };
         interrupt.watch();
-        let settings = serde_json::to_value(&options)?;
-        let mut manifest = Manifest::new(std::env::args().collect(), settings, Some(options.seed), &testbed);
-        out.write("manifest.json", &manifest.text())?;
-        let mut journal = Journal::create(&out.path().join("cperf.log"))?;
-        journal.say(&announce(&options));
+        let (mut manifest, mut journal) = begin(&options, &testbed, &out)?;
         journal.say(&format!("{} nodes are ready after {:.2} s", options.nodes, begun.elapsed().as_secs_f64()));
         testbed.remarks().iter().for_each(|remark| journal.say(remark));
         let (parts, outcome) = perform(&options, &mut testbed, interrupt, &mut journal, &out);
