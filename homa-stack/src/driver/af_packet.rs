@@ -182,12 +182,7 @@ impl Device for PacketDevice {
     }
 
     fn arrived_by(&mut self, held: usize, now: Instant, trace: &mut Recorder) -> Instant {
-        self.stamps.follow(now, &self.clock);
-        if self.stamps.is_after(now, self.ring.frame(held - 1).stamp) {
-            let ticks = self.clock.ticks();
-            self.now = self.clock.at(ticks);
-            trace.set_now(ticks);
-        }
+        self.now = self.stamps.arrived_by(now, self.ring.frame(held - 1).stamp, &self.clock, trace);
         self.now
     }
 

@@ -302,15 +302,10 @@ impl Device for XdpDevice {
     }
 
     fn arrived_by(&mut self, held: usize, now: Instant, trace: &mut Recorder) -> Instant {
-        let Some(stamps) = &mut self.stamps else { return now };
-        stamps.follow(now, &self.clock);
-        let stamps = *stamps;
+        let Some(mut stamps) = self.stamps else { return now };
         let (queue, last) = self.place(held - 1);
-        if stamps.is_after(now, queue.metadata(last)) {
-            let ticks = self.clock.ticks();
-            self.now = self.clock.at(ticks);
-            trace.set_now(ticks);
-        }
+        self.now = stamps.arrived_by(now, queue.metadata(last), &self.clock, trace);
+        self.stamps = Some(stamps);
         self.now
     }
 

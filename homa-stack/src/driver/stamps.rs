@@ -2,6 +2,7 @@
 
 use super::clock::Clock;
 use super::sys;
+use crate::trace::Recorder;
 use crate::units::{Instant, Nanos};
 
 /// A wait longer than this means that the kernel's clock was set meanwhile, or that there is no stamp.
@@ -27,12 +28,19 @@ impl Stamps {
         Self { kernel, offset: offset(kernel, clock), due: clock.now() + BELIEVED }
     }
 
-    /// Looks at the clocks anew if that is due; half a microsecond every 10 ms.
+    /// When the last of a batch of packets, stamped `stamp`, had come: `now`, or if it was stamped since, the time that it is,
+    /// which the trace is told. Looks at the clocks anew if that is due; half a microsecond every 10 ms.
     #[inline]
-    pub(super) fn follow(&mut self, now: Instant, clock: &Clock) {
+    pub(super) fn arrived_by(&mut self, now: Instant, stamp: u64, clock: &Clock, trace: &mut Recorder) -> Instant {
         if now >= self.due {
             self.refresh(clock);
         }
+        if !self.is_after(now, stamp) {
+            return now;
+        }
+        let ticks = clock.ticks();
+        trace.set_now(ticks);
+        clock.at(ticks)
     }
 
     /// Looks at the clocks anew.
@@ -50,7 +58,7 @@ impl Stamps {
 
     /// True if a packet was stamped after `now`.
     #[inline]
-    pub(super) fn is_after(&self, now: Instant, stamp: u64) -> bool {
+    fn is_after(&self, now: Instant, stamp: u64) -> bool {
         stamp > now.as_nanos().wrapping_add(self.offset)
     }
 }
