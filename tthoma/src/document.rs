@@ -139,7 +139,8 @@ small,.q{color:#777}.warn{border-left:3px solid #c24f1d;padding-left:.6rem}ul.wa
 svg{max-width:100%;height:auto;background:#fff}dl{display:grid;grid-template-columns:max-content auto;gap:0 1rem}dd{margin:0}\
 @media print{.wide{overflow:visible}}";
 
-fn escaped(text: &str) -> String {
+/// Text as HTML shows it, in attributes too.
+pub fn escaped(text: &str) -> String {
     text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
 }
 

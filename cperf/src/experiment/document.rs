@@ -2,6 +2,8 @@
 
 use std::fmt::Write as _;
 
+use tthoma::document::escaped;
+
 use super::chart;
 use super::columns;
 use super::file::Measure;
@@ -287,10 +289,6 @@ const STYLE: &str = "\
 .wide{overflow-x:auto}table{border-collapse:collapse;font-size:.85rem}th,td{padding:.25rem .6rem;text-align:left;\
 border-bottom:1px solid #8886;vertical-align:top}figure{margin:1rem 0}svg{max-width:100%;height:auto;background:#fff}\
 @media print{.wide{overflow:visible}}";
-
-fn escaped(text: &str) -> String {
-    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
-}
 
 #[cfg(test)]
 mod tests {
