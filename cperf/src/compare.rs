@@ -8,6 +8,7 @@ use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
+use scan_metrics::scan::stats::median;
 use serde::Serialize;
 use serde_json::Value;
 
@@ -179,7 +180,7 @@ fn values(runs: &[Value], protocol: &str, figure: &str) -> Vec<f64> {
 
 fn row(protocol: &str, figure: &str, values: &[Vec<f64>; 2], resamples: usize) -> Row {
     let [a, b] = values;
-    let medians = values.each_ref().map(|values| ranks::median(values));
+    let medians = values.each_ref().map(|values| median(values));
     let change = |medians: [f64; 2]| (medians[0] != 0.0).then(|| medians[1] / medians[0] - 1.0);
     let all_equal = a.iter().chain(b).all(|value| *value == a[0]);
     Row {

@@ -1,16 +1,8 @@
 //! Comparing two samples without knowing their distributions: ranks and resampling.
 
-/// The middle; NaN without any.
-pub(super) fn median(values: &[f64]) -> f64 {
-    let mut sorted = values.to_vec();
-    sorted.sort_by(f64::total_cmp);
-    let half = sorted.len() / 2;
-    match sorted.len() {
-        0 => f64::NAN,
-        len if len % 2 == 1 => sorted[half],
-        _ => (sorted[half - 1] + sorted[half]) / 2.0,
-    }
-}
+use cp_node::rng::Rng;
+use scan_metrics::scan::stats::median;
+use statrs::function::erf::erfc;
 
 /// Two-sided probability that samples of one distribution have ranks that lie as far apart (Mann and Whitney 1947):
 /// exact up to 20 values a side without ties, else by the normal approximation, corrected for ties and continuity.
@@ -70,12 +62,9 @@ fn distribution(n: usize, m: usize) -> Vec<f64> {
     rows.swap_remove(m)
 }
 
-/// Probability beyond `z` standard deviations: Abramowitz and Stegun 26.2.17, to 7.5e-8.
+/// Probability beyond `z` standard deviations.
 fn normal_tail(z: f64) -> f64 {
-    let t = 1.0 / (1.0 + 0.231_641_9 * z);
-    let series = [0.319_381_530, -0.356_563_782, 1.781_477_937, -1.821_255_978, 1.330_274_429];
-    let sum = series.iter().rev().fold(0.0, |sum, part| (sum + part) * t);
-    (-z * z / 2.0).exp() / (2.0 * std::f64::consts::PI).sqrt() * sum
+    erfc(z / std::f64::consts::SQRT_2) / 2.0
 }
 
 /// Ends of the 95 % interval of `figure` of both medians, by resampling each side; the same numbers each time. `None` if
@@ -86,17 +75,9 @@ pub(super) fn bootstrap(
     resamples: usize,
     figure: impl Fn([f64; 2]) -> Option<f64>,
 ) -> Option<(f64, f64)> {
-    // splitmix64 (Steele, Lea, Flood 2014): any decent generator will do, and this one is short.
-    let mut state = 0x5eed_u64;
-    let mut below = |limit: usize| {
-        state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = state;
-        z = (z ^ z >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ z >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
-        ((u128::from(z ^ z >> 31) * limit as u128) >> 64) as usize
-    };
+    let mut rng = Rng::streams(0x5eed, None, 1).remove(0);
     let mut pick = |values: &[f64]| {
-        let picked: Vec<f64> = (0..values.len()).map(|_| values[below(values.len())]).collect();
+        let picked: Vec<f64> = (0..values.len()).map(|_| values[rng.below(values.len())]).collect();
         median(&picked)
     };
     let mut found: Vec<f64> = (0..resamples).filter_map(|_| figure([pick(a), pick(b)])).collect();
