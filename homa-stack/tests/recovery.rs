@@ -232,3 +232,28 @@ fn a_server_without_timers_asks_when_its_client_does() {
         net.assert_settled("servers without timers");
     }
 }
+
+/// A server without timers whose pool is full: what it has no room for would be sent to be dropped.
+#[test]
+fn a_server_without_timers_does_not_ask_for_what_it_has_no_room_for() {
+    let server = Config { server_timers: false, pool_pages: 2, ..Config::default() };
+    let mut net = Net::with(vec![Config::default(), server]);
+    net.response_len = Some(10);
+    net.hold_messages = true;
+    let first = net.call(0, 1, 100_000);
+    net.run_for(Nanos::from_millis(1));
+    assert!(net.done.contains_key(&first), "its request is kept by the application");
+    let second = net.call(0, 1, 100_000);
+    net.run_for(Nanos::from_millis(300));
+    let from_client = net.log.iter().filter(|l| l.0 == Kind::Resend && l.1 == 0).count();
+    assert!(from_client > 5 && net.count(Kind::Busy) >= from_client, "the client asks, and hears that all is well");
+    assert_eq!(net.log.iter().filter(|l| l.0 == Kind::Resend && l.1 == 1).count(), 0);
+    assert_eq!(net.hosts[0].metrics.resent_packets, 0);
+    net.release_held();
+    net.run_for(Nanos::from_millis(20));
+    assert!(net.done.contains_key(&second), "it is asked for when there is room");
+    net.hold_messages = false;
+    net.release_held();
+    net.run_for(Nanos::from_secs(1));
+    net.assert_settled("servers without timers and room");
+}

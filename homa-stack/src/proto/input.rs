@@ -515,8 +515,12 @@ impl Endpoint {
             self.trace.record_also(trace::Event::BusyState { id: low, state: state.code() });
             self.control.push_back(reply);
             if state == State::Incoming && !self.config.server_timers {
-                self.rpcs[key].silent = 0;
-                self.ask_for_missing(key, self.config.control_priority());
+                let rpc = &mut self.rpcs[key];
+                rpc.silent = 0;
+                // What has no room would be sent in vain: it is asked for when there is some.
+                if rpc.rx.as_ref().is_none_or(|rx| rx.lease.is_some()) {
+                    self.ask_for_missing(key, self.config.control_priority());
+                }
             }
             return Ok(());
         };
