@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 use cperf::sys;
 use cperf::testbed::Testbed;
 use cperf::testbed::netns::Netns;
+use homa_stack::api::{Group, RunnerConfig};
 use homa_stack::driver::{Host, HostConfig, OpenError, open_group};
 use homa_stack::metrics::DropReason;
 use homa_stack::wire::Kind;
@@ -32,6 +33,7 @@ fn main() -> ExitCode {
             ("each_rpc_stays_with_one_worker_on_both_sides", |net| both_ways(net, [2, 2])),
             ("workers_hand_on_the_acknowledgements_of_a_client_of_one_thread", |net| both_ways(net, [1, 2])),
             ("three_workers_serve_two", |net| both_ways(net, [3, 2])),
+            ("the_applications_interface_spreads_calls_over_workers", by_handles),
             ("a_group_of_no_workers_or_too_many_is_refused", sizes),
             ("the_use_of_the_receive_ring_is_measured", ring_use),
             ("nodes_of_two_workers_without_privileges_spread_their_rpcs", nodes),
@@ -176,6 +178,52 @@ fn work(mut host: Host, peer: IpAddr, first: u64, ready: &Barrier, busy: &Atomic
     seen.lost = metrics.shard_forwards_lost;
     seen.cutoffs = metrics.packets_rcvd[Kind::Cutoffs.index()];
     Ok(seen)
+}
+
+/// Calls of one client by two workers, served by three.
+fn by_handles(net: &Netns) -> Result<(), String> {
+    const CALLS: u64 = 300;
+    let group = |node: usize, workers: usize| {
+        // Threads are of the namespace of the one that starts them.
+        on(net, node, || {
+            let mut hosts = open_group(&HostConfig::default(), workers).map_err(|e| e.to_string())?;
+            let peer = net.address(1 - node);
+            hosts.iter_mut().try_for_each(|h| h.resolve(peer, Duration::from_secs(2)).map_err(|e| e.to_string()))?;
+            Group::spawn(hosts, &RunnerConfig::default()).map_err(|e| e.to_string())
+        })
+    };
+    let (here, there) = (group(0, 2)?, group(1, 3)?);
+    let server = there.bind(PORT).map_err(|e| e.to_string())?;
+    let serving = std::thread::spawn(move || {
+        while let Ok(request) = server.recv() {
+            let _ = request.reply.send(request.body);
+        }
+    });
+    let to = SocketAddr::new(net.address(1), PORT);
+    let mut batch = here.client().map_err(|e| e.to_string())?.batch(32);
+    let mut calls =
+        (0..CALLS).map(|call| (to, message(call, LENGTHS[call as usize % LENGTHS.len()]).into(), call)).peekable();
+    let mut ends = 0;
+    while ends < CALLS {
+        batch.submit_all(calls.by_ref()).map_err(|e| e.to_string())?;
+        let end = batch.next().ok_or("no call is under way")?;
+        let bytes = end.result.map_err(|e| e.to_string())?;
+        if bytes != message(end.cookie, bytes.len()) {
+            return Err(format!("response {} of {} bytes is damaged", end.cookie, bytes.len()));
+        }
+        ends += 1;
+    }
+    let received = |group: &Group, count: fn(&mut homa_stack::Endpoint) -> u64| {
+        let each = group.workers().iter().map(|worker| worker.with(count).map_err(|e| e.to_string()));
+        each.collect::<Result<Vec<u64>, _>>()
+    };
+    let requests = received(&there, |core| core.metrics.requests_received)?;
+    let responses = received(&here, |core| core.metrics.responses_received)?;
+    println!("    requests by worker {requests:?}, responses {responses:?}");
+    there.shutdown().map_err(|e| e.to_string())?;
+    serving.join().map_err(|_| "the server panicked")?;
+    let even = |each: &[u64]| each.iter().all(|n| *n > CALLS / each.len() as u64 / 2);
+    if even(&requests) && even(&responses) { Ok(()) } else { Err("one worker did the work of others".to_owned()) }
 }
 
 fn sizes(net: &Netns) -> Result<(), String> {

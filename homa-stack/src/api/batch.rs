@@ -30,9 +30,12 @@ pub struct Completion {
 
 /// Names a call of a [`Batch`], to cancel it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct CallId(u64);
+pub struct CallId {
+    worker: usize,
+    serial: u64,
+}
 
-/// The ends of calls, in memory that the protocol's thread fills and another thread reads: neither locks nor makes a
+/// The ends of calls, in memory that the protocol's threads fill and another thread reads: neither locks nor makes a
 /// system call unless the reader sleeps.
 #[derive(Debug)]
 pub(super) struct Ring {
@@ -145,7 +148,7 @@ impl Batch {
     /// If the message can't be sent, or as many calls are under way as may be ([`CallError::is_full`]).
     pub fn submit(&mut self, to: SocketAddr, payload: impl Into<Payload>, cookie: u64) -> Result<CallId, CallError> {
         let id = self.submit_quietly(to, payload.into(), cookie)?;
-        self.client.handle().shared.wake();
+        self.client.handle(id.worker).shared.wake();
         Ok(id)
     }
 
@@ -171,7 +174,7 @@ impl Batch {
                 Err(error) => break Err(error),
             }
         };
-        self.client.handle().shared.wake();
+        self.client.handles().for_each(|handle| handle.shared.wake());
         result
     }
 
@@ -180,9 +183,9 @@ impl Batch {
             return Err(CallError::Full { limit: self.capacity, option: "the capacity of the batch" });
         }
         let target = Target::Ring(Arc::clone(&self.ring), cookie);
-        let serial = self.client.submit(to, payload, target)?;
+        let (worker, serial) = self.client.submit(to, payload, target)?;
         self.open += 1;
-        Ok(CallId(serial))
+        Ok(CallId { worker, serial })
     }
 
     /// Calls whose ends were not taken.
@@ -219,7 +222,7 @@ impl Batch {
         if self.open == 0 {
             return None;
         }
-        let poll = self.client.handle().shared.config.poll;
+        let poll = self.client.config().poll;
         let poll = end.map_or(poll, |end| poll.min(end.saturating_duration_since(Instant::now())));
         wait::spin(poll, || !self.ring.ends.is_empty());
         loop {
@@ -256,7 +259,7 @@ impl Batch {
     /// [`RpcError::Aborted`](crate::RpcError::Aborted).
     pub fn cancel(&mut self, id: CallId) {
         // A thread that has ended has told the end of all calls.
-        let _ = self.client.handle().shared.push(Op::Cancel(id.0));
+        let _ = self.client.handle(id.worker).shared.push(Op::Cancel(id.serial));
     }
 
     /// A file descriptor that is readable while there are ends to take, for `poll`, `epoll` and event loops.
@@ -273,8 +276,10 @@ impl Batch {
 impl Drop for Batch {
     fn drop(&mut self) {
         if self.open > 0 {
-            // A thread that has ended has no calls to cancel.
-            let _ = self.client.handle().shared.push(Op::Abandon(Arc::clone(&self.ring)));
+            for handle in self.client.handles() {
+                // A thread that has ended has no calls to cancel.
+                let _ = handle.shared.push(Op::Abandon(Arc::clone(&self.ring)));
+            }
         }
     }
 }

@@ -66,13 +66,14 @@ pub struct Call {
     /// Nothing once the result was taken.
     slot: Option<Arc<Slot>>,
     client: Client,
+    worker: usize,
     serial: u64,
     peer: SocketAddr,
 }
 
 impl Call {
-    pub(super) fn new(slot: Arc<Slot>, client: Client, serial: u64, peer: SocketAddr) -> Self {
-        Self { slot: Some(slot), client, serial, peer }
+    pub(super) fn new(slot: Arc<Slot>, client: Client, worker: usize, serial: u64, peer: SocketAddr) -> Self {
+        Self { slot: Some(slot), client, worker, serial, peer }
     }
 
     /// The server.
@@ -96,7 +97,7 @@ impl Call {
     /// If it was polled as a future until it was ready.
     pub fn wait(mut self) -> CallResult {
         let slot = self.slot.as_deref().expect("a call ends once");
-        wait::spin(self.client.handle().shared.config.poll, || slot.is_done());
+        wait::spin(self.client.config().poll, || slot.is_done());
         loop {
             if let Some(result) = slot.take_or_wait(Waiter::this_thread) {
                 self.recycle();
@@ -108,7 +109,7 @@ impl Call {
 
     fn recycle(&mut self) {
         if let Some(slot) = self.slot.take() {
-            self.client.handle().shared.recycle(slot);
+            self.client.handle(self.worker).shared.recycle(slot);
         }
     }
 }
@@ -134,10 +135,10 @@ impl Drop for Call {
         if slot.is_done() {
             // The response came, and is not wanted: its pages go back.
             drop(slot.take_or_wait(Waiter::this_thread));
-            self.client.handle().shared.recycle(slot);
+            self.client.handle(self.worker).shared.recycle(slot);
         } else {
             // The slot is not used again: its end may be on its way. A thread that has ended has no calls to cancel.
-            let _ = self.client.handle().shared.push(Op::Cancel(self.serial));
+            let _ = self.client.handle(self.worker).shared.push(Op::Cancel(self.serial));
         }
     }
 }

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::client::Client;
 use super::error::{BindError, Stopped};
-use super::server::{PortQueue, Server, WakePolicy};
+use super::server::{Server, WakePolicy};
 use super::shared::{Answer, Op, Port, Shared};
 use super::stream::EarlyServer;
 use crate::proto::Endpoint;
@@ -55,6 +55,19 @@ pub struct Stats {
     pub requests_unserved: u64,
 }
 
+impl Stats {
+    pub(super) fn plus(self, other: Self) -> Self {
+        Self {
+            calls: self.calls + other.calls,
+            calls_full: self.calls_full + other.calls_full,
+            calls_cancelled: self.calls_cancelled + other.calls_cancelled,
+            calls_late: self.calls_late + other.calls_late,
+            replies_dropped: self.replies_dropped + other.replies_dropped,
+            requests_unserved: self.requests_unserved + other.requests_unserved,
+        }
+    }
+}
+
 impl Handle {
     pub(super) fn new(shared: Arc<Shared>) -> Self {
         Self { _guard: Arc::new(Guard(Arc::clone(&shared))), shared }
@@ -66,8 +79,7 @@ impl Handle {
     ///
     /// If all client ports are in use, or the protocol's thread has ended.
     pub fn client(&self) -> Result<Client, BindError> {
-        let port = self.with(|core| core.client_port())??;
-        Ok(Client::new(port, self.clone()))
+        Client::open(std::slice::from_ref(self))
     }
 
     /// Serves `port`, 1 to 32767.
@@ -85,9 +97,7 @@ impl Handle {
     ///
     /// As [`Self::bind`].
     pub fn bind_with(&self, port: u16, policy: WakePolicy) -> Result<Server, BindError> {
-        let queue = Arc::new(PortQueue::new(policy));
-        self.take_port(port, Port::Whole(Arc::clone(&queue)))?;
-        Ok(Server::new(queue, port, self.clone()))
+        Server::bind(port, std::slice::from_ref(self), policy)
     }
 
     /// Serves `port`, 1 to 32767, taking each request as it begins to arrive.
@@ -96,12 +106,10 @@ impl Handle {
     ///
     /// As [`Self::bind`].
     pub fn bind_early(&self, port: u16) -> Result<EarlyServer, BindError> {
-        let queue = Arc::new(PortQueue::new(WakePolicy::default()));
-        self.take_port(port, Port::Early(Arc::clone(&queue)))?;
-        Ok(EarlyServer::new(queue, port, self.clone()))
+        EarlyServer::bind(port, std::slice::from_ref(self))
     }
 
-    fn take_port(&self, number: u16, port: Port) -> Result<(), BindError> {
+    pub(super) fn take_port(&self, number: u16, port: Port) -> Result<(), BindError> {
         let answer = Answer::new();
         self.shared.push(Op::Bind(number, port, Arc::clone(&answer)))?;
         Ok(answer.take()??)
@@ -142,10 +150,14 @@ impl Handle {
     ///
     /// What the network interface said, if the thread ended because of that.
     pub fn shutdown(&self) -> io::Result<()> {
-        self.shared.stopping.store(true, Ordering::SeqCst);
-        self.shared.wake();
+        self.tell_to_end();
         let Some(thread) = self.shared.thread().take() else { return Ok(()) };
         thread.join().unwrap_or_else(|_| Err(io::Error::other("the protocol's thread panicked")))
+    }
+
+    pub(super) fn tell_to_end(&self) {
+        self.shared.stopping.store(true, Ordering::SeqCst);
+        self.shared.wake();
     }
 }
 

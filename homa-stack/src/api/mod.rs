@@ -10,6 +10,9 @@
 //! | [`Handle::bind`] | a port's requests, each with a [`Reply`] that is used up by answering | the same |
 //! | [`Handle::bind_early`] | requests that are read while they arrive, the header first | blocking |
 //!
+//! [`Group::spawn`] does the same for the workers of a host ([`driver::open_group`](crate::driver::open_group)), a
+//! thread each, with the same clients and servers for all of them.
+//!
 //! Messages come as a [`Body`](crate::Body), which returns its pages to the receive pool when it is dropped. Dropping
 //! anything else undoes it: a call is given up, a request without a reply too, a port is freed.
 //!
@@ -53,6 +56,7 @@ mod batch;
 mod call;
 mod client;
 mod error;
+mod group;
 mod handle;
 mod runner;
 mod server;
@@ -64,6 +68,7 @@ pub use batch::{Batch, CallId, Completion};
 pub use call::Call;
 pub use client::Client;
 pub use error::{BindError, CallError, ReplyError, Stopped};
+pub use group::Group;
 pub use handle::{Handle, Stats};
 pub use runner::{Engine, Runner, RunnerConfig, Wake};
 pub use server::{Recv, Reply, Request, Server, WakePolicy};

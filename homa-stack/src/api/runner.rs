@@ -185,8 +185,9 @@ impl<E: Engine> Runner<E> {
     }
 
     /// A runner for `engine`, to be [`run`](Self::run) by a thread of the caller's, and its first handle.
-    pub fn new(engine: E, config: RunnerConfig) -> (Self, Handle) {
-        let shared = Arc::new(Shared::new(config, engine.waker()));
+    pub fn new(mut engine: E, config: RunnerConfig) -> (Self, Handle) {
+        let worker = engine.core().config().shard.index() as usize;
+        let shared = Arc::new(Shared::new(config, worker, engine.waker()));
         let handle = Handle::new(Arc::clone(&shared));
         let (calls, ports, streams) = (FxHashMap::default(), FxHashMap::default(), FxHashMap::default());
         (Self { engine, shared, calls, ports, streams, waiting: VecDeque::new(), earliest: None }, handle)
@@ -246,6 +247,7 @@ impl<E: Engine> Runner<E> {
     }
 
     fn take_events(&mut self) {
+        let worker = self.shared.worker;
         while let Some(progress) = self.engine.core().poll_progress() {
             self.progress(progress);
         }
@@ -258,7 +260,7 @@ impl<E: Engine> Runner<E> {
                     let Some(to) = self.ports.get(&port).filter(|_| stream.is_none()) else {
                         if let Some(stream) = stream {
                             let body = core.detach(msg);
-                            if let Some(unwanted) = stream.finish(Ok(Arrival { peer, port, body, rpc })) {
+                            if let Some(unwanted) = stream.finish(Ok(Arrival { peer, port, worker, body, rpc })) {
                                 core.discard(unwanted.rpc);
                                 Counters::count(&self.shared.counters.replies_dropped);
                             }
@@ -270,13 +272,13 @@ impl<E: Engine> Runner<E> {
                         continue;
                     };
                     let (len, body) = (msg.len(), core.detach(msg));
-                    let arrival = Arrival { peer, port, body, rpc };
+                    let arrival = Arrival { peer, port, worker, body, rpc };
                     match to {
                         Port::Whole(queue) => queue.push(arrival),
                         Port::Early(queue) => {
                             let stream = Arc::new(Stream::new(message));
                             stream.finish(Ok(arrival));
-                            queue.push(Opened { stream, peer, port, len });
+                            queue.push(Opened { stream, peer, port, worker, len });
                         }
                     }
                 }
@@ -300,7 +302,7 @@ impl<E: Engine> Runner<E> {
                     // A port that was given up meanwhile: it is turned away when it is whole.
                     let Some(Port::Early(queue)) = self.ports.get(&port) else { return };
                     let stream = Arc::new(Stream::new(message));
-                    queue.push(Opened { stream: Arc::clone(&stream), peer, port, len });
+                    queue.push(Opened { stream: Arc::clone(&stream), peer, port, worker: self.shared.worker, len });
                     self.streams.insert(message, stream);
                 }
                 self.pump(message);
@@ -330,6 +332,7 @@ impl<E: Engine> Runner<E> {
     }
 
     fn do_ops(&mut self, now: Instant) {
+        let worker = self.shared.worker;
         for _ in 0..OPS_BATCH {
             let Some(op) = self.shared.pop() else { return };
             let core = self.engine.core();
@@ -363,10 +366,12 @@ impl<E: Engine> Runner<E> {
                     core.read_early(port, false);
                     // Opened ones that were not taken are turned away when they are whole.
                     let untaken = match self.ports.remove(&port) {
-                        Some(Port::Whole(queue)) => queue.take_all(),
-                        Some(Port::Early(queue)) => {
-                            queue.take_all().into_iter().filter_map(|opened| opened.stream.abandon()).collect()
-                        }
+                        Some(Port::Whole(queue)) => queue.take_all(|arrival| arrival.worker == worker),
+                        Some(Port::Early(queue)) => queue
+                            .take_all(|opened| opened.worker == worker)
+                            .into_iter()
+                            .filter_map(|opened| opened.stream.abandon())
+                            .collect(),
                         None => VecDeque::new(),
                     };
                     for arrival in untaken {

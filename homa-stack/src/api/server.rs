@@ -9,9 +9,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
-use super::error::{ReplyError, Stopped};
+use super::error::{BindError, ReplyError, Stopped};
 use super::handle::Handle;
-use super::shared::{Counters, Op};
+use super::shared::{Counters, Op, Port};
 use super::wait::{self, Waiter};
 #[cfg(feature = "driver")]
 use crate::driver::Readiness;
@@ -95,13 +95,16 @@ impl Drop for Reply {
 pub(super) struct Arrival {
     pub(super) peer: SocketAddr,
     pub(super) port: u16,
+    /// Which worker has the RPC.
+    pub(super) worker: usize,
     pub(super) body: Body,
     pub(super) rpc: ServerRpc,
 }
 
 impl Arrival {
+    /// `handle` is that of the worker that has the RPC.
     pub(super) fn into_request(self, handle: &Handle) -> Request {
-        let Self { peer, port, body, rpc } = self;
+        let Self { peer, port, body, rpc, .. } = self;
         Request { peer, port, body, reply: Reply { rpc: Some(rpc), peer, handle: handle.clone() } }
     }
 }
@@ -173,10 +176,11 @@ impl<T> PortQueue<T> {
         self.publish(&state);
     }
 
-    /// Empties the queue.
-    pub(super) fn take_all(&self) -> VecDeque<T> {
+    /// Takes those that are `own` out of the queue.
+    pub(super) fn take_all(&self, own: impl Fn(&T) -> bool) -> VecDeque<T> {
         let mut state = self.lock();
-        let all = std::mem::take(&mut state.queue);
+        let (all, others) = std::mem::take(&mut state.queue).into_iter().partition(own);
+        state.queue = others;
         self.publish(&state);
         all
     }
@@ -271,7 +275,7 @@ impl<T> PortQueue<T> {
     }
 }
 
-/// Receives the requests to a port, from [`Handle::bind`]. Clones share the port; any number of threads and tasks may
+/// Receives the requests to a port, from [`Handle::bind`] or [`Group::bind`](super::Group::bind). Clones share the port; any number of threads and tasks may
 /// take requests at the same time. When the last clone is dropped the port is given up, with the requests that were not
 /// taken; those that were can still be answered.
 #[derive(Clone, Debug)]
@@ -282,25 +286,64 @@ pub struct Server {
 #[derive(Debug)]
 struct Bound {
     queue: Arc<PortQueue<Arrival>>,
-    port: u16,
-    handle: Handle,
+    port: Served,
 }
 
-impl Drop for Bound {
+/// A port at one or more workers of a host; given up when it is dropped.
+#[derive(Debug)]
+pub(super) struct Served {
+    pub(super) number: u16,
+    /// By the workers' numbers.
+    handles: Vec<Handle>,
+}
+
+impl Served {
+    /// Takes the port at each of `workers`, which are in order; `to` gives where its requests go.
+    ///
+    /// # Errors
+    ///
+    /// If one of them refuses it: none has it then.
+    pub(super) fn at(number: u16, workers: &[Handle], to: impl Fn() -> Port) -> Result<Self, BindError> {
+        let mut served = Self { number, handles: Vec::with_capacity(workers.len()) };
+        for handle in workers {
+            handle.take_port(number, to())?;
+            served.handles.push(handle.clone());
+        }
+        Ok(served)
+    }
+
+    /// The handle of a worker.
+    pub(super) fn handle(&self, worker: usize) -> &Handle {
+        // A worker that is served alone is the only one here.
+        self.handles.get(worker).unwrap_or(&self.handles[0])
+    }
+
+    /// How long to spin for requests.
+    pub(super) fn poll(&self) -> Duration {
+        self.handles[0].shared.config.poll
+    }
+}
+
+impl Drop for Served {
     fn drop(&mut self) {
-        // A thread that has ended has neither port nor requests.
-        let _ = self.handle.shared.push(Op::Close(self.port));
+        for handle in &self.handles {
+            // A thread that has ended has neither port nor requests.
+            let _ = handle.shared.push(Op::Close(self.number));
+        }
     }
 }
 
 impl Server {
-    pub(super) fn new(queue: Arc<PortQueue<Arrival>>, port: u16, handle: Handle) -> Self {
-        Self { inner: Arc::new(Bound { queue, port, handle }) }
+    /// Serves `port` at all of `workers`.
+    pub(super) fn bind(port: u16, workers: &[Handle], policy: WakePolicy) -> Result<Self, BindError> {
+        let queue = Arc::new(PortQueue::new(policy));
+        let port = Served::at(port, workers, || Port::Whole(Arc::clone(&queue)))?;
+        Ok(Self { inner: Arc::new(Bound { queue, port }) })
     }
 
     /// The port.
     pub fn port(&self) -> u16 {
-        self.inner.port
+        self.inner.port.number
     }
 
     /// The next request that is there: a look into memory if there is none.
@@ -318,7 +361,7 @@ impl Server {
     ///
     /// If the protocol's thread has ended.
     pub fn recv(&self) -> Result<Request, Stopped> {
-        let poll = self.inner.handle.shared.config.poll;
+        let poll = self.inner.port.poll();
         let arrival = self.inner.queue.take_until(poll, None)?;
         Ok(self.request(arrival.expect("without a time-out there is a request, or an end")))
     }
@@ -329,7 +372,7 @@ impl Server {
     ///
     /// If the protocol's thread has ended.
     pub fn recv_timeout(&self, timeout: Duration) -> Result<Option<Request>, Stopped> {
-        let poll = self.inner.handle.shared.config.poll;
+        let poll = self.inner.port.poll();
         let arrival = self.inner.queue.take_until(poll, wait::end_of(timeout))?;
         Ok(arrival.map(|arrival| self.request(arrival)))
     }
@@ -360,7 +403,8 @@ impl Server {
     }
 
     fn request(&self, arrival: Arrival) -> Request {
-        arrival.into_request(&self.inner.handle)
+        let handle = self.inner.port.handle(arrival.worker);
+        arrival.into_request(handle)
     }
 }
 

@@ -107,6 +107,8 @@ pub(super) struct Shared {
     calls: AtomicUsize,
     next_serial: AtomicU64,
     pub(super) config: RunnerConfig,
+    /// Which of its host's workers the thread is.
+    pub(super) worker: usize,
     pub(super) counters: Counters,
     /// Slots that are not in use.
     slots: ArrayQueue<Arc<Slot>>,
@@ -114,7 +116,7 @@ pub(super) struct Shared {
 }
 
 impl Shared {
-    pub(super) fn new(config: RunnerConfig, wake: Wake) -> Self {
+    pub(super) fn new(config: RunnerConfig, worker: usize, wake: Wake) -> Self {
         let most = config.max_calls.max(1);
         Self {
             ops: ArrayQueue::new(config.max_ops.max(1)),
@@ -124,6 +126,7 @@ impl Shared {
             calls: AtomicUsize::new(0),
             next_serial: AtomicU64::new(1),
             config,
+            worker,
             counters: Counters::default(),
             slots: ArrayQueue::new(most.min(1024)),
             thread: Mutex::new(None),
@@ -204,6 +207,11 @@ impl Shared {
 
     pub(super) fn calls(&self) -> usize {
         self.calls.load(Ordering::Relaxed)
+    }
+
+    /// True if one more call may be under way.
+    pub(super) fn may_call(&self) -> bool {
+        self.calls() < self.config.max_calls
     }
 
     pub(super) fn slot(&self) -> Arc<Slot> {

@@ -6,10 +6,10 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use super::error::Stopped;
+use super::error::{BindError, Stopped};
 use super::handle::Handle;
-use super::server::{Arrival, PortQueue, Request};
-use super::shared::Op;
+use super::server::{Arrival, PortQueue, Request, Served, WakePolicy};
+use super::shared::{Op, Port};
 use super::wait::{self, Waiter};
 use crate::proto::Arriving;
 
@@ -99,10 +99,13 @@ pub(super) struct Opened {
     pub(super) stream: Arc<Stream>,
     pub(super) peer: SocketAddr,
     pub(super) port: u16,
+    /// Which worker has the RPC.
+    pub(super) worker: usize,
     pub(super) len: usize,
 }
 
-/// Receives the requests to a port as they begin to arrive, from [`Handle::bind_early`]. When it is dropped the port is
+/// Receives the requests to a port as they begin to arrive, from [`Handle::bind_early`] or
+/// [`Group::bind_early`](super::Group::bind_early). When it is dropped the port is
 /// given up; requests that were taken can still be read and answered.
 ///
 /// ```
@@ -124,18 +127,20 @@ pub(super) struct Opened {
 /// ```
 pub struct EarlyServer {
     queue: Arc<PortQueue<Opened>>,
-    port: u16,
-    handle: Handle,
+    port: Served,
 }
 
 impl EarlyServer {
-    pub(super) fn new(queue: Arc<PortQueue<Opened>>, port: u16, handle: Handle) -> Self {
-        Self { queue, port, handle }
+    /// Serves `port` at all of `workers`.
+    pub(super) fn bind(port: u16, workers: &[Handle]) -> Result<Self, BindError> {
+        let queue = Arc::new(PortQueue::new(WakePolicy::default()));
+        let port = Served::at(port, workers, || Port::Early(Arc::clone(&queue)))?;
+        Ok(Self { queue, port })
     }
 
     /// The port.
     pub fn port(&self) -> u16 {
-        self.port
+        self.port.number
     }
 
     /// The next request, waited for.
@@ -144,7 +149,7 @@ impl EarlyServer {
     ///
     /// If the protocol's thread has ended.
     pub fn recv(&self) -> Result<Incoming, Stopped> {
-        let opened = self.queue.take_until(self.handle.shared.config.poll, None)?;
+        let opened = self.queue.take_until(self.port.poll(), None)?;
         Ok(self.incoming(opened.expect("without a time-out there is a request, or an end")))
     }
 
@@ -154,26 +159,19 @@ impl EarlyServer {
     ///
     /// If the protocol's thread has ended.
     pub fn recv_timeout(&self, timeout: Duration) -> Result<Option<Incoming>, Stopped> {
-        let opened = self.queue.take_until(self.handle.shared.config.poll, wait::end_of(timeout))?;
+        let opened = self.queue.take_until(self.port.poll(), wait::end_of(timeout))?;
         Ok(opened.map(|opened| self.incoming(opened)))
     }
 
     fn incoming(&self, opened: Opened) -> Incoming {
-        let Opened { stream, peer, port, len } = opened;
-        Incoming { stream, peer, port, len, at: 0, handle: self.handle.clone() }
-    }
-}
-
-impl Drop for EarlyServer {
-    fn drop(&mut self) {
-        // A thread that has ended has neither port nor requests.
-        let _ = self.handle.shared.push(Op::Close(self.port));
+        let Opened { stream, peer, port, worker, len } = opened;
+        Incoming { stream, peer, port, len, at: 0, handle: self.port.handle(worker).clone() }
     }
 }
 
 impl fmt::Debug for EarlyServer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("EarlyServer").field("port", &self.port).finish_non_exhaustive()
+        f.debug_struct("EarlyServer").field("port", &self.port.number).finish_non_exhaustive()
     }
 }
 
