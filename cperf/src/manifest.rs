@@ -157,6 +157,18 @@ impl Manifest {
         Ok(())
     }
 
+    /// Lists one more file, which was written after all others.
+    ///
+    /// # Errors
+    /// It cannot be read.
+    pub fn add(&mut self, name: &str, out: &OutDir) -> io::Result<()> {
+        self.files.retain(|file| file.name != name);
+        let facts = file_facts(out.path(), Path::new(name))?;
+        let place = self.files.partition_point(|file| file.name.as_str() < name);
+        self.files.insert(place, facts);
+        Ok(())
+    }
+
     /// As JSON text.
     pub fn text(&self) -> Vec<u8> {
         let mut text = serde_json::to_vec_pretty(self).expect("strings and numbers only");

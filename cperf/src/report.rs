@@ -4,6 +4,8 @@ pub mod agreement;
 pub mod cdf;
 pub mod data;
 pub mod digest;
+pub mod drops;
+pub mod page;
 pub mod plot;
 pub mod results;
 pub mod rtts;

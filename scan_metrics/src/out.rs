@@ -5,7 +5,7 @@ mod html;
 mod table;
 
 pub use csv::csv;
-pub use html::html;
+pub use html::{STYLE, findings, heat_map, html};
 pub use table::table;
 
 use serde::Serialize;

@@ -74,6 +74,13 @@ pub fn statements(experiment: &str) -> Vec<Statement> {
     rows.filter(|row| row[0] == experiment).map(|row| statement(&row)).collect()
 }
 
+/// What was published of a figure of the points with just these parameters, in that experiment.
+pub fn value_of(experiment: &str, metric: &str, about: &[(&str, &str)]) -> Option<f64> {
+    let mut all = statements(experiment).into_iter();
+    let found = all.find(|one| one.kind == Kind::Value && one.metric == metric && one.select == about)?;
+    found.figure
+}
+
 fn statement(row: &[&'static str]) -> Statement {
     let number = |text: &str| (!text.is_empty()).then(|| text.parse().expect("embedded data: a number"));
     let pairs = |text: &'static str| {

@@ -1,7 +1,7 @@
 //! Plots, each as SVG and PNG. Source: cperf.md 3.9.
 
 mod cdf;
-mod slowdown;
+pub(super) mod slowdown;
 
 use std::path::Path;
 
@@ -115,7 +115,7 @@ fn shades(protocol: &str) -> (RGBColor, RGBColor) {
 }
 
 /// A protocol's name as people write it.
-fn label(protocol: &str) -> String {
+pub(super) fn label(protocol: &str) -> String {
     match protocol {
         "homa" => "Homa".to_owned(),
         other => other.to_uppercase(),
@@ -123,7 +123,7 @@ fn label(protocol: &str) -> String {
 }
 
 /// A message length as short as it fits under an axis: 512, 1.5K, 150K, 1.0M.
-fn length_label(bytes: u32) -> String {
+pub(super) fn length_label(bytes: u32) -> String {
     match bytes {
         0..1_000 => bytes.to_string(),
         1_000..99_950 => format!("{:.1}K", f64::from(bytes) / 1e3),

@@ -3,17 +3,20 @@
 use std::fs;
 use std::io::Write as _;
 
+use scan_metrics::scan::Scan;
 use serde_json::json;
-use tthoma::analyze::{self, NodeReport};
+use tthoma::analyze::{self, Finding, NodeReport, Options, Run};
 
-use super::{Part, collect, status};
-use crate::cli::{Format, RunArgs, TestbedKind};
+use super::{Part, collect, phase, status};
+use crate::cli::{Format, Protocol, RunArgs, TestbedKind};
 use crate::journal::Journal;
 use crate::manifest::{self, Manifest};
 use crate::outdir::OutDir;
+use crate::report::agreement::NodeAgreement;
+use crate::report::drops::HostDrops;
 use crate::report::results::{Measured, ProtocolResult, Status};
 use crate::report::slowdown::Optimal;
-use crate::report::{agreement, data, digest, plot, table};
+use crate::report::{agreement, data, digest, page, plot, table};
 
 /// Writes and prints everything, then returns `outcome`, which decides the exit code.
 pub(super) fn conclude(
@@ -69,10 +72,12 @@ pub(super) fn write(
     let results: Vec<_> = all.iter().map(result).collect();
     let measured: Vec<_> = all.iter().map(|(part, measured)| (part.protocol.name(), measured)).collect();
     write_reports(options, out, &measured, &optimal)?;
-    let delays = delays(options.testbed == TestbedKind::Sim, out, journal)?;
+    let traces = traces(out, journal)?;
+    let scan = scanned(out);
     journal.note(&format!("run ended: {:?}", end.status));
     manifest.close(end.status.word(), out)?;
-    manifest.files.retain(|file| file.name != "results.json"); // it cannot hold its own checksum
+    // Neither can hold its own checksum, and the page has that of results.json.
+    manifest.files.retain(|file| !["results.json", PAGE].contains(&file.name.as_str()));
     let json = json!({
         "version": manifest::VERSION,
         "command": end.command,
@@ -88,13 +93,33 @@ pub(super) fn write(
     let mut text = serde_json::to_vec_pretty(&json)?;
     text.push(b'\n');
     out.write("results.json", &text)?;
-    manifest.close(end.status.word(), out)?; // now with results.json
+    manifest.add("results.json", out)?;
+    let (run, agreement) = traces.as_ref().map(|traces| (&traces.run, traces.agreement.as_slice())).unzip();
+    let page = page::html(&page::Source {
+        manifest,
+        options,
+        command: &end.command,
+        status: end.status,
+        reason: end.reason.as_deref(),
+        optimal: &optimal,
+        measured: &measured,
+        results: &results,
+        traces: run,
+        drops: host_drops(options, out).as_ref(),
+        agreement: agreement.unwrap_or_default(),
+        scan: scan.as_ref(),
+    });
+    out.write(PAGE, within(&page, out).as_bytes())?;
+    manifest.add(PAGE, out)?;
     out.write("manifest.json", &manifest.text())?;
     let table = table::run(&options.workload, &results, &optimal.text());
     match options.format {
         Format::Json => print(&text),
         Format::Table if results.is_empty() => Ok(()),
-        Format::Table => print(format!("{table}{}{}", delays.unwrap_or_default(), closing(out)).as_bytes()),
+        Format::Table => {
+            let delays = traces.map(|traces| traces.text(options.testbed == TestbedKind::Sim)).unwrap_or_default();
+            print(format!("{table}{delays}{}", closing(out)).as_bytes())
+        }
     }
 }
 
@@ -126,45 +151,90 @@ fn print(text: &[u8]) -> anyhow::Result<()> {
 /// Where to read on.
 fn closing(out: &OutDir) -> String {
     let shown = out.path().display();
-    format!("\nplots and column files: {shown}/reports; time traces: {shown}/traces\n")
+    format!("\npage: {shown}/{PAGE}; plots and column files: {shown}/reports; time traces: {shown}/traces\n")
 }
 
-/// Where packets and hand-offs spent their time, from the traces that the nodes left: text for people, after writing
-/// it and its JSON form to the reports. `None` without traces. Traces that cannot be analysed are no reason to lose
-/// the other results.
-fn delays(simulated: bool, out: &OutDir, journal: &mut Journal) -> anyhow::Result<Option<String>> {
+/// The name of the report as a page.
+const PAGE: &str = "report.html";
+
+/// What the time traces tell.
+struct Traces {
+    /// Analyses for the page.
+    run: Run,
+    /// Against the metrics.
+    agreement: Vec<NodeAgreement>,
+    /// Delays, for people.
+    delays: String,
+}
+
+impl Traces {
+    /// For standard output.
+    fn text(&self, simulated: bool) -> String {
+        let part = if simulated { "the last part" } else { "the begin" };
+        let heading =
+            format!("Time traces from {part} of the measured interval on (again with `tthoma analyze delay`)");
+        format!("\n{heading}\n{}", self.delays)
+    }
+}
+
+/// Where packets and hand-offs spent their time and what else the page shows, from the traces that the nodes left, after
+/// writing delays to the reports. `None` without traces. Traces that cannot be analysed are no reason to lose the other
+/// results.
+fn traces(out: &OutDir, journal: &mut Journal) -> anyhow::Result<Option<Traces>> {
     let traces = out.path().join("traces");
     if fs::read_dir(&traces)?.next().is_none() {
         return Ok(None);
     }
-    let report = match analyze::run(&["delay"], &[traces], &Default::default()) {
-        Ok(report) => report,
+    // With plots, which are drawn on the page; no file is written.
+    let options = Options { plot: Some(traces.clone()), ..Options::default() };
+    let run = match analyze::run(&page::ANALYSES, &[traces], &options) {
+        Ok(run) => run,
         Err(err) => {
             journal.say(&format!("the time traces cannot be analysed: {err}"));
             return Ok(None);
         }
     };
-    let counts: Vec<_> =
+    let delay = |finding: &&Finding| finding.about.name == "delay";
+    let findings = run.findings.iter().filter(delay).cloned().collect();
+    let report = Run { options: Options::default(), findings, ..run.clone() };
+    let agreement: Vec<_> =
         report.nodes.iter().map(|node| agreement::compare(node, span_metrics(node).as_deref())).collect();
-    for node in counts.iter().filter(|node| !node.counts.is_empty() && !node.agrees) {
+    for node in agreement.iter().filter(|node| !node.counts.is_empty() && !node.agrees) {
         journal.say(&format!("{}: its trace and its metrics differ: {:?}", node.node, node.counts));
     }
     let mut table = report.to_text();
     // Where nothing was counted over just the traces' time, there is nothing to compare.
-    if counts.iter().any(|node| !node.counts.is_empty()) {
-        table += &format!("\n{}", agreement::table(&counts));
+    if agreement.iter().any(|node| !node.counts.is_empty()) {
+        table += &format!("\n{}", agreement::table(&agreement));
     }
-    // Files are named from the run's directory, which may be moved, and is not part of what was found.
-    let here = serde_json::to_string(&format!("{}/", out.path().display()))?;
-    let json = serde_json::to_string_pretty(&report)?.replace(here.trim_matches('"'), "");
-    let table = table.replace(&format!("{}/", out.path().display()), "");
-    out.write("reports/delay.txt", table.as_bytes())?;
+    let json = within(&serde_json::to_string_pretty(&report)?, out);
+    let delays = within(&table, out);
+    out.write("reports/delay.txt", delays.as_bytes())?;
     out.write("reports/delay.json", json.as_bytes())?;
-    let counts = json!({ "version": manifest::VERSION, "nodes": counts });
+    let counts = json!({ "version": manifest::VERSION, "nodes": agreement });
     out.write("reports/trace_metrics.json", &serde_json::to_vec_pretty(&counts)?)?;
-    let part = if simulated { "the last part" } else { "the begin" };
-    let heading = format!("Time traces from {part} of the measured interval on (again with `tthoma analyze delay`)");
-    Ok(Some(format!("\n{heading}\n{table}")))
+    Ok(Some(Traces { run, agreement, delays }))
+}
+
+/// A text whose files are named from the run's directory, which may be moved, and is not part of what was found.
+fn within(text: &str, out: &OutDir) -> String {
+    text.replace(&format!("{}/", out.path().display()), "")
+}
+
+/// What Homa's hosts counted of packets that they did not use.
+fn host_drops(options: &RunArgs, out: &OutDir) -> Option<HostDrops> {
+    let stem = phase::experiment(Protocol::Homa, &options.workload);
+    let text = |node| fs::read_to_string(out.path().join(format!("{stem}-{node}.metrics"))).ok();
+    HostDrops::sum((0..options.nodes).filter_map(text))
+}
+
+/// What is odd among the metrics; `None` if there are none.
+fn scanned(out: &OutDir) -> Option<Scan> {
+    let options = scan_metrics::scan::Options { roots: vec![out.path().to_owned()], ..Default::default() };
+    let mut scan = scan_metrics::scan::scan(&options).ok()?;
+    scan.findings.iter_mut().for_each(|finding| finding.run.clear());
+    scan.heat.iter_mut().for_each(|heat| heat.run.clear());
+    Some(scan)
 }
 
 /// The metrics of the time that a node's trace covers, if it wrote them.

@@ -8,7 +8,8 @@ use crate::scan::control::RATE;
 use crate::scan::finding::{Finding, Test};
 use crate::scan::heat::Heat;
 
-const STYLE: &str = include_str!("page.css");
+/// The style sheet of the page, and of others that have its parts.
+pub const STYLE: &str = include_str!("page.css");
 
 /// Findings on the page, at most; the table and the CSV have all.
 const MOST: usize = 500;
@@ -21,8 +22,30 @@ pub fn html(scan: &Scan) -> String {
          <link rel=\"icon\" href=\"data:,\">\n<title>scan_metrics</title>\n<style>\n{STYLE}</style>\n</head>\n<body>\n<main>\n"
     );
     let mut add = |text: String| out += &text;
-    let odd = scan.findings.iter().filter(|finding| finding.z.is_some()).count();
     add("<h1>What is odd in the metrics</h1>\n".to_owned());
+    add(findings(scan));
+    if !scan.heat.is_empty() {
+        add("<h2>Nodes by counters</h2>\n".to_owned());
+    }
+    for picture in &scan.heat {
+        add(heat_map(picture));
+    }
+    add("<h2>Tests</h2>\n<dl class=\"tests\">\n".to_owned());
+    for test in Test::ALL {
+        let (letter, text) = test.text();
+        let not = scan.not_run.iter().find(|(other, _)| *other == test);
+        let not = not.map(|(_, why)| format!(" <em>Not run: {}.</em>", escaped(why))).unwrap_or_default();
+        add(format!("<dt>{letter}</dt><dd>{}{not}</dd>\n", escaped(text)));
+    }
+    add("</dl>\n</main>\n</body>\n</html>\n".to_owned());
+    out
+}
+
+/// What was compared, and what was found: a part of a page.
+pub fn findings(scan: &Scan) -> String {
+    let mut out = String::new();
+    let mut add = |text: String| out += &text;
+    let odd = scan.findings.iter().filter(|finding| finding.z.is_some()).count();
     add(format!(
         "<p>{} nodes' metrics of {} {}; {} comparisons, false alarms held at {:.0} % over all of them; {odd} findings by comparison, \
          {} in all; {} suspects.</p>\n",
@@ -44,7 +67,6 @@ pub fn html(scan: &Scan) -> String {
     for (reason, count) in &scan.bad_lines {
         add(format!("<p class=\"note\">Lines left out: {count} ({})</p>\n", escaped(reason)));
     }
-    add("<h2>Findings</h2>\n".to_owned());
     if scan.findings.is_empty() {
         add("<p>None.</p>\n".to_owned());
     } else {
@@ -55,17 +77,6 @@ pub fn html(scan: &Scan) -> String {
     if scan.findings.len() > MOST {
         add(format!("<p class=\"note\">{} more are in the table and the CSV.</p>\n", scan.findings.len() - MOST));
     }
-    for picture in &scan.heat {
-        add(heat_map(picture));
-    }
-    add("<h2>Tests</h2>\n<dl class=\"tests\">\n".to_owned());
-    for test in Test::ALL {
-        let (letter, text) = test.text();
-        let not = scan.not_run.iter().find(|(other, _)| *other == test);
-        let not = not.map(|(_, why)| format!(" <em>Not run: {}.</em>", escaped(why))).unwrap_or_default();
-        add(format!("<dt>{letter}</dt><dd>{}{not}</dd>\n", escaped(text)));
-    }
-    add("</dl>\n</main>\n</body>\n</html>\n".to_owned());
     out
 }
 
@@ -104,14 +115,14 @@ fn item(finding: &Finding, runs: bool) -> String {
 }
 
 /// Nodes by counters; each cell says its node, counter, value and z to readers of screens and to the mouse.
-fn heat_map(heat: &Heat) -> String {
+pub fn heat_map(heat: &Heat) -> String {
     let place = [heat.run.as_str(), heat.experiment.as_str()]
         .iter()
         .filter(|part| !part.is_empty())
         .copied()
         .collect::<Vec<_>>();
     let mut out = format!(
-        "<h2>{}</h2>\n<p class=\"note\">{} {}; the {} of {} counters with the largest z-scores. Blue: less than usual, red: more.</p>\n\
+        "<h3>{}</h3>\n<p class=\"note\">{} {}; the {} of {} counters with the largest z-scores. Blue: less than usual, red: more; a number where z is 3.5 or beyond.</p>\n\
          <div class=\"scroll\" tabindex=\"0\" role=\"region\" aria-label=\"heat map\">\n<table class=\"heat\">\n<thead><tr><th scope=\"col\">node</th>",
         escaped(&place.join(", ")),
         heat.nodes.len(),

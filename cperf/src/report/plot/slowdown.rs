@@ -12,7 +12,7 @@ use super::super::slowdown::of_group;
 use super::{Curve, FONT, decade_above, decade_label, key, label, legend, length_label, shades};
 
 /// Points of a curve: share of the messages, slowdown.
-type Line = Vec<(f64, f64)>;
+pub(in super::super) type Line = Vec<(f64, f64)>;
 
 /// Messages that a step should have: the P99 of fewer is their slowest.
 const STEP: usize = 100;
@@ -102,14 +102,14 @@ where
 }
 
 /// Lengths at which the steps of all curves end: neighbouring lengths share a step until it has about [`STEP`] messages.
-fn step_ends(curves: &[Curve<'_>]) -> Vec<u32> {
+pub(in super::super) fn step_ends(curves: &[Curve<'_>]) -> Vec<u32> {
     let digests: Vec<_> = curves.iter().map(|curve| curve.digest).collect();
     let fewest = digests.iter().map(|digest| digest.samples).min().unwrap_or(0);
     cuts(&digests, (fewest / STEP).clamp(1, MOST_STEPS))
 }
 
 /// The P50 and P99 slowdowns as steps, which are as wide as their share of the messages.
-fn steps(curve: &Curve<'_>, ends: &[u32]) -> (Line, Line) {
+pub(in super::super) fn steps(curve: &Curve<'_>, ends: &[u32]) -> (Line, Line) {
     let (mut p50, mut p99) = (Line::new(), Line::new());
     let mut from = 0.0;
     for group in curve.digest.groups(ends) {
@@ -123,7 +123,7 @@ fn steps(curve: &Curve<'_>, ends: &[u32]) -> (Line, Line) {
 }
 
 /// Message length at 0 %, 10 % … 100 % of the messages of the first curve; all curves have the same workload.
-fn lengths_at_tenths(curves: &[Curve<'_>]) -> Vec<u32> {
+pub(in super::super) fn lengths_at_tenths(curves: &[Curve<'_>]) -> Vec<u32> {
     let Some(digest) = curves.iter().map(|curve| curve.digest).max_by_key(|digest| digest.samples) else {
         return Vec::new();
     };

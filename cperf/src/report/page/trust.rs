@@ -1,0 +1,519 @@
+//! Whether a run can be believed: checks, each with what was found, a verdict, and the rule behind it.
+
+use scan_metrics::scan::finding::Level;
+
+use super::Source;
+use crate::cli::TestbedKind;
+use crate::report::digest::Digest;
+use crate::report::drops::HostDrops;
+use crate::report::results::{ProtocolResult, Status};
+
+/// What a check says, best first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Verdict {
+    /// Nothing speaks against it.
+    Ok,
+    /// There was nothing to look at.
+    Unchecked,
+    /// To look into before it is published.
+    Doubtful,
+    /// The figures do not say what they seem to.
+    Unusable,
+}
+
+impl Verdict {
+    /// For people.
+    pub fn text(self) -> &'static str {
+        match self {
+            Self::Ok => "ok",
+            Self::Unchecked => "not checked",
+            Self::Doubtful => "doubtful",
+            Self::Unusable => "not usable",
+        }
+    }
+
+    /// Class of the style sheet, and a sign that needs no colour.
+    pub fn sign(self) -> (&'static str, &'static str) {
+        match self {
+            Self::Ok => ("ok", "✓"),
+            Self::Unchecked => ("unchecked", "–"),
+            Self::Doubtful => ("doubtful", "?"),
+            Self::Unusable => ("unusable", "✗"),
+        }
+    }
+
+    /// By how large `value` is: up to `ok`, up to `doubtful`, beyond.
+    fn up_to(value: f64, ok: f64, doubtful: f64) -> Self {
+        match value {
+            _ if value <= ok => Self::Ok,
+            _ if value <= doubtful => Self::Doubtful,
+            _ => Self::Unusable, // what is not a number, too
+        }
+    }
+}
+
+/// One check.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Check {
+    /// What was looked at.
+    pub about: &'static str,
+    /// Of which protocol, if it is of one.
+    pub protocol: Option<String>,
+    /// What it says.
+    pub verdict: Verdict,
+    /// What was found, in words.
+    pub found: String,
+    /// How the verdict comes about.
+    pub rule: &'static str,
+}
+
+/// Lag of a sender, share of the measured interval.
+const LAG: (f64, f64) = (0.01, 0.05);
+/// Load carried of that asked for.
+const CARRIED: (f64, f64) = (0.95, 0.8);
+/// How many standard deviations the load of randomly drawn messages may be off by chance.
+const CHANCE: f64 = 3.0;
+/// Share of the packets that may be repeats of others.
+const REPEATS: f64 = 0.001;
+/// Messages a tenth that a P99 takes.
+const TENTH: (u64, u64) = (1000, 100);
+
+/// All checks, in the order of the page.
+pub fn checks(run: &Source<'_>) -> Vec<Check> {
+    let mut all = vec![ended(run)];
+    let mut each = Vec::new();
+    for (result, (_, measured)) in run.results.iter().zip(run.measured) {
+        each.extend(of_protocol(result, &measured.service, run.options.loss));
+    }
+    // Check by check, as its rule is said once.
+    for about in [
+        "Load",
+        "Lag of the load generator",
+        "Samples",
+        "Failed and unfinished RPCs",
+        "Messages for a P99",
+        "Packets lost",
+    ] {
+        all.extend(each.iter().filter(|check| check.about == about).cloned());
+    }
+    all.extend(run.drops.map(hosts));
+    all.push(clocks(run));
+    all.push(agreement(run));
+    all.push(scanned(run));
+    all
+}
+
+/// The worst verdict of some checks; what could not be checked does not count.
+pub fn worst(checks: &[Check]) -> Verdict {
+    checks
+        .iter()
+        .map(|check| check.verdict)
+        .filter(|verdict| *verdict != Verdict::Unchecked)
+        .max()
+        .unwrap_or(Verdict::Unchecked)
+}
+
+fn ended(run: &Source<'_>) -> Check {
+    let verdict = match run.status {
+        Status::Complete => Verdict::Ok,
+        Status::Interrupted => Verdict::Doubtful,
+        Status::Failed => Verdict::Unusable,
+    };
+    let reason = run.reason.map(|reason| format!(": {reason}")).unwrap_or_default();
+    Check {
+        about: "The run's end",
+        protocol: None,
+        verdict,
+        found: format!("{}{reason}", run.status.word()),
+        rule: "ok: every protocol was measured for the whole interval; doubtful: somebody stopped it; not usable: something failed",
+    }
+}
+
+fn of_protocol(result: &ProtocolResult, digest: &Digest, loss: f64) -> Vec<Check> {
+    let name = super::label(&result.protocol);
+    let check =
+        |about, verdict, found: String, rule| Check { about, protocol: Some(name.clone()), verdict, found, rule };
+    let mut all = Vec::new();
+    let (verdict, found) = load(result, digest);
+    all.push(check(
+        "Load",
+        verdict,
+        found,
+        "ok: 95 % of the offered load or more was carried, or what is missing is within 3 standard deviations of the sum of as many \
+         randomly drawn messages; doubtful: 80 % or more; not usable: less: latencies are those of an overload",
+    ));
+    let interval = result.elapsed_s.unwrap_or(0.0);
+    let share = result.lag_s / interval;
+    let (verdict, found) = match result.elapsed_s {
+        Some(seconds) if seconds > 0.0 => (
+            Verdict::up_to(share, LAG.0, LAG.1),
+            format!(
+                "{:.1} ms behind schedule at most, {} of {}; mean slowdown {} from sending, {} from the due time",
+                1e3 * result.lag_s,
+                percent(share),
+                seconds_text(interval),
+                figure(result.slowdown_mean),
+                figure(result.due_slowdown_mean)
+            ),
+        ),
+        _ => (Verdict::Unchecked, "no node wrote its counters".to_owned()),
+    };
+    all.push(check(
+        "Lag of the load generator",
+        verdict,
+        found,
+        "ok: no sender was behind its schedule by more than 1 % of the measured interval at its end; doubtful: 5 %; not usable: \
+         more: the load was not the one asked for",
+    ));
+    let lost =
+        share_of(result.lost_samples + result.bad_lines, result.samples + result.lost_samples + result.bad_lines);
+    let missing = match result.missing_nodes.as_slice() {
+        [] => "files of all nodes".to_owned(),
+        nodes => format!("no file of nodes {}", list(nodes)),
+    };
+    let verdict = if result.missing_nodes.is_empty() && result.samples > 0 {
+        Verdict::up_to(lost, 0.0, 0.01)
+    } else {
+        Verdict::Unusable
+    };
+    all.push(check(
+        "Samples",
+        verdict,
+        format!(
+            "{} kept, {} lost, {} lines that could not be read; {missing}",
+            result.samples, result.lost_samples, result.bad_lines
+        ),
+        "ok: every node's file is there and no sample was lost; doubtful: up to 1 % lost; not usable: more, or a file is missing",
+    ));
+    let failed = share_of(result.errors, result.rpcs + result.errors);
+    let open = share_of(result.outstanding, result.rpcs + result.outstanding);
+    all.push(check(
+        "Failed and unfinished RPCs",
+        Verdict::up_to(failed, 0.0, 0.001).max(Verdict::up_to(open, 0.01, 0.05)),
+        format!(
+            "{} failed ({} of them timed out), {} unfinished at the end, of {}",
+            result.errors,
+            result.timeouts,
+            result.outstanding,
+            result.rpcs + result.errors + result.outstanding
+        ),
+        "they are in no percentile. ok: none failed and at most 1 % unfinished; doubtful: 0.1 % and 5 %; not usable: more",
+    ));
+    let fewest = result.by_length.iter().map(|row| row.rpcs).min().unwrap_or(0);
+    let verdict = match fewest {
+        _ if fewest >= TENTH.0 => Verdict::Ok,
+        _ if fewest >= TENTH.1 => Verdict::Doubtful,
+        _ => Verdict::Unusable,
+    };
+    all.push(check(
+        "Messages for a P99",
+        verdict,
+        format!("{fewest} in the smallest group of lengths, about a tenth of the messages"),
+        "ok: 1000 or more, so that 10 are beyond the P99; doubtful: 100 or more; not usable: fewer: their P99 is their largest",
+    ));
+    all.extend(drops(result, loss).map(|(verdict, found)| {
+        check(
+            "Packets lost",
+            verdict,
+            found,
+            "ok: less than 0.1 % of the packets, or as asked for by --loss; doubtful: more: results depend on the size of the \
+             switches' buffers and on how losses are repaired",
+        )
+    }));
+    all
+}
+
+/// Load carried, and how far chance alone may move it.
+fn load(result: &ProtocolResult, digest: &Digest) -> (Verdict, String) {
+    let offered = result.offered_gbps;
+    let Some(achieved) = result.achieved_gbps else {
+        return (Verdict::Unchecked, "no node wrote its counters".to_owned());
+    };
+    if offered <= 0.0 {
+        return (Verdict::Ok, format!("{achieved:.3} Gbps per node and direction; none was asked for"));
+    }
+    let share = achieved / offered;
+    let chance = CHANCE * spread(digest);
+    let verdict = match share {
+        _ if share >= CARRIED.0 || share + chance >= 1.0 => Verdict::Ok,
+        _ if share >= CARRIED.1 => Verdict::Doubtful,
+        _ => Verdict::Unusable,
+    };
+    let text = format!(
+        "{achieved:.3} of {offered:.3} Gbps per node and direction, {}; chance allows ± {}",
+        percent(share),
+        percent(chance)
+    );
+    (verdict, text)
+}
+
+/// Standard deviation of the bytes of as many messages as these, drawn at random at random times, relative to their mean:
+/// √Σl² / Σl.
+fn spread(digest: &Digest) -> f64 {
+    let sum = |power: i32| {
+        digest.buckets.iter().map(|bucket| bucket.len() as f64 * f64::from(bucket.length).powi(power)).sum::<f64>()
+    };
+    if digest.samples == 0 { 0.0 } else { sum(2).sqrt() / sum(1) }
+}
+
+/// Packets that switches dropped, by reason; `None` if nobody counted.
+fn drops(result: &ProtocolResult, loss: f64) -> Option<(Verdict, String)> {
+    let (all, reasons) = if let Some(switch) = &result.switch {
+        let reasons: Vec<_> =
+            switch.dropped_packets.iter().map(|(name, count)| (name.replace('_', " "), *count)).collect();
+        (switch.packets, reasons)
+    } else if !result.ports.is_empty() {
+        let sum = |field: fn(&crate::testbed::links::PortCounts) -> u64| result.ports.iter().map(field).sum::<u64>();
+        let full = sum(|port| port.dropped_packets.iter().sum());
+        let reasons = vec![
+            ("buffer full".to_owned(), full),
+            ("uplink".to_owned(), sum(|port| port.uplink_dropped_packets)),
+            ("lost on purpose".to_owned(), sum(|port| port.lost_packets)),
+        ];
+        (sum(|port| port.sent_packets.iter().sum()), reasons)
+    } else {
+        return None;
+    };
+    let dropped: u64 = reasons.iter().map(|(_, count)| count).sum();
+    let share = share_of(dropped, all + dropped);
+    let verdict = if share < 0.001 || (loss > 0.0 && share <= 1.1 * loss) { Verdict::Ok } else { Verdict::Doubtful };
+    let reasons: Vec<_> = reasons.iter().map(|(name, count)| format!("{name} {count}")).collect();
+    Some((verdict, format!("{dropped} of {} ({}): {}", all + dropped, percent(share), reasons.join(", "))))
+}
+
+/// Packets that Homa's hosts received and did not use.
+fn hosts(drops: &HostDrops) -> Check {
+    let (repeats, others) = drops.split();
+    let share = share_of(repeats, drops.received);
+    let reasons: Vec<_> =
+        drops.reasons.iter().map(|(name, count)| format!("{} {count}", name.replace('_', " "))).collect();
+    let reasons = if reasons.is_empty() { "none".to_owned() } else { reasons.join(", ") };
+    Check {
+        about: "Packets that hosts did not use",
+        protocol: Some("Homa".to_owned()),
+        verdict: if share < REPEATS && others == 0 { Verdict::Ok } else { Verdict::Doubtful },
+        found: format!("{reasons}; of {} data packets received", drops.received),
+        rule: "ok: less than 0.1 % came again (duplicate, executed) or after its RPC had ended (unknown rpc), and there is no other \
+               reason; doubtful: more, or others: packets that were repeated, damaged or had no room take the place of measured ones",
+    }
+}
+
+/// How wrong times between nodes can be, against the time that packets take.
+fn clocks(run: &Source<'_>) -> Check {
+    let rule = "ok: no clock can be wrong by more than a tenth of the median time from node to node; doubtful: half of it, or packets \
+                that seem to arrive before they are sent; not usable for times between nodes: more, or clocks that contradict each other";
+    let check = |verdict, found| Check { about: "Clocks of the time traces", protocol: None, verdict, found, rule };
+    let Some(traces) = run.traces else {
+        return check(Verdict::Unchecked, "no time traces were kept".to_owned());
+    };
+    let clock = &traces.clock;
+    let worst =
+        clock.pairs.iter().filter_map(|pair| Some((pair.clock_error_us?, pair))).max_by(|a, b| a.0.total_cmp(&b.0));
+    let Some((error, pair)) = worst else {
+        return check(Verdict::Unchecked, "no two traces have packets in common".to_owned());
+    };
+    let median = median_delay(traces);
+    if run.options.testbed == TestbedKind::Sim {
+        // Nodes have one clock, which the analysis does not know: what it has moved them by is its error.
+        let moved = clock.nodes.iter().filter_map(|node| node.offset_us);
+        let (low, high) = moved.fold((0.0, 0.0), |(low, high): (f64, f64), offset| (low.min(offset), high.max(offset)));
+        let text = format!(
+            "simulated nodes have one clock; by the traces alone they were taken to be up to {:.3} us apart; the median packet takes \
+             {median:.1} us from node to node",
+            high - low
+        );
+        return check(Verdict::up_to(high - low, 0.1 * median, 0.5 * median), text);
+    }
+    let mut verdict = Verdict::up_to(error, 0.1 * median, 0.5 * median);
+    if !clock.contradictions.is_empty() {
+        verdict = Verdict::Unusable;
+    } else if !clock.unplaced.is_empty()
+        || traces.report("sync-quality").is_some_and(|report| !report.warnings.is_empty())
+    {
+        verdict = verdict.max(Verdict::Doubtful);
+    }
+    let named = |what: &str, names: &[String]| match names {
+        [] => String::new(),
+        [first, ..] => format!("; {} {what}, {first} the first", names.len()),
+    };
+    let more = named("pairs of clocks contradict each other", &clock.contradictions)
+        + &named("nodes have no common clock", &clock.unplaced);
+    check(
+        verdict,
+        format!(
+            "wrong by {error:.3} us at most ({} to {}); the median packet takes {median:.1} us from node to node{more}",
+            pair.from, pair.to
+        ),
+    )
+}
+
+/// Median over pairs of nodes of the median time of their packets, us; 0 if it is not known.
+fn median_delay(traces: &tthoma::analyze::Run) -> f64 {
+    let Some(table) = traces.report("sync-quality").and_then(|report| report.table("pairs")) else { return 0.0 };
+    let Some(column) = table.columns.iter().position(|column| column.key == "p50_us") else { return 0.0 };
+    let mut all: Vec<f64> = table.rows.iter().filter_map(|row| row.cells.get(column)?.number()).collect();
+    all.sort_unstable_by(f64::total_cmp);
+    all.get(all.len() / 2).copied().unwrap_or(0.0)
+}
+
+/// Whether traces and metrics counted the same packets.
+fn agreement(run: &Source<'_>) -> Check {
+    let rule = "both count each packet on their own. ok: all counts are equal; doubtful: some differ";
+    let counted = || run.agreement.iter().filter(|node| !node.counts.is_empty());
+    let (all, differ) = (counted().count(), counted().filter(|node| !node.agrees).count());
+    let (verdict, found) = match (all, differ) {
+        (0, _) => (Verdict::Unchecked, "no metrics of exactly the traces' time".to_owned()),
+        (_, 0) => (Verdict::Ok, format!("equal on {all} nodes")),
+        _ => (Verdict::Doubtful, format!("different on {differ} of {all} nodes")),
+    };
+    Check { about: "Traces against metrics", protocol: None, verdict, found, rule }
+}
+
+/// What scan_metrics found.
+fn scanned(run: &Source<'_>) -> Check {
+    let rule = "ok: nothing odd; doubtful: a node, core or counter that stands out (listed below); not usable: a fatal finding: \
+                something is broken, or files are missing";
+    let (verdict, found) = match run.scan {
+        None => (Verdict::Unchecked, "no metrics were kept".to_owned()),
+        Some(scan) => {
+            let count = |level| scan.findings.iter().filter(|finding| finding.level == level).count();
+            let (fatal, warn) = (count(Level::Fatal), count(Level::Warn));
+            let verdict = match (fatal, warn) {
+                (0, 0) => Verdict::Ok,
+                (0, _) => Verdict::Doubtful,
+                _ => Verdict::Unusable,
+            };
+            let text = format!(
+                "{fatal} fatal and {warn} odd findings in {} comparisons of {} nodes' metrics",
+                scan.comparisons, scan.nodes
+            );
+            (verdict, text)
+        }
+    };
+    Check { about: "Outliers among the metrics", protocol: None, verdict, found, rule }
+}
+
+fn share_of(part: u64, all: u64) -> f64 {
+    if all == 0 { 0.0 } else { part as f64 / all as f64 }
+}
+
+fn percent(share: f64) -> String {
+    let percent = 100.0 * share;
+    match percent.abs() {
+        0.0 => "0 %".to_owned(),
+        ..0.01 => format!("{percent:.4} %"),
+        ..1.0 => format!("{percent:.2} %"),
+        _ => format!("{percent:.1} %"),
+    }
+}
+
+fn seconds_text(seconds: f64) -> String {
+    if seconds < 1.0 { format!("{:.0} ms", 1e3 * seconds) } else { format!("{seconds:.1} s") }
+}
+
+fn figure(value: Option<f64>) -> String {
+    value.map_or_else(|| "unknown".to_owned(), |value| format!("{value:.2}"))
+}
+
+fn list(nodes: &[usize]) -> String {
+    nodes.iter().map(usize::to_string).collect::<Vec<_>>().join(", ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::source;
+    use super::*;
+    use crate::report::results::tests::hundred;
+    use crate::report::slowdown::Optimal;
+    use crate::sim::switch::Switch;
+
+    fn result() -> ProtocolResult {
+        let measured = hundred();
+        let cuts = crate::report::digest::cuts(&[&measured.service], 10);
+        let result = ProtocolResult::new("tcp", Status::Complete, 1.0, &measured, &Optimal::fixed(1.0, 1000.0), &cuts);
+        ProtocolResult { missing_nodes: Vec::new(), errors: 0, lag_s: 0.0, ..result }
+    }
+
+    fn verdict(result: &ProtocolResult, what: &str) -> Verdict {
+        let checks = of_protocol(result, &hundred().service, 0.0);
+        checks.iter().find(|check| check.about == what).unwrap_or_else(|| panic!("no {what}")).verdict
+    }
+
+    #[test]
+    fn load_is_judged_by_what_chance_allows() {
+        // 100 messages of 10, 20 … 1000 bytes: √(338,350 · 100) / 50,500 = 11.5 %; three times that is 34.6 %.
+        assert!((spread(&hundred().service) - 0.1152).abs() < 1e-4);
+        let at = |achieved| verdict(&ProtocolResult { achieved_gbps: Some(achieved), ..result() }, "Load");
+        assert_eq!((at(1.0), at(0.7), at(0.64)), (Verdict::Ok, Verdict::Ok, Verdict::Unusable));
+        // A million such messages leave little to chance.
+        let (many, _) = load(&ProtocolResult { achieved_gbps: Some(0.94), ..result() }, &Digest::default());
+        assert_eq!(many, Verdict::Doubtful);
+        assert_eq!(verdict(&ProtocolResult { achieved_gbps: None, ..result() }, "Load"), Verdict::Unchecked);
+    }
+
+    #[test]
+    fn each_limit_is_where_its_rule_says() {
+        use Verdict::{Doubtful, Ok, Unusable};
+        let lag =
+            |lag_s| verdict(&ProtocolResult { lag_s, elapsed_s: Some(1.0), ..result() }, "Lag of the load generator");
+        assert_eq!((lag(0.01), lag(0.02), lag(0.06)), (Ok, Doubtful, Unusable));
+        let lost = |lost_samples| verdict(&ProtocolResult { lost_samples, samples: 1000, ..result() }, "Samples");
+        assert_eq!((lost(0), lost(1), lost(11)), (Ok, Doubtful, Unusable));
+        assert_eq!(verdict(&ProtocolResult { missing_nodes: vec![3], ..result() }, "Samples"), Unusable);
+        let open = |outstanding| {
+            verdict(&ProtocolResult { outstanding, rpcs: 1000, ..result() }, "Failed and unfinished RPCs")
+        };
+        assert_eq!((open(10), open(20), open(60)), (Ok, Doubtful, Unusable));
+        assert_eq!(
+            verdict(&ProtocolResult { errors: 1, rpcs: 100, ..result() }, "Failed and unfinished RPCs"),
+            Unusable
+        );
+        assert_eq!(verdict(&result(), "Messages for a P99"), Unusable, "10 a tenth");
+    }
+
+    #[test]
+    fn drops_are_told_by_reason_and_those_asked_for_are_no_fault() {
+        assert_eq!(drops(&result(), 0.0), None);
+        let switch = Switch {
+            buffer_max_bytes: 0,
+            buffer_max_us: 0.0,
+            buffer_max_at_s: 0.0,
+            port_max_bytes: 0,
+            port_max_us: 0.0,
+            packets: 990,
+            dropped_packets: [("buffer_full".to_owned(), 10)].into(),
+            marked_packets: 0,
+            host_port_max_bytes: Vec::new(),
+        };
+        let result = ProtocolResult { switch: Some(switch), ..result() };
+        let (verdict, text) = drops(&result, 0.0).unwrap();
+        assert_eq!((verdict, text.as_str()), (Verdict::Doubtful, "10 of 1000 (1.0 %): buffer full 10"));
+        assert_eq!(drops(&result, 0.01).unwrap().0, Verdict::Ok);
+    }
+
+    #[test]
+    fn repeats_are_no_fault_of_a_host_and_others_are() {
+        let verdict = |reasons: &[(&'static str, u64)]| {
+            hosts(&HostDrops { received: 10_000, reasons: reasons.iter().copied().collect() }).verdict
+        };
+        assert_eq!(verdict(&[("duplicate", 9)]), Verdict::Ok);
+        assert_eq!(verdict(&[("duplicate", 5), ("unknown_rpc", 5)]), Verdict::Doubtful);
+        assert_eq!(verdict(&[("ring_full", 1)]), Verdict::Doubtful);
+    }
+
+    #[test]
+    fn what_could_not_be_checked_neither_speaks_for_a_run_nor_against_it() {
+        source(|run| {
+            let checks = checks(run);
+            let of = |about: &str| checks.iter().find(|check| check.about == about).unwrap().verdict;
+            assert_eq!(of("Clocks of the time traces"), Verdict::Unchecked);
+            assert_eq!(of("Outliers among the metrics"), Verdict::Unchecked);
+            assert_eq!(of("The run's end"), Verdict::Ok);
+            assert!(checks.iter().all(|check| check.rule.contains("ok: ")), "each rule is said");
+        });
+        assert_eq!(worst(&[]), Verdict::Unchecked);
+        let check = |verdict| Check { about: "", protocol: None, verdict, found: String::new(), rule: "" };
+        assert_eq!(worst(&[check(Verdict::Unchecked), check(Verdict::Ok)]), Verdict::Ok);
+        assert_eq!(worst(&[check(Verdict::Doubtful), check(Verdict::Ok)]), Verdict::Doubtful);
+    }
+}
