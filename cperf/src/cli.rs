@@ -95,7 +95,9 @@ const EXPERIMENTS_HELP: &str = "\
 Example: cperf experiments show overcommit > mine.toml, change it, cperf run mine.toml";
 
 const REPORT_HELP: &str = "\
-Example: cperf report out/overcommit";
+Examples:
+  cperf report out/w4-20260101-120000         a run: report.html, one page that needs no other file, and reports/
+  cperf report out/overcommit                 an experiment";
 
 const POINT_HELP: &str = "\
 Example: cperf point out/overcommit/points/0123456789abcdef/spec.json out/overcommit/points/0123456789abcdef";
@@ -119,7 +121,7 @@ w5 (web search), starve (100 KB to 1 MB), or a message length in bytes. Response
 
 Load: the rule for --gbps is printed with it under --help; offered and achieved load are in every result.
 
-Files, in --out: manifest.json, results.json, cperf.log, <protocol>_<workload>-<k>.rtts (from sending) and .rtts.due (from \
+Files, in --out: report.html (open it in a browser), manifest.json, results.json, cperf.log, <protocol>_<workload>-<k>.rtts (from sending) and .rtts.due (from \
 the due time), .stats, .metrics, time traces (.tt), reports/ (plots as SVG and PNG, column files). On sim all but \
 about.json (times, machine, command) and cperf.log are the same bytes for the same seed. Experiments: points/, results.csv, \
 results.parquet, by_length.csv, summary.csv, columns.csv, report.md, report.html.

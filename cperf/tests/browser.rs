@@ -79,10 +79,15 @@ fn pages_can_be_read_on_any_screen_by_keyboard_and_on_paper() {
 }
 
 /// A page with one fault each, and what is said of it.
-const FAULTS: [(&str, &str); 9] = [
+const FAULTS: [(&str, &str); 11] = [
     ("<div style=\"width:1500px\">wide</div>", "the page is "),
     ("<p style=\"color:#999;background:#fff\">pale</p>", "has a contrast of 2.85"),
     ("<p style=\"width:4rem;overflow:hidden;white-space:nowrap\">longer than there is room</p>", "is cut off"),
+    ("<svg width=\"90\" height=\"20\"><text x=\"60\" y=\"15\">too long</text></svg>", "text \"too long\" is cut off"),
+    (
+        "<svg width=\"90\" height=\"20\"><text y=\"15\">one</text><text x=\"9\" y=\"15\">two</text></svg>",
+        "lie upon each other",
+    ),
     ("<a href=\"#x\" style=\"outline:none\">here</a>", "focus cannot be seen: a"),
     ("<a href=\"#x\" tabindex=\"-1\">here</a>", "Tab reaches 0 of 1"),
     ("<img src=\"other.png\" alt=\"\">", "request: file:"),

@@ -16,7 +16,7 @@ pub fn html(run: &Run, title: &str) -> String {
     let mut out = format!(
         "<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\">\
          <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\"><title>{title}</title>\
-         <style>{STYLE}</style></head>\n<body><main><h1>{title}</h1>\n"
+         <style>{STYLE}{READABLE}</style></head>\n<body><main><h1>{title}</h1>\n"
     );
     let paths: Vec<String> = run.paths.iter().map(|p| p.display().to_string()).collect();
     let _ = writeln!(out, "<p>{} ({})</p>", escaped(&run.import.line()), escaped(&paths.join(" ")));
@@ -138,6 +138,14 @@ small,.q{color:#777}.warn{border-left:3px solid #c24f1d;padding-left:.6rem}ul.wa
 .toc{columns:2 28rem}section{border-top:2px solid #8886;margin-top:2rem}figure{margin:1rem 0}\
 svg{max-width:100%;height:auto;background:#fff}dl{display:grid;grid-template-columns:max-content auto;gap:0 1rem}dd{margin:0}\
 @media print{.wide{overflow:visible}}";
+
+/// Small print that can be read on light and dark ground, text that need not stand in one line on narrow screens, and paper:
+/// black on white, and no wider.
+const READABLE: &str = "\
+:root{--q:#5a6066}@media screen and (prefers-color-scheme:dark){:root{--q:#a3abb2}}small,.q{color:var(--q)}\
+h1,h2,h3,p,li,dd{overflow-wrap:anywhere}th,td{white-space:normal;overflow-wrap:anywhere}.wide th,.wide td{white-space:nowrap}\
+:focus-visible{outline:3px solid #4c8dd6;outline-offset:2px}@media(max-width:500px){.toc{columns:1}dl{grid-template-columns:1fr}dt{font-weight:600}}\
+@media print{:root{color-scheme:light}body{font-size:10px}.wide th,.wide td{white-space:normal;padding:.05rem .15rem;font-size:7px}}";
 
 /// Text as HTML shows it, in attributes too.
 pub fn escaped(text: &str) -> String {

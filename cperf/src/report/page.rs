@@ -109,6 +109,11 @@ fn summary(run: &Source<'_>, checks: &[trust::Check]) -> String {
             let _ = write!(text, ", {} {}", count(verdict), verdict.text());
         }
     }
+    let mut named: Vec<_> = checks.iter().filter(|check| check.verdict == worst).map(|check| check.about).collect();
+    named.dedup();
+    if worst > Verdict::Unchecked {
+        let _ = write!(text, ": {}", named.join(", ").to_lowercase());
+    }
     let protocols: Vec<_> = run.results.iter().map(|result| label(&result.protocol)).collect();
     format!(
         "<p class=\"lead\">{}: {} RPCs measured.</p>\n<p class=\"verdict {class}\"><span class=\"sign\" aria-hidden=\"true\">{sign}</span> \

@@ -72,7 +72,8 @@ pub(super) fn write(
     let results: Vec<_> = all.iter().map(result).collect();
     let measured: Vec<_> = all.iter().map(|(part, measured)| (part.protocol.name(), measured)).collect();
     write_reports(options, out, &measured, &optimal)?;
-    let traces = traces(out, journal)?;
+    let simulated = options.testbed == TestbedKind::Sim;
+    let traces = traces(simulated, out, journal)?;
     let scan = scanned(out);
     journal.note(&format!("run ended: {:?}", end.status));
     manifest.close(end.status.word(), out)?;
@@ -117,7 +118,7 @@ pub(super) fn write(
         Format::Json => print(&text),
         Format::Table if results.is_empty() => Ok(()),
         Format::Table => {
-            let delays = traces.map(|traces| traces.text(options.testbed == TestbedKind::Sim)).unwrap_or_default();
+            let delays = traces.map(|traces| traces.text(simulated)).unwrap_or_default();
             print(format!("{table}{delays}{}", closing(out)).as_bytes())
         }
     }
@@ -180,13 +181,14 @@ impl Traces {
 /// Where packets and hand-offs spent their time and what else the page shows, from the traces that the nodes left, after
 /// writing delays to the reports. `None` without traces. Traces that cannot be analysed are no reason to lose the other
 /// results.
-fn traces(out: &OutDir, journal: &mut Journal) -> anyhow::Result<Option<Traces>> {
+fn traces(simulated: bool, out: &OutDir, journal: &mut Journal) -> anyhow::Result<Option<Traces>> {
     let traces = out.path().join("traces");
     if fs::read_dir(&traces)?.next().is_none() {
         return Ok(None);
     }
-    // With plots, which are drawn on the page; no file is written.
-    let options = Options { plot: Some(traces.clone()), ..Options::default() };
+    // Simulated nodes have one clock. Plots are drawn on the page; no file is written.
+    let common = Options { no_sync: simulated, ..Options::default() };
+    let options = Options { plot: Some(traces.clone()), ..common.clone() };
     let run = match analyze::run(&page::ANALYSES, &[traces], &options) {
         Ok(run) => run,
         Err(err) => {
@@ -196,7 +198,7 @@ fn traces(out: &OutDir, journal: &mut Journal) -> anyhow::Result<Option<Traces>>
     };
     let delay = |finding: &&Finding| finding.about.name == "delay";
     let findings = run.findings.iter().filter(delay).cloned().collect();
-    let report = Run { options: Options::default(), findings, ..run.clone() };
+    let report = Run { options: common, findings, ..run.clone() };
     let agreement: Vec<_> =
         report.nodes.iter().map(|node| agreement::compare(node, span_metrics(node).as_deref())).collect();
     for node in agreement.iter().filter(|node| !node.counts.is_empty() && !node.agrees) {

@@ -95,13 +95,28 @@ fn round(value: f64, up: bool) -> f64 {
 
 /// A value of a logarithmic axis without needless digits.
 fn decade(value: f64) -> String {
-    let places = (-value.log10().floor()).clamp(0.0, 9.0) as usize;
     match value {
-        ..1.0 => format!("{value:.places$}"),
+        // Only powers of ten have labels down there: an axis of few decades has no room for long ones either.
+        ..0.0099 => {
+            let digit = value / 10f64.powf(value.log10().floor());
+            let factor = if digit.round() == 1.0 { String::new() } else { format!("{digit:.0}·") };
+            format!("{factor}10⁻{}", superscript(-value.log10().floor() as u32))
+        }
+        ..0.099 => format!("{value:.2}"),
+        ..0.99 => format!("{value:.1}"),
         1e6.. => format!("{:.0} M", value / 1e6),
         1e4.. => format!("{:.0} k", value / 1e3),
         _ => format!("{value:.0}"),
     }
+}
+
+/// A number as it stands above the line.
+fn superscript(number: u32) -> String {
+    number
+        .to_string()
+        .chars()
+        .map(|digit| ['⁰', '¹', '²', '³', '⁴', '⁵', '⁶', '⁷', '⁸', '⁹'][digit as usize - '0' as usize])
+        .collect()
 }
 
 #[cfg(test)]
@@ -122,6 +137,8 @@ mod tests {
         assert_eq!(axis.place(0.0), None);
         assert!((axis.place(50.0).unwrap() - 1.0).abs() < 1e-9 && axis.place(1.0).unwrap().abs() < 1e-9);
         assert_eq!(labels(&Axis::log("", [1e5, 9e7].into_iter()))[..2], ["100 k", "1 M"]);
+        assert_eq!(labels(&Axis::log("", [1e-5, 1.0].into_iter())), ["10⁻⁵", "10⁻⁴", "10⁻³", "0.01", "0.1", "1"]);
+        assert_eq!(labels(&Axis::log("", [2e-3, 0.02].into_iter()))[..2], ["2·10⁻³", "5·10⁻³"]);
     }
 
     #[test]

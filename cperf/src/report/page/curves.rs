@@ -37,7 +37,7 @@ fn by_length(run: &Source<'_>, curves: &[Curve<'_>]) -> Vec<Chart> {
     let lengths = lengths_at_tenths(curves);
     let tenths =
         lengths.iter().enumerate().map(|(tenth, length)| (tenth as f64 / 10.0, length_label(*length))).collect();
-    let x = Axis::shares("message length, bytes (linear in the number of messages)", tenths);
+    let x = Axis::shares("message length, bytes", tenths);
     let published = sigcomm(run, curves);
     let one = |name: &str, tail: bool| {
         let mut series: Vec<_> = curves
@@ -48,12 +48,12 @@ fn by_length(run: &Source<'_>, curves: &[Curve<'_>]) -> Vec<Chart> {
                 Series { name: label(curve.protocol), style: of_protocol(curve.protocol), points }
             })
             .collect();
-        let mut note = String::new();
+        let mut note = "Each tenth of the messages has the same width.".to_owned();
         if let Some((load, bins)) = &published {
             let points = bins.iter().map(|bin| (bin.at, if tail { bin.p99 } else { bin.p50 })).collect();
             series.push(Series { name: "Homa, SIGCOMM 2018".to_owned(), style: Style::Published, points });
-            note = format!(
-                "Published: simulations of the SIGCOMM 2018 paper, {} at {:.0} % load: one-way messages between 144 ideal hosts, links \
+            note += &format!(
+                " Published: simulations of the SIGCOMM 2018 paper, {} at {:.0} % load: one-way messages between 144 ideal hosts, links \
                  of 10 Gbps, relative to an empty network. The shape may be compared, not the values.",
                 run.options.workload,
                 100.0 * load

@@ -20,10 +20,14 @@ const ROWS: usize = 60;
 /// The sections, as HTML; none if there are no traces.
 pub fn html(traces: &Run) -> String {
     let mut out = String::new();
+    let option = if traces.clock.applied { "" } else { " --no-sync" };
     if let Some(finding) = find(traces, "delay") {
         out += "<section id=\"delays\">\n<h2>Where packets spent their time</h2>\n";
-        out += "<p class=\"note\">From the time traces of Homa's nodes, by <code>tthoma analyze delay traces</code>: Xmit, from IP to the \
-                network card; Net, to the receiver; Ring, waiting in its receive ring; SoftIRQ, until the protocol has the packet.</p>\n";
+        let _ = writeln!(
+            out,
+            "<p class=\"note\">From the time traces of Homa's nodes, by <code>tthoma analyze delay{option} traces</code>: Xmit, from IP \
+             to the network card; Net, to the receiver; Ring, waiting in its receive ring; SoftIRQ, until the protocol has the packet.</p>"
+        );
         out += &finding.report.as_ref().map(bars::html).unwrap_or_default();
         section(&mut out, finding, |report| {
             report.plots.iter().filter(|plot| plot.name.starts_with("delay_")).map(delay).collect()
@@ -31,8 +35,11 @@ pub fn html(traces: &Run) -> String {
         out += "</section>\n";
     }
     if let Some(finding) = find(traces, "softirq-backlog") {
-        out += "<section id=\"backlog\">\n<h2>What waited for SoftIRQ</h2>\n<p class=\"note\">By <code>tthoma analyze softirq-backlog \
-                traces</code>: packets that were received and not yet processed.</p>\n";
+        let _ = writeln!(
+            out,
+            "<section id=\"backlog\">\n<h2>What waited for SoftIRQ</h2>\n<p class=\"note\">By <code>tthoma analyze softirq-backlog{option} \
+             traces</code>: packets that were received and not yet processed.</p>"
+        );
         section(&mut out, finding, |report| report.plots.iter().map(backlog).collect());
         out += "</section>\n";
     }

@@ -3,7 +3,6 @@
 use scan_metrics::scan::finding::Level;
 
 use super::Source;
-use crate::cli::TestbedKind;
 use crate::report::digest::Digest;
 use crate::report::drops::HostDrops;
 use crate::report::results::{ProtocolResult, Status};
@@ -307,23 +306,15 @@ fn clocks(run: &Source<'_>) -> Check {
         return check(Verdict::Unchecked, "no time traces were kept".to_owned());
     };
     let clock = &traces.clock;
+    if !clock.applied {
+        return check(Verdict::Ok, "simulated nodes have one clock: times are used as they are".to_owned());
+    }
     let worst =
         clock.pairs.iter().filter_map(|pair| Some((pair.clock_error_us?, pair))).max_by(|a, b| a.0.total_cmp(&b.0));
     let Some((error, pair)) = worst else {
         return check(Verdict::Unchecked, "no two traces have packets in common".to_owned());
     };
     let median = median_delay(traces);
-    if run.options.testbed == TestbedKind::Sim {
-        // Nodes have one clock, which the analysis does not know: what it has moved them by is its error.
-        let moved = clock.nodes.iter().filter_map(|node| node.offset_us);
-        let (low, high) = moved.fold((0.0, 0.0), |(low, high): (f64, f64), offset| (low.min(offset), high.max(offset)));
-        let text = format!(
-            "simulated nodes have one clock; by the traces alone they were taken to be up to {:.3} us apart; the median packet takes \
-             {median:.1} us from node to node",
-            high - low
-        );
-        return check(Verdict::up_to(high - low, 0.1 * median, 0.5 * median), text);
-    }
     let mut verdict = Verdict::up_to(error, 0.1 * median, 0.5 * median);
     if !clock.contradictions.is_empty() {
         verdict = Verdict::Unusable;
