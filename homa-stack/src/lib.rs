@@ -31,6 +31,7 @@ pub mod trace;
 pub mod units;
 pub mod wire;
 
+pub use proto::policy;
 pub use proto::{
     Arriving, Body, BodyReader, Config, Endpoint, Event, Limit, Message, Payload, Progress, RpcError, SendError,
     ServerRpc, Transmit,

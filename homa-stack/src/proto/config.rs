@@ -2,6 +2,7 @@
 
 use super::announce::Announce;
 use super::memory::MemoryBudget;
+use super::policy::Policy;
 use super::pool::PAGE_LEN;
 use super::ports::FIRST_CLIENT_PORT;
 use super::shard::Shard;
@@ -21,6 +22,9 @@ pub struct Config {
     pub max_overcommit: usize,
     /// Bytes granted ahead of what one message has received; 0: `max_incoming` / (messages granted to + 1).
     pub window: usize,
+    /// Who decides about grants in place of SRPT with overcommitment and grants by age, to which the other parameters of
+    /// grants but `max_incoming` belong; by default nobody.
+    pub grant_policy: Option<Policy>,
     /// Bytes given to the oldest message at a time, whatever its length.
     pub fifo_grant_increment: usize,
     /// Share of the link for such grants, in 1/1000; 0 turns them off.
@@ -163,6 +167,7 @@ impl Default for Config {
             max_incoming: 400_000,
             max_overcommit: 8,
             window: 0,
+            grant_policy: None,
             fifo_grant_increment: 50_000,
             grant_fifo_fraction: 50,
             fifo_grant_interval: Nanos::ZERO,

@@ -162,7 +162,7 @@ impl Endpoint {
             recent: Recent::default(),
             peers: Peers::default(),
             tombstones: Tombstones::new(config.tombstone_time, config.tombstone_chunks),
-            grants: Grants::default(),
+            grants: Grants::new(&config),
             grants_due: false,
             lengths: Lengths::new(&config),
             pool: if config.keep_bodies {
@@ -606,7 +606,8 @@ impl Endpoint {
             self.wheel.clear(key);
         }
         if rx.managed {
-            self.grants.remove(key);
+            let at = self.moment();
+            self.grants.remove(at, key);
             self.grants_due = true;
         }
         // Even if it needed no grants itself, others have waited for the room that it leaves.

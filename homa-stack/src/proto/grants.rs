@@ -11,6 +11,7 @@ use super::config::Config;
 use super::heap::Queue;
 use super::peers::PeerKey;
 use super::planted::Planted;
+use super::policy::{Choice, GrantPolicy, Incoming, Moment};
 use super::waiting::Waiting;
 use crate::units::Instant;
 
@@ -82,9 +83,15 @@ pub(crate) struct Grants {
     settled: Option<(RpcKey, Srpt, usize)>,
     /// Granted bytes that have not come, over all incoming messages, unscheduled ones included.
     pub(crate) total_incoming: usize,
+    /// What decides instead, if anything: then `ages` alone is kept.
+    policy: Option<Box<dyn GrantPolicy>>,
 }
 
 impl Grants {
+    pub(crate) fn new(config: &Config) -> Self {
+        Self { policy: config.grant_policy.as_ref().map(|policy| policy.make(config)), ..Self::default() }
+    }
+
     /// Messages in need of grants.
     pub(crate) fn len(&self) -> usize {
         self.ages.len()
@@ -101,7 +108,11 @@ impl Grants {
     }
 
     /// Adds a message, which waits until [`Self::fill`].
-    pub(crate) fn insert(&mut self, rpc: RpcKey, peer: PeerKey, view: View) {
+    pub(crate) fn insert(&mut self, at: Moment, rpc: RpcKey, peer: PeerKey, view: View) {
+        if let Some(policy) = &mut self.policy {
+            policy.begin(at, Incoming::new(rpc, peer, view));
+            return self.ages.set(rpc, view.age(peer));
+        }
         if self.needy.len() <= rpc {
             self.needy.resize(rpc + 1, false);
         }
@@ -112,7 +123,10 @@ impl Grants {
 
     /// Takes note that more of a message has come or was granted, if it is in.
     #[inline]
-    pub(crate) fn update(&mut self, rpc: RpcKey, view: View) {
+    pub(crate) fn update(&mut self, at: Moment, rpc: RpcKey, view: View) {
+        if self.policy.is_some() {
+            return self.tell_policy(at, rpc, view);
+        }
         if let Some(entry) = self.active.iter_mut().find(|entry| entry.rpc == rpc) {
             let peer = entry.peer;
             let known = std::mem::replace(&mut entry.view, view);
@@ -130,9 +144,12 @@ impl Grants {
     }
 
     /// Takes a message out, if it is in.
-    pub(crate) fn remove(&mut self, rpc: RpcKey) {
+    pub(crate) fn remove(&mut self, at: Moment, rpc: RpcKey) {
         let Some((.., peer)) = self.ages.key(rpc) else { return };
         self.ages.remove(rpc);
+        if let Some(policy) = &mut self.policy {
+            return policy.end(at, rpc);
+        }
         if !self.waiting.remove(rpc, peer, self.held(peer)) {
             self.active.retain(|e| e.rpc != rpc);
             self.settled = None;
@@ -215,6 +232,33 @@ impl Grants {
         None
     }
 
+    /// True if [`Self::choose`] decides, not [`Self::fill`] and [`Self::decide`].
+    pub(crate) fn has_policy(&self) -> bool {
+        self.policy.is_some()
+    }
+
+    /// The next grant of the policy, which may be one that can't be.
+    pub(crate) fn choose(&mut self, at: Moment, room: usize) -> Option<Choice> {
+        self.policy.as_mut()?.choose(at, room)
+    }
+
+    /// When the policy wants to be asked even if nothing comes.
+    pub(crate) fn wake(&self) -> Option<Instant> {
+        self.policy.as_ref()?.wake()
+    }
+
+    #[cold]
+    fn tell_policy(&mut self, at: Moment, rpc: RpcKey, view: View) {
+        let Some(known) = self.ages.key(rpc) else { return };
+        let peer = known.2;
+        if known != view.age(peer) {
+            self.ages.set(rpc, view.age(peer));
+        }
+        if let Some(policy) = &mut self.policy {
+            policy.progress(at, Incoming::new(rpc, peer, view));
+        }
+    }
+
     /// The message to favour by age: the oldest that needs grants and has used up the grant by age that it had, if any.
     pub(crate) fn oldest(&self, config: &Config, view: impl Fn(RpcKey) -> View) -> Option<(RpcKey, usize)> {
         let ((blocked, ..), rpc) = self.ages.first()?;
@@ -235,6 +279,13 @@ impl Grants {
         hold!(active <= slots, "{active} active messages, {slots} allowed");
         self.ages.check()?;
         self.waiting.check(|peer| self.held(peer))?;
+        if let Some(policy) = &self.policy {
+            for (age, rpc) in self.ages.iter() {
+                let right = view(rpc).age(age.2);
+                hold!(age == right, "message {rpc} stands by age at {age:?}, not {right:?}");
+            }
+            return policy.check(&mut self.ages.iter().map(|(age, rpc)| Incoming::new(rpc, age.2, view(rpc))));
+        }
         for (age, rpc) in self.ages.iter() {
             let right = view(rpc).age(age.2);
             hold!(age == right, "message {rpc} stands by age at {age:?}, not {right:?}");
@@ -282,6 +333,9 @@ mod naive;
 mod tests {
     use super::*;
 
+    /// Of no interest without a policy.
+    const AT: Moment = Moment { now: Instant::from_nanos(0), heard: 0 };
+
     /// Messages by key: (remaining, birth).
     fn view(remaining: &[usize]) -> impl Fn(RpcKey) -> View + '_ {
         |rpc| View {
@@ -305,11 +359,11 @@ mod tests {
         let config = Config { max_overcommit: 2, ..Config::default() };
         let lens = [500_000, 400_000, 900_000];
         let mut g = Grants::default();
-        g.insert(0, 10, view(&lens)(0));
-        g.insert(1, 10, view(&lens)(1));
+        g.insert(AT, 0, 10, view(&lens)(0));
+        g.insert(AT, 1, 10, view(&lens)(1));
         g.fill(&config, view(&lens));
         assert_eq!(active(&g), [0, 1]);
-        g.insert(2, 20, view(&lens)(2));
+        g.insert(AT, 2, 20, view(&lens)(2));
         g.fill(&config, view(&lens));
         assert_eq!(active(&g), [1, 2], "the longer of peer 10's two made room for peer 20's only one");
     }
@@ -320,11 +374,11 @@ mod tests {
         let lens = [500_000, 400_000, 300_000, 450_000];
         let mut g = Grants::default();
         for (rpc, peer) in [(0, 1), (1, 2), (2, 3), (3, 4)] {
-            g.insert(rpc, peer, view(&lens)(rpc));
+            g.insert(AT, rpc, peer, view(&lens)(rpc));
             g.fill(&config, view(&lens));
         }
         assert_eq!(active(&g), [1, 2]);
-        g.remove(2);
+        g.remove(AT, 2);
         g.fill(&config, view(&lens));
         assert_eq!(active(&g), [1, 3]);
         let fewer = Config { max_overcommit: 1, ..Config::default() };
@@ -338,7 +392,7 @@ mod tests {
         let lens = [900_000, 800_000, 700_000];
         let mut g = Grants::default();
         for rpc in 0..3 {
-            g.insert(rpc, rpc as PeerKey, view(&lens)(rpc));
+            g.insert(AT, rpc, rpc as PeerKey, view(&lens)(rpc));
         }
         g.fill(&config, view(&lens));
         let first = g.decide(&config).unwrap();
@@ -370,11 +424,11 @@ mod tests {
                 by_age: if rpc == 0 { by_age0 } else { 0 },
             }
         };
-        g.insert(0, 0, v(100_000, 0)(0));
-        g.insert(1, 1, v(100_000, 0)(1));
+        g.insert(AT, 0, 0, v(100_000, 0)(0));
+        g.insert(AT, 1, 1, v(100_000, 0)(1));
         let mut oldest = |granted0, by_age0| {
             let view = v(granted0, by_age0);
-            g.update(0, view(0));
+            g.update(AT, 0, view(0));
             g.oldest(&config, view)
         };
         assert_eq!(oldest(100_000, 0), Some((0, 150_000)));

@@ -326,7 +326,8 @@ impl Endpoint {
         let rx = rpc.rx.as_mut().expect("an RPC that is receiving has a message");
         if !rx.managed && rx.granted < rx.len {
             rx.managed = true;
-            self.grants.insert(key, rpc.peer, rx.view());
+            let (peer, view, at) = (rpc.peer, rx.view(), self.moment());
+            self.grants.insert(at, key, peer, view);
             self.grants_due = true;
         }
     }
@@ -407,7 +408,8 @@ impl Endpoint {
         self.grants.total_incoming = self.grants.total_incoming + incoming - rx.incoming;
         rx.incoming = incoming;
         if rx.managed {
-            self.grants.update(key, rx.view());
+            let (view, at) = (rx.view(), self.moment());
+            self.grants.update(at, key, view);
         }
     }
 

@@ -269,6 +269,9 @@ impl Endpoint {
     fn send_grants(&mut self, now: Instant) {
         self.grants_due = false;
         self.count_grantable(now);
+        if self.grants.has_policy() {
+            return self.grant_by_policy(now);
+        }
         self.grants.fill(&self.config, Self::view(&self.rpcs));
         self.metrics.grant_check_calls += 1;
         while let Some(decision) = self.grants.decide(&self.config) {

@@ -150,6 +150,11 @@ impl Endpoint {
     }
 
     fn grant_by_age(&mut self, now: Instant) {
+        if self.grants.has_policy() {
+            // The next packets out are its grants.
+            self.grants_due = true;
+            return;
+        }
         self.grants.fill(&self.config, Self::view(&self.rpcs));
         if let Some((rpc, offset)) = self.grants.oldest(&self.config, Self::view(&self.rpcs)) {
             let priority = self.config.second_priority();
@@ -157,11 +162,13 @@ impl Endpoint {
             self.metrics.fifo_grant_bytes += granted as u64;
             if let Some(rx) = self.rpcs[rpc].rx.as_mut() {
                 rx.by_age = rx.granted;
-                self.grants.update(rpc, rx.view());
+                let view = rx.view();
                 #[cfg(feature = "check")]
                 {
                     rx.unasked += granted;
                 }
+                let at = self.moment();
+                self.grants.update(at, rpc, view);
             }
         }
         self.arm_fifo(now);

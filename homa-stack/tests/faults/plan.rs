@@ -1,5 +1,6 @@
 //! What a run is to be: hosts, calls and faults, all from its seed.
 
+use homa_stack::policy::InformedConfig;
 use homa_stack::proto::{Announce, Marks, MemoryBudget, Planted, Shard};
 use homa_stack::{Config, Nanos};
 
@@ -131,6 +132,13 @@ impl Plan {
                 config.memory = MemoryBudget::new(marks).expect("marks in order");
                 config.tx_pressed = 50_000;
                 config.tx_least = 1 + late.below(2_000) as usize;
+            }
+        }
+        let granting = &mut Rng::new(seed ^ 0x9a27);
+        for config in &mut plan.configs {
+            if granting.chance(0.25) {
+                let rtt_bytes = [3_000, 40_000, 400_000][granting.below(3) as usize];
+                config.grant_policy = Some(InformedConfig::for_round_trip(rtt_bytes).policy());
             }
         }
         plan

@@ -62,6 +62,7 @@ tally! {
     paced: "packets that had to wait for the NIC",
     fifo_packets: "hosts that sent in the oldest message's turn",
     fifo_grants: "hosts that granted by age",
+    policies: "hosts that granted by another policy",
     answers_kept: "answers that had to wait for room",
     pressed: "times that memory was scarce",
     relieved: "times that it was plenty again",
@@ -100,6 +101,8 @@ impl Tally {
         self.relieved += m.memory_reliefs;
         self.given_back += m.pages_given_back;
         self.fifo_packets += u64::from(m.pacer_fifo_bytes > 0);
+        let by_policy = host.config().grant_policy.is_some();
+        self.policies += u64::from(by_policy && m.packets_sent[homa_stack::wire::Kind::Grant.index()] > 0);
         self.fifo_grants += u64::from(m.fifo_grant_bytes > 0);
     }
 }

@@ -98,6 +98,7 @@ proptest! {
     #[test]
     fn the_messages_chosen_are_those_of_a_search_of_all(ops in proptest::collection::vec(op(), 1..200)) {
         let (mut grants, mut naive) = (Grants::default(), Naive::default());
+        let at = Moment { now: Instant::default(), heard: 0 };
         let mut views: Vec<View> = Vec::new();
         let mut alive: Vec<RpcKey> = Vec::new();
         let mut config = Config::default();
@@ -110,24 +111,24 @@ proptest! {
                     let birth = Instant::from_nanos(rpc as u64 ^ 5);
                     views.push(View { remaining: len, birth, received: 0, granted: 0, len, by_age: 0 });
                     alive.push(rpc);
-                    grants.insert(rpc, peer, views[rpc]);
+                    grants.insert(at, rpc, peer, views[rpc]);
                     naive.waiting.push(Candidate { rpc, peer });
                 }
                 Op::Come(n, more) => if let Some(rpc) = nth(n) {
                     let v = &mut views[rpc];
                     v.received = (v.received + more * 1000).min(v.len);
                     v.remaining = v.len - v.received;
-                    grants.update(rpc, *v);
+                    grants.update(at, rpc, *v);
                 },
                 Op::Grant(n, more) | Op::GrantByAge(n, more) => if let Some(rpc) = nth(n) {
                     let v = &mut views[rpc];
                     v.granted = (v.granted.max(v.received) + more * 1000).min(v.len);
                     v.by_age = if matches!(op, Op::GrantByAge(..)) { v.granted } else { v.by_age };
-                    grants.update(rpc, *v);
+                    grants.update(at, rpc, *v);
                 },
                 Op::End(n) => if let Some(rpc) = nth(n) {
                     alive.retain(|key| *key != rpc);
-                    grants.remove(rpc);
+                    grants.remove(at, rpc);
                     naive.remove(rpc);
                 },
                 Op::Fill(slots) => {
