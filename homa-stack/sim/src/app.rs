@@ -14,6 +14,12 @@ pub trait App {
     /// `host`'s transport has news.
     fn event(&mut self, cx: &mut Cx<'_>, host: HostId, event: Event);
 
+    /// The client port of a call of its, by which hosts whose threads take time tell whose turn it is to take the response.
+    fn client_port(&self, cookie: u64) -> u16 {
+        let _ = cookie;
+        0
+    }
+
     /// A timer that was set with [`Cx::after`] is due.
     fn timer(&mut self, cx: &mut Cx<'_>, host: HostId, tag: u64);
 }

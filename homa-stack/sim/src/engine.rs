@@ -12,8 +12,9 @@ use crate::host::{Core, Gaps, HostModel};
 use crate::packet::HostId;
 use crate::port::{Nic, Port};
 use crate::queue::Queue;
+use crate::threads::Desks;
 use crate::time::Time;
-use crate::transport::Transport;
+use crate::transport::{Event, Transport};
 
 /// Something that happens at a point of time.
 #[derive(Clone, Copy, Debug)]
@@ -37,6 +38,11 @@ enum What {
     },
     /// The application of a host is awake.
     Wake(u32),
+    /// A thread of a host is done with a message at a desk.
+    Done {
+        host: u32,
+        desk: u32,
+    },
 }
 
 /// What the engine knows of a host.
@@ -59,6 +65,7 @@ struct Machines {
     /// Of all hosts, one after the other.
     cores: Vec<Core>,
     gaps: Vec<Gaps>,
+    desks: Desks,
     rng: Rng,
 }
 
@@ -163,7 +170,8 @@ impl<T: Transport, A: App> Sim<T, A> {
         let mut gaps_rng = || Rng::streams(machine_rng.below(usize::MAX) as u64, None, 1).remove(0);
         let gaps = transports.iter().map(|_| Gaps::new(&model, gaps_rng())).collect();
         let cores = (0..transports.len() * model.cores() as usize).map(|_| Core::default()).collect();
-        let machines = Machines { cores, gaps, rng: machine_rng };
+        let desks = Desks::new(model.threads, transports.len());
+        let machines = Machines { cores, gaps, desks, rng: machine_rng };
         Self {
             now: Time::ZERO,
             queue: Queue::new(transports.len()),
@@ -286,6 +294,7 @@ impl<T: Transport, A: App> Sim<T, A> {
             What::Batch { host, core } => return self.batch(host, core),
             What::HandOver { host, core } => self.hand_over(host, core),
             What::Wake(host) => self.wake(host),
+            What::Done { host, desk } => self.done(host, desk),
             What::Room(host) => {
                 let Host { nic, awaits_room, .. } = &mut self.hosts[host as usize];
                 let at = nic.busy_until - self.model.nic_wake;
@@ -310,7 +319,7 @@ impl<T: Transport, A: App> Sim<T, A> {
         let cores = self.model.cores();
         let core = if cores == 1 { 0 } else { mix(flow) % cores };
         let Machines { cores: all, rng, .. } = &mut self.machines;
-        let begin = all[(host * cores + core) as usize].arrive(self.now, packet, &self.model, rng);
+        let begin = all[(host * cores + core) as usize].arrive(self.now, (packet, flow), &self.model, rng);
         if let Some(begin) = begin {
             self.queue.push(begin, What::Batch { host, core });
         }
@@ -409,8 +418,37 @@ impl<T: Transport, A: App> Sim<T, A> {
     /// Hands what the transport of `host` has to tell to the application.
     #[inline]
     fn tell_news(&mut self, host: u32) {
+        if !self.machines.desks.are_none() {
+            return self.queue_news(host);
+        }
         while let Some(event) = self.transports[host as usize].poll_event() {
             self.tell(|app, cx| app.event(cx, HostId(host), event));
+        }
+    }
+
+    /// Puts what the transport of `host` has to tell in front of the threads that it is for.
+    fn queue_news(&mut self, host: u32) {
+        while let Some(event) = self.transports[host as usize].poll_event() {
+            let port = match &event {
+                Event::Request { server_port, .. } => *server_port,
+                Event::Response { cookie, .. } | Event::Failed { cookie, .. } => self.app.client_port(*cookie),
+            };
+            if let Some((desk, time)) = self.machines.desks.put(host, port, event) {
+                self.queue.push(self.now + time, What::Done { host, desk });
+            }
+        }
+    }
+
+    /// A thread of `host` is done with a message, and goes on with the next.
+    fn done(&mut self, host: u32, desk: u32) {
+        if let Some(over) = self.gap(host) {
+            return self.queue.push(over, What::Done { host, desk });
+        }
+        if let Some(event) = self.machines.desks.done(desk) {
+            self.tell(|app, cx| app.event(cx, HostId(host), event));
+        }
+        if let Some((desk, time)) = self.machines.desks.begin(desk) {
+            self.queue.push(self.now + time, What::Done { host, desk });
         }
     }
 

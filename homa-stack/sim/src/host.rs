@@ -13,6 +13,7 @@ use std::collections::VecDeque;
 
 use cp_node::rng::Rng;
 
+use crate::threads::Threads;
 use crate::time::Time;
 
 /// A distribution of delays by its percentiles, linear between them.
@@ -88,8 +89,16 @@ pub struct HostModel {
     pub per_packet: Time,
     /// Time of a receiving core for each batch.
     pub per_batch: Time,
+    /// Time of a receiving core for each flow in a batch: packets of a flow go up together.
+    pub per_flow: Time,
     /// Most packets in a batch; 0: one.
     pub batch: u32,
+    /// After so many batches in a row a core leaves the rest to a thread (Linux: 10, then ksoftirqd); 0: it never does.
+    pub rounds: u32,
+    /// How long that thread waits for its turn on the core.
+    pub deferral: Delay,
+    /// What messages cost the application's threads; nothing: no time.
+    pub threads: Option<Threads>,
     /// From the end of a batch to the protocol.
     pub softirq_delay: Delay,
     /// From the protocol's event to the application.
@@ -111,7 +120,11 @@ impl Default for HostModel {
             receive_cores: 0,
             per_packet: Time::ZERO,
             per_batch: Time::ZERO,
+            per_flow: Time::ZERO,
             batch: 64,
+            rounds: 0,
+            deferral: Delay::NONE,
+            threads: None,
             softirq_delay: Delay::NONE,
             wakeup_delay: Delay::NONE,
             noise: Vec::new(),
@@ -142,12 +155,38 @@ impl HostModel {
         }
     }
 
+    /// [`Self::xl170`] with the times of kernel sockets. A message costs threads 3 us to take and 3 us to send: of the 8 us by
+    /// which a round trip over TCP was longer there than one over Homa (23.3 and 15.1 to 15.9 us) each of four calls has 2,
+    /// and 1 us is what Homa's have, of which 0.3 us enter and leave the kernel. A segment costs its core 1.6 us
+    /// (3.2 us a round trip in IP, driver and NAPI). What a core does not get done in 10 rounds, a thread does, which waits
+    /// for its turn: up to 4 ms, the kernel's tick and the least that another thread runs. Threads are those of the
+    /// published comparisons: one for each port.
+    pub fn xl170_sockets() -> Self {
+        let us = |us| Time::from_micros_f64(us);
+        Self {
+            per_flow: us(1.6),
+            rounds: 10,
+            deferral: Delay { points: vec![(0.0, Time::ZERO), (1.0, Time::from_millis(4))] },
+            threads: Some(Threads { per_port: 1, receive: us(3.0), answer: us(3.0) }),
+            ..Self::xl170()
+        }
+    }
+
+    /// [`Self::xl170`] with the times of Homa's calls, 1 us each, and three threads for each port, as published. Its
+    /// cores pass packets on to others that are idle, so that none is left to a thread.
+    pub fn xl170_homa() -> Self {
+        let us = Time::from_micros(1);
+        Self { threads: Some(Threads { per_port: 3, receive: us, answer: us }), ..Self::xl170() }
+    }
+
     /// True if packets go to the protocol as they come.
     pub(crate) fn receives_at_once(&self) -> bool {
         self.interrupt_delay.is_none()
             && self.softirq_delay.is_none()
             && self.per_packet == Time::ZERO
             && self.per_batch == Time::ZERO
+            && self.per_flow == Time::ZERO
+            && self.rounds == 0
             && self.noise.is_empty()
     }
 
@@ -160,8 +199,12 @@ impl HostModel {
 /// A receiving core.
 #[derive(Debug, Default)]
 pub(crate) struct Core {
-    /// Packets that it has not looked at.
-    ring: VecDeque<u32>,
+    /// Packets that it has not looked at, with their flows.
+    ring: VecDeque<(u32, u64)>,
+    /// Batches since it was idle.
+    rounds: u32,
+    /// Flows of the batch that it is at.
+    flows: Vec<u64>,
     /// Packets that it has, with the times when it did; batches for the protocol.
     seen: VecDeque<(u32, Time)>,
     batches: VecDeque<usize>,
@@ -173,7 +216,7 @@ pub(crate) struct Core {
 
 impl Core {
     /// A packet has come: when the core begins with it, unless it is awake.
-    pub(crate) fn arrive(&mut self, now: Time, packet: u32, model: &HostModel, rng: &mut Rng) -> Option<Time> {
+    pub(crate) fn arrive(&mut self, now: Time, packet: (u32, u64), model: &HostModel, rng: &mut Rng) -> Option<Time> {
         self.ring.push_back(packet);
         if std::mem::replace(&mut self.awake, true) {
             return None;
@@ -187,15 +230,26 @@ impl Core {
     pub(crate) fn work(&mut self, now: Time, model: &HostModel, rng: &mut Rng) -> (Time, Option<Time>) {
         let count = self.ring.len().min(model.batch.max(1) as usize);
         let mut at = now + model.per_batch;
-        for packet in self.ring.drain(..count) {
+        self.flows.clear();
+        for (packet, flow) in self.ring.drain(..count) {
             self.seen.push_back((packet, at));
             at += model.per_packet;
+            if model.per_flow > Time::ZERO && !self.flows.contains(&flow) {
+                self.flows.push(flow);
+                at += model.per_flow;
+            }
         }
         self.batches.push_back(count);
         self.free_at = at;
         self.handed = self.handed.max(at + model.softirq_delay.draw(rng));
         self.awake = !self.ring.is_empty();
-        (self.handed, self.awake.then_some(at))
+        self.rounds = if self.awake { self.rounds + 1 } else { 0 };
+        let mut again = at;
+        if model.rounds > 0 && self.rounds >= model.rounds {
+            self.rounds = 0;
+            again += model.deferral.draw(rng);
+        }
+        (self.handed, self.awake.then_some(again))
     }
 
     /// The packets of the batch that the protocol gets now, with the times when the core saw them.
@@ -273,16 +327,38 @@ mod tests {
             ..HostModel::default()
         };
         let (mut core, mut rng) = (Core::default(), rng());
-        assert_eq!(core.arrive(us(10), 0, &model, &mut rng), Some(us(12)), "an interrupt");
-        assert!((1..4).all(|packet| core.arrive(us(11), packet, &model, &mut rng).is_none()), "it is on its way");
+        assert_eq!(core.arrive(us(10), (0, 0), &model, &mut rng), Some(us(12)), "an interrupt");
+        assert!((1..4).all(|packet| core.arrive(us(11), (packet, 0), &model, &mut rng).is_none()), "it is on its way");
         // 1 us for the batch, 3 us each: the second batch begins when the first is done.
         assert_eq!(core.work(us(12), &model, &mut rng), (us(24), Some(us(19))));
         assert_eq!(core.work(us(19), &model, &mut rng), (us(31), None));
         assert_eq!(core.hand_over().collect::<Vec<_>>(), [(0, us(13)), (1, us(16))]);
         assert_eq!(core.hand_over().collect::<Vec<_>>(), [(2, us(20)), (3, us(23))]);
-        assert_eq!(core.arrive(us(25), 4, &model, &mut rng), Some(us(26)), "it works until 26");
+        assert_eq!(core.arrive(us(25), (4, 0), &model, &mut rng), Some(us(26)), "it works until 26");
         core.work(us(26), &model, &mut rng);
-        assert_eq!(core.arrive(us(40), 5, &model, &mut rng), Some(us(42)), "it was idle");
+        assert_eq!(core.arrive(us(40), (5, 0), &model, &mut rng), Some(us(42)), "it was idle");
+    }
+
+    #[test]
+    fn a_flow_costs_once_a_batch_and_the_rest_after_some_rounds_is_left_to_a_thread() {
+        let us = Time::from_micros;
+        let model = HostModel {
+            per_flow: us(10),
+            batch: 3,
+            rounds: 2,
+            deferral: Delay::fixed(us(1_000)),
+            ..HostModel::default()
+        };
+        let (mut core, mut rng) = (Core::default(), rng());
+        let flows = [7, 8, 7, 7, 7, 7, 9, 9];
+        for (packet, flow) in flows.into_iter().enumerate() {
+            core.arrive(us(0), (packet as u32, flow), &model, &mut rng);
+        }
+        assert_eq!(core.work(us(0), &model, &mut rng), (us(20), Some(us(20))), "two flows");
+        assert_eq!(core.work(us(20), &model, &mut rng), (us(30), Some(us(1_030))), "one; then a thread's turn");
+        assert_eq!(core.work(us(1_030), &model, &mut rng), (us(1_040), None));
+        core.arrive(us(1_050), (9, 9), &model, &mut rng);
+        assert_eq!(core.work(us(1_050), &model, &mut rng), (us(1_060), None), "idle again: rounds begin anew");
     }
 
     #[test]

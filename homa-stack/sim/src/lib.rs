@@ -33,6 +33,7 @@ mod queue;
 pub mod sigcomm18;
 mod sys;
 pub mod tcp;
+pub mod threads;
 pub mod time;
 pub mod transport;
 

@@ -212,6 +212,10 @@ impl App for Load {
         }
     }
 
+    fn client_port(&self, cookie: u64) -> u16 {
+        (cookie >> 16) as u16
+    }
+
     fn timer(&mut self, cx: &mut Cx<'_>, host: HostId, tag: u64) {
         let index = host.index() * usize::from(self.spec.client_ports) + tag as usize;
         self.ports[index].timed = false;

@@ -13,6 +13,9 @@
 //! Slowdown is the time from a message's begin to its last byte at the receiver's application, relative to what an empty
 //! network would take ([`ideal`]), which the study works out without Homa's own header.
 
+mod variant;
+mod waits;
+
 use std::ops::ControlFlow;
 
 use cp_node::rng::Rng;
@@ -28,6 +31,10 @@ use crate::host::HostModel;
 use crate::packet::HostId;
 use crate::time::Time;
 use crate::transport::{Call, Event};
+use waits::{Arrived, LOOK, Looks, waits};
+
+pub use variant::{Order, Variant};
+pub use waits::Waits;
 
 /// Published slowdowns and lengths: load, workload, longest length of a bin, percent of the messages, slowdown (mean, P50,
 /// P99).
@@ -67,6 +74,8 @@ pub struct Published {
     pub len: u32,
     /// Share of the messages, 0 to 1.
     pub fraction: f64,
+    /// Slowdown: mean.
+    pub mean: f64,
     /// Slowdown: median.
     pub p50: f64,
     /// Slowdown: 99th percentile.
@@ -80,7 +89,8 @@ pub fn published(load: f64, workload: &str) -> Vec<Published> {
         let fields: Vec<&str> = line.split(',').collect();
         let number = |i: usize| fields[i].parse::<f64>().expect("the data has numbers");
         if number(0) == load && fields[1] == workload {
-            bins.push(Published { len: number(2) as u32, fraction: number(3) / 100.0, p50: number(5), p99: number(6) });
+            let (len, fraction) = (number(2) as u32, number(3) / 100.0);
+            bins.push(Published { len, fraction, mean: number(4), p50: number(5), p99: number(6) });
         }
     }
     bins
@@ -150,16 +160,20 @@ pub struct Study {
 /// it, as the P99 of a few is the largest of them: figures, ours and published ones, are then of all these.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Outcome {
-    /// The bin, and what was published of it; P50 and P99: the mean of what was published, by our messages.
+    /// The bin, and what was published of it; mean, P50 and P99: the mean of what was published, by our messages.
     pub published: Published,
     /// Messages of the bin that counted.
     pub count: usize,
     /// Messages that the figures are of.
     pub pooled: usize,
+    /// Slowdown: mean.
+    pub mean: f64,
     /// Slowdown: median; not a number if there were none.
     pub p50: f64,
     /// Slowdown: 99th percentile.
     pub p99: f64,
+    /// Slowdowns of these messages: bin by bin, in the order in which they arrived.
+    pub slowdowns: Vec<f32>,
 }
 
 /// Messages that a P99 should be of.
@@ -174,14 +188,33 @@ impl Outcome {
             first -= 1;
             all.extend_from_slice(&slowdowns[first]);
         }
+        let in_order = all.clone();
         all.sort_unstable_by(f32::total_cmp);
         let at = |share: usize| all.get(all.len() * share / 100).map_or(f64::NAN, |s| f64::from(*s));
         let mean = |of: fn(&Published) -> f64| {
             let sum: f64 = (first..=last).map(|bin| of(&bins[bin]) * slowdowns[bin].len() as f64).sum();
             if all.is_empty() { of(&bins[last]) } else { sum / all.len() as f64 }
         };
-        let published = Published { p50: mean(|bin| bin.p50), p99: mean(|bin| bin.p99), ..bins[last] };
-        Self { published, count: slowdowns[last].len(), pooled: all.len(), p50: at(50), p99: at(99) }
+        let published =
+            Published { mean: mean(|bin| bin.mean), p50: mean(|bin| bin.p50), p99: mean(|bin| bin.p99), ..bins[last] };
+        let sum: f64 = all.iter().map(|s| f64::from(*s)).sum();
+        let (count, pooled) = (slowdowns[last].len(), all.len());
+        let ours = sum / pooled as f64;
+        Self { published, count, pooled, mean: ours, p50: at(50), p99: at(99), slowdowns: in_order }
+    }
+
+    /// The mean of the P99s of the messages taken `size` at a time, in the order of their arrival: not the P99 of all, but of
+    /// fewer than 100 messages the mean of the largest ones. Not a number if there are fewer than `size`.
+    pub fn p99_of_groups(&self, size: usize) -> f64 {
+        let groups = self.slowdowns.chunks_exact(size.max(1));
+        let count = groups.len() as f64;
+        let p99 = |group: &[f32]| {
+            let mut group = group.to_vec();
+            let place = group.len() * 99 / 100;
+            let (_, at, _) = group.select_nth_unstable_by(place, f32::total_cmp);
+            f64::from(*at)
+        };
+        groups.map(p99).sum::<f64>() / count
     }
 }
 
@@ -196,6 +229,8 @@ pub struct Outcomes {
     pub packets: u64,
     /// Share of the time that the links to hosts were busy while messages counted.
     pub busy: f64,
+    /// What the slowest messages of some lengths waited for; nothing but of [`run_attributed`].
+    pub waits: Vec<Waits>,
 }
 
 /// How long at most the run goes on after the last message that counts, as a multiple of `measure`.
@@ -237,8 +272,24 @@ pub fn run(study: &Study) -> Outcomes {
 
 /// Runs the study; `watch` is told now and then how much of it is done, 0 to 1, and may end it: then there is no outcome.
 pub fn run_watched(study: &Study, watch: &mut dyn FnMut(f64) -> ControlFlow<()>) -> Option<Outcomes> {
+    run_with(study, Variant::default(), &[], watch)
+}
+
+/// Runs the study with something different in it, and finds out what the slowest messages of the ranges of lengths `of`
+/// waited for.
+pub fn run_attributed(study: &Study, variant: Variant, of: &[(u32, u32)]) -> Outcomes {
+    run_with(study, variant, of, &mut |_| ControlFlow::Continue(())).expect("nobody ends it")
+}
+
+fn run_with(
+    study: &Study,
+    variant: Variant,
+    of: &[(u32, u32)],
+    watch: &mut dyn FnMut(f64) -> ControlFlow<()>,
+) -> Option<Outcomes> {
     let lengths = lengths(study.workload);
-    let config = config(&lengths);
+    let mut config = config(&lengths);
+    variant.apply(&mut config);
     let mut below = 0.0;
     let wire: f64 = lengths
         .points()
@@ -251,13 +302,15 @@ pub fn run_watched(study: &Study, watch: &mut dyn FnMut(f64) -> ControlFlow<()>)
     let messages = Messages {
         gap,
         count: study.warmup..end,
-        stop: end + Time::from_picos(study.measure.as_picos() * DRAIN),
+        stop: end + Time::from_picos(if variant.cut { 0 } else { study.measure.as_picos() * DRAIN }),
         lens: bins.iter().map(|bin| bin.len).collect(),
         slowdowns: vec![Vec::new(); bins.len()],
         counting: 0,
         rngs: (0..HOSTS).map(|host| Rng::streams(study.seed, Some(host as u8), 1).remove(0)).collect(),
         lengths,
         begun: Slab::new(),
+        turns: vec![Vec::new(); if variant.balanced { HOSTS as usize } else { 0 }],
+        arrived: (!of.is_empty()).then(Vec::new),
     };
     let topology = Topology::LeafSpine {
         racks: RACKS,
@@ -278,10 +331,14 @@ pub fn run_watched(study: &Study, watch: &mut dyn FnMut(f64) -> ControlFlow<()>)
     });
     let mut sim = Sim::new(&topology, switch, host, transports.collect(), messages, study.seed);
     // In steps, so that it can be ended.
-    let step = Time::from_picos((end.as_picos() / STEPS).max(1));
+    let step = if of.is_empty() { Time::from_picos((end.as_picos() / STEPS).max(1)) } else { LOOK };
+    let mut looks = Looks::default();
     let mut run = |sim: &mut Sim<Homa, Messages>, until: Time| {
         let mut at = sim.now();
         while at < until {
+            if !of.is_empty() {
+                looks.add(sim.transports().iter().map(Homa::counters));
+            }
             at = until.min(at + step);
             let ended = sim.run_until(at);
             if watch((at.as_secs_f64() / end.as_secs_f64()).min(1.0)).is_break() {
@@ -309,7 +366,9 @@ pub fn run_watched(study: &Study, watch: &mut dyn FnMut(f64) -> ControlFlow<()>)
     let packets = sim.delivered();
     let slowdowns = std::mem::take(&mut sim.app_mut().slowdowns);
     let outcomes = (0..bins.len()).map(|last| Outcome::new(&bins[..=last], &slowdowns[..=last]));
-    Some(Outcomes { bins: outcomes.collect(), unfinished, packets, busy })
+    let arrived = sim.app_mut().arrived.take().unwrap_or_default();
+    let waits = of.iter().map(|lens| waits(&looks, &arrived, *lens)).collect();
+    Some(Outcomes { bins: outcomes.collect(), unfinished, packets, busy, waits })
 }
 
 /// The application: messages one way.
@@ -328,12 +387,17 @@ struct Messages {
     counting: usize,
     rngs: Vec<Rng>,
     begun: Slab<Begun>,
+    /// If hosts send to all others in turn: whom each has left of this turn.
+    turns: Vec<Vec<u32>>,
+    /// Messages that have arrived, if that is to be known.
+    arrived: Option<Vec<Arrived>>,
 }
 
 #[derive(Clone, Copy, Debug)]
 struct Begun {
     at: Time,
     len: u32,
+    to: HostId,
     same_rack: bool,
 }
 
@@ -354,10 +418,18 @@ impl App for Messages {
             return cx.stop();
         }
         let rng = &mut self.rngs[host.index()];
-        let other = rng.below(HOSTS as usize - 1) as u32;
+        let other = match self.turns.get_mut(host.index()) {
+            None => rng.below(HOSTS as usize - 1) as u32,
+            Some(left) => {
+                if left.is_empty() {
+                    left.extend(0..HOSTS - 1);
+                }
+                left.swap_remove(rng.below(left.len()))
+            }
+        };
         let to = HostId(other + u32::from(other >= host.0));
         let len = self.lengths.at(rng.fraction());
-        let begun = Begun { at: cx.now(), len, same_rack: host.0 / RACK == to.0 / RACK };
+        let begun = Begun { at: cx.now(), len, to, same_rack: host.0 / RACK == to.0 / RACK };
         self.counting += usize::from(self.count.contains(&begun.at));
         let cookie = self.begun.insert(begun) as u64;
         cx.call(host, Call { cookie, to, client_port: 0, server_port: 0, len });
@@ -371,12 +443,16 @@ impl App for Messages {
                 cx.forget(from, call);
             }
             Event::Response { cookie, .. } => {
-                let Begun { at, len, same_rack } = self.begun.remove(cookie as usize);
+                let Begun { at, len, to, same_rack } = self.begun.remove(cookie as usize);
                 if self.count.contains(&at) {
                     self.counting -= 1;
                     let took = (cx.now() - at).as_picos() as f64;
                     let bin = self.lens.partition_point(|most| *most < len).min(self.lens.len() - 1);
-                    self.slowdowns[bin].push((took / ideal(len, same_rack).as_picos() as f64) as f32);
+                    let ideal = ideal(len, same_rack);
+                    self.slowdowns[bin].push((took / ideal.as_picos() as f64) as f32);
+                    if let Some(arrived) = &mut self.arrived {
+                        arrived.push(Arrived { from: host.0, to: to.0, len, begun: at, ended: cx.now(), ideal });
+                    }
                 }
             }
             Event::Failed { why, .. } => panic!("no message fails here: {why}"),
@@ -420,7 +496,7 @@ mod tests {
 
     #[test]
     fn bins_of_few_messages_are_taken_together_with_those_below() {
-        let bin = |len, p99| Published { len, fraction: 0.1, p50: 2.0, p99 };
+        let bin = |len, p99| Published { len, fraction: 0.1, mean: 2.5, p50: 2.0, p99 };
         let bins = [bin(40, 9.0), bin(60, 3.0), bin(90, 5.0)];
         let slowdowns = |counts: [usize; 3]| counts.map(|count| (0..count).map(|n| n as f32).collect::<Vec<_>>());
         let of = |counts| Outcome::new(&bins, &slowdowns(counts));
@@ -429,6 +505,10 @@ mod tests {
         let few = of([ENOUGH, 300, 100]);
         assert_eq!((few.count, few.pooled, few.p50), (100, 400, 100.0), "40 bytes are less than half of 90");
         assert_eq!((few.published.p50, few.published.p99), (2.0, (3.0 * 300.0 + 5.0 * 100.0) / 400.0));
+        assert_eq!((enough.mean, few.mean), (249.5, (149.5 * 300.0 + 49.5 * 100.0) / 400.0));
+        // Groups of three hundred and less: all of the second bin, then what is left is no group.
+        assert_eq!((few.p99_of_groups(300), few.p99_of_groups(1)), (297.0, few.mean));
+        assert!(few.p99_of_groups(401).is_nan());
         let none = of([0, 0, 0]);
         assert!(none.p99.is_nan() && none.published.p99 == 5.0 && none.pooled == 0);
     }

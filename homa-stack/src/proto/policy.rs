@@ -214,23 +214,30 @@ mod tests {
 
     /// Chooses what it is told to, and keeps what it hears.
     #[derive(Clone, Debug, Default)]
-    struct Puppet(Arc<Mutex<(Vec<String>, Vec<Choice>, Option<Instant>)>>);
+    struct Puppet(Arc<Mutex<Strings>>);
+
+    #[derive(Debug, Default)]
+    struct Strings {
+        heard: Vec<String>,
+        choices: Vec<Choice>,
+        wake: Option<Instant>,
+    }
 
     impl GrantPolicy for Puppet {
         fn begin(&mut self, _: Moment, m: Incoming) {
-            self.0.lock().unwrap().0.push(format!("begin {} {}", m.len, m.granted));
+            self.0.lock().unwrap().heard.push(format!("begin {} {}", m.len, m.granted));
         }
         fn progress(&mut self, _: Moment, m: Incoming) {
-            self.0.lock().unwrap().0.push(format!("progress {} {}", m.received, m.granted));
+            self.0.lock().unwrap().heard.push(format!("progress {} {}", m.received, m.granted));
         }
         fn end(&mut self, _: Moment, _: usize) {
-            self.0.lock().unwrap().0.push("end".into());
+            self.0.lock().unwrap().heard.push("end".into());
         }
         fn choose(&mut self, _: Moment, _: usize) -> Option<Choice> {
-            self.0.lock().unwrap().1.pop()
+            self.0.lock().unwrap().choices.pop()
         }
         fn wake(&self) -> Option<Instant> {
-            self.0.lock().unwrap().2
+            self.0.lock().unwrap().wake
         }
     }
 
@@ -265,30 +272,30 @@ mod tests {
         let (mut client, mut server) = pair(&puppet);
         let now = Instant::from_nanos(1_000_000);
         exchange(&mut client, &mut server, now);
-        let heard = std::mem::take(&mut puppet.0.lock().unwrap().0);
+        let heard = std::mem::take(&mut puppet.0.lock().unwrap().heard);
         assert_eq!(heard.first().map(String::as_str), Some("begin 10000 2000"));
         assert!(heard.last().unwrap().ends_with(" 2000"), "nothing was granted: {heard:?}");
         // No such message; then nothing new; both end the round.
         for choice in [Choice { key: 77, offset: 9_000, priority: 0 }, Choice { key: 0, offset: 2_000, priority: 0 }] {
-            puppet.0.lock().unwrap().1.push(choice);
+            puppet.0.lock().unwrap().choices.push(choice);
             server.grants_due = true;
             exchange(&mut client, &mut server, now);
             assert_eq!(server.metrics.packets_sent[crate::wire::Kind::Grant.index()], 0);
         }
         // Far beyond the message and `max_incoming`.
-        puppet.0.lock().unwrap().1.push(Choice { key: 0, offset: 1_000_000, priority: 77 });
+        puppet.0.lock().unwrap().choices.push(Choice { key: 0, offset: 1_000_000, priority: 77 });
         server.grants_due = true;
         let mut packet = [0; 1500];
         let grant = server.poll_transmit(now, &mut packet).unwrap();
         assert!(grant.offset > 5_000 && grant.offset <= 7_000, "{}", grant.offset);
         client.handle_packet(now, "10.0.0.2".parse().unwrap(), &packet[..grant.len]);
         exchange(&mut client, &mut server, now);
-        puppet.0.lock().unwrap().1.push(Choice { key: 0, offset: 10_000, priority: 0 });
+        puppet.0.lock().unwrap().choices.push(Choice { key: 0, offset: 10_000, priority: 0 });
         server.grants_due = true;
         exchange(&mut client, &mut server, now);
         exchange(&mut client, &mut server, now);
         assert!(matches!(server.poll_event(), Some(Event::Request { .. })));
-        assert_eq!(puppet.0.lock().unwrap().0.last().map(String::as_str), Some("end"));
+        assert_eq!(puppet.0.lock().unwrap().heard.last().map(String::as_str), Some("end"));
     }
 
     #[test]
@@ -296,11 +303,11 @@ mod tests {
         let puppet = Puppet::default();
         let (mut client, mut server) = pair(&puppet);
         let (now, later) = (Instant::from_nanos(1_000), Instant::from_nanos(5_000));
-        puppet.0.lock().unwrap().2 = Some(later);
+        puppet.0.lock().unwrap().wake = Some(later);
         assert_eq!(server.next_deadline(), None, "there is no message");
         exchange(&mut client, &mut server, now);
         assert_eq!(server.next_deadline(), Some(later));
-        puppet.0.lock().unwrap().1.push(Choice { key: 0, offset: 4_000, priority: 0 });
+        puppet.0.lock().unwrap().choices.push(Choice { key: 0, offset: 4_000, priority: 0 });
         server.handle_timeout(later);
         let mut packet = [0; 1500];
         assert!(server.poll_transmit(later, &mut packet).is_some_and(|sent| sent.kind == crate::wire::Kind::Grant));
