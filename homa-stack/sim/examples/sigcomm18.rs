@@ -6,7 +6,7 @@
 //! | `all` | all bins of the published curve |
 //! | `tails` | the last packets of long messages go first, as in the study's simulator |
 //! | `seed=N` | other random numbers |
-//! | `groups=N` | in addition, the mean of the P99s of messages taken N at a time |
+//! | `groups=N` | in addition, the mean of the P99s of messages taken N at a time, and the percentile that the published P99 is of ours |
 //! | `waits` | what the slowest hundredth of messages of some lengths waited for |
 //! | `order=NAME` | receivers grant by another order: `missing`, `ungranted`, `whole`, `one-per-sender` |
 //! | `paced` | receivers grant no faster than what they grant would come |
@@ -83,6 +83,10 @@ fn main() {
         let pairs = pairs.into_iter().chain(groups.map(|size| (bin.p99_of_groups(size), published.p99)));
         for (found, published) in pairs {
             print!("  {found:6.2} {published:6.2} {:+4.0} %", off(found, published));
+        }
+        if groups.is_some() {
+            let below = bin.slowdowns.iter().filter(|found| f64::from(**found) <= published.p99).count();
+            print!("  P{:.1}", 100.0 * below as f64 / bin.pooled.max(1) as f64);
         }
         println!();
     }
