@@ -6,8 +6,8 @@
 //! | `all` | all bins of the published curve |
 //! | `tails` | the last packets of long messages go first, as in the study's simulator |
 //! | `seed=N` | other random numbers |
-//! | `groups=N` | in addition, the mean of the P99s of messages taken N at a time, and the percentile that the published P99 is of ours |
-//! | `waits` | what the slowest hundredth of messages of some lengths waited for |
+//! | `groups=N,...` | in addition, the mean of the P99s of messages taken N at a time, and the percentile of ours that the published P99 is |
+//! | `waits` | what the slowest twentieth of messages of some lengths waited for |
 //! | `order=NAME` | receivers grant by another order: `missing`, `ungranted`, `whole`, `one-per-sender` |
 //! | `paced` | receivers grant no faster than what they grant would come |
 //! | `balanced` | hosts send to all others in turn |
@@ -26,7 +26,7 @@ const OF: [(u32, u32); 3] = [(150_000, 400_000), (850_000, 1_250_000), (4_000_00
 /// What is wrong with the arguments.
 fn usage(what: &str) -> ! {
     eprintln!(
-        "{what}; usage: sigcomm18 WORKLOAD LOAD MILLISECONDS [WARM-UP] [all] [tails] [seed=N] [groups=N] [waits] \
+        "{what}; usage: sigcomm18 WORKLOAD LOAD MILLISECONDS [WARM-UP] [all] [tails] [seed=N] [groups=N,...] [waits] \
          [order=missing|ungranted|whole|one-per-sender] [paced] [balanced] [cut] [window=BYTES]: w1 to w5, 0.5 or 0.8"
     );
     std::process::exit(2)
@@ -42,13 +42,13 @@ fn main() {
     let warmup = if args.len() > 3 { number(given(3)) } else { ms / 2.0 };
     let time = |ms: f64| Time::from_nanos((ms * 1e6) as u64);
     let mut study = Study { load, workload, urgent_tails: false, seed: 1, warmup: time(warmup), measure: time(ms) };
-    let (mut variant, mut of, mut all, mut groups) = (Variant::default(), &OF[..0], false, None);
+    let (mut variant, mut of, mut all, mut groups) = (Variant::default(), &OF[..0], false, Vec::new());
     for word in args.iter().skip(4) {
         match word.split_once('=').unwrap_or((word, "")) {
             ("all", "") => all = true,
             ("tails", "") => study.urgent_tails = true,
             ("seed", seed) => study.seed = number(seed) as u64,
-            ("groups", size) => groups = Some(number(size) as usize),
+            ("groups", sizes) => groups = sizes.split(',').map(|size| number(size) as usize).collect(),
             ("waits", "") => of = &OF,
             ("paced", "") => variant.paced = true,
             ("balanced", "") => variant.balanced = true,
@@ -66,8 +66,8 @@ fn main() {
     let wall = begin.elapsed().as_secs_f64();
     let (packets, busy, unfinished) = (out.packets, out.busy, out.unfinished);
     println!("{workload} {load}: {packets} packets in {wall:.1} s, links busy {busy:.3}, {unfinished} unfinished");
-    let heading = if groups.is_some() { "  P99 of groups" } else { "" };
-    println!("   length  messages  mean published        P50 published        P99 published        {heading}");
+    print!("   length  messages  mean published        P50 published        P99 published     ");
+    println!("{}", groups.iter().map(|size| format!("   of groups of {size:<8}")).collect::<String>());
     let (mut below, mut decile) = (0.0, 1);
     for bin in &out.bins {
         let published = &bin.published;
@@ -80,11 +80,11 @@ fn main() {
         let off = |found: f64, published: f64| 100.0 * (found / published - 1.0);
         print!("{:9} {:7}", published.len, bin.pooled);
         let pairs = [(bin.mean, published.mean), (bin.p50, published.p50), (bin.p99, published.p99)];
-        let pairs = pairs.into_iter().chain(groups.map(|size| (bin.p99_of_groups(size), published.p99)));
+        let pairs = pairs.into_iter().chain(groups.iter().map(|size| (bin.p99_of_groups(*size), published.p99)));
         for (found, published) in pairs {
             print!("  {found:6.2} {published:6.2} {:+4.0} %", off(found, published));
         }
-        if groups.is_some() {
+        if !groups.is_empty() {
             let below = bin.slowdowns.iter().filter(|found| f64::from(**found) <= published.p99).count();
             print!("  P{:.1}", 100.0 * below as f64 / bin.pooled.max(1) as f64);
         }

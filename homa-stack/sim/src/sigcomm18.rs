@@ -172,7 +172,7 @@ pub struct Outcome {
     pub p50: f64,
     /// Slowdown: 99th percentile.
     pub p99: f64,
-    /// Slowdowns of these messages: bin by bin, in the order in which they arrived.
+    /// Slowdowns of these messages: the bin's, then those of the ones below, each in the order in which they arrived.
     pub slowdowns: Vec<f32>,
 }
 
@@ -506,8 +506,8 @@ mod tests {
         assert_eq!((few.count, few.pooled, few.p50), (100, 400, 100.0), "40 bytes are less than half of 90");
         assert_eq!((few.published.p50, few.published.p99), (2.0, (3.0 * 300.0 + 5.0 * 100.0) / 400.0));
         assert_eq!((enough.mean, few.mean), (249.5, (149.5 * 300.0 + 49.5 * 100.0) / 400.0));
-        // Groups of three hundred and less: all of the second bin, then what is left is no group.
-        assert_eq!((few.p99_of_groups(300), few.p99_of_groups(1)), (297.0, few.mean));
+        // The last bin's hundred and two hundred of the one before; what is left is no group.
+        assert_eq!((few.p99_of_groups(300), few.p99_of_groups(1)), (197.0, few.mean));
         assert!(few.p99_of_groups(401).is_nan());
         let none = of([0, 0, 0]);
         assert!(none.p99.is_nan() && none.published.p99 == 5.0 && none.pooled == 0);

@@ -55,7 +55,8 @@ impl InformedConfig {
     }
 }
 
-/// Grants by informed overcommitment; see the [module](self).
+/// Grants by informed overcommitment, in the way of SIRD ([`InformedConfig`]) without its bit: a sender whose bytes come later
+/// than after its shortest delay, and not because this host's link was busy, gets a smaller share.
 #[derive(Debug)]
 pub struct Informed {
     config: InformedConfig,

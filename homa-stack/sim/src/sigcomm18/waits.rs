@@ -46,12 +46,12 @@ pub(super) struct Arrived {
     pub(super) ideal: Time,
 }
 
-/// What messages of a range of lengths waited for, the slowest hundredth of them; means in us.
+/// What messages of a range of lengths waited for, the slowest twentieth of them; means in us.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Waits {
     /// Least and largest length.
     pub lens: (u32, u32),
-    /// Messages of these lengths, and how many the slowest hundredth are.
+    /// Messages of these lengths, and how many the slowest twentieth are.
     pub messages: (usize, usize),
     /// Time beyond that in an empty network.
     pub excess_us: f64,
@@ -68,7 +68,7 @@ pub(super) fn waits(looks: &Looks, all: &[Arrived], lens: (u32, u32)) -> Waits {
     let slowdown = |m: &Arrived| (m.ended - m.begun).as_picos() as f64 / m.ideal.as_picos() as f64;
     let mut of: Vec<&Arrived> = all.iter().filter(|m| (lens.0..=lens.1).contains(&m.len)).collect();
     of.sort_by(|a, b| slowdown(b).total_cmp(&slowdown(a)));
-    let slow = &of[..of.len().div_ceil(100)];
+    let slow = &of[..of.len().div_ceil(20)];
     // A byte of data with its share of headers, at 10 Gbit/s.
     let us_a_byte = (MTU + FRAMING) as f64 / DATA as f64 * 8e-4;
     let mut sums = [0.0; 3];
