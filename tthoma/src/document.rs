@@ -1,5 +1,7 @@
 //! A run as one HTML file that needs no other: what was read, how well the clocks agree, every table and plot.
 
+mod compact;
+
 use std::fmt::Write as _;
 
 use crate::analyze::{Cell, Finding, Run, Table};
@@ -9,6 +11,12 @@ const ROWS: usize = 200;
 
 /// Points of a curve at most: as many as a screen shows.
 const POINTS: usize = 1000;
+
+/// Points of all curves of a plot together at most, as long as each has [`FEWEST`]: where there are many, one hides the other.
+const ALL_POINTS: usize = 5000;
+
+/// Points that a curve may have in any case.
+const FEWEST: usize = 100;
 
 /// The whole document.
 pub fn html(run: &Run, title: &str) -> String {
@@ -85,8 +93,10 @@ fn section(out: &mut String, finding: &Finding) {
         let _ = writeln!(out, "<p class=\"warn\">{}</p>", escaped(warning));
     }
     for plot in &report.plots {
-        if let Ok(svg) = plot.thinned(POINTS).to_svg() {
-            let _ = writeln!(out, "<figure role=\"img\" aria-label=\"{}\">{svg}</figure>", escaped(&plot.title));
+        let points = POINTS.min((ALL_POINTS / plot.curves.len().max(1)).max(FEWEST));
+        if let Ok(svg) = plot.thinned(points).to_svg() {
+            let (svg, title) = (compact::compact(&svg), escaped(&plot.title));
+            let _ = writeln!(out, "<figure role=\"img\" aria-label=\"{title}\">{svg}</figure>");
         }
     }
     report.tables.iter().filter(|t| !t.series).for_each(|t| table(out, t));
@@ -136,7 +146,7 @@ const STYLE: &str = "\
 border-bottom:1px solid #8886;vertical-align:top;white-space:nowrap}td.n{text-align:right;font-variant-numeric:tabular-nums}\
 small,.q{color:#777}.warn{border-left:3px solid #c24f1d;padding-left:.6rem}ul.warn{padding-left:1.6rem}\
 .toc{columns:2 28rem}section{border-top:2px solid #8886;margin-top:2rem}figure{margin:1rem 0}\
-svg{max-width:100%;height:auto;background:#fff}dl{display:grid;grid-template-columns:max-content auto;gap:0 1rem}dd{margin:0}\
+svg{max-width:100%;height:auto;background:#fff;font-family:sans-serif}dl{display:grid;grid-template-columns:max-content auto;gap:0 1rem}dd{margin:0}\
 @media print{.wide{overflow:visible}}";
 
 /// Small print that can be read on light and dark ground, text that need not stand in one line on narrow screens, and paper:

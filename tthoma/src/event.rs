@@ -285,6 +285,45 @@ impl Kind {
     }
 }
 
+/// Some kinds of events.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Kinds(u128);
+
+const _: () = assert!(Kind::COUNT <= 128);
+
+impl Kinds {
+    /// None.
+    pub const NONE: Self = Self(0);
+    /// Every kind.
+    pub const ALL: Self = Self(u128::MAX);
+
+    /// These.
+    pub const fn of(kinds: &[Kind]) -> Self {
+        let (mut all, mut place) = (0, 0);
+        while place < kinds.len() {
+            all |= 1 << kinds[place] as u8;
+            place += 1;
+        }
+        Self(all)
+    }
+
+    /// These and those.
+    pub const fn and(self, other: Self) -> Self {
+        Self(self.0 | other.0)
+    }
+
+    /// True if `kind` is one of them.
+    #[inline]
+    pub const fn has(self, kind: Kind) -> bool {
+        self.0 & 1 << kind as u8 != 0
+    }
+
+    /// True if there are none.
+    pub const fn is_empty(self) -> bool {
+        self.0 == 0
+    }
+}
+
 /// Which fields of a [`Record`] its line had.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Have(pub u8);

@@ -9,7 +9,8 @@ use std::thread;
 
 use rustc_hash::{FxHashMap, FxHashSet};
 
-use crate::event::{AMBIGUOUS, NO_HOST};
+use crate::event::{AMBIGUOUS, Kind, NO_HOST};
+use crate::incarnations;
 use crate::read::NodeTrace;
 
 /// Nodes with traces, then addresses of hosts without; the index is the host in
@@ -27,6 +28,9 @@ pub struct Hosts {
     /// Records with an odd id of which no record tells the client. They get a client of their own for each node, so that
     /// what happened on one node is still put together.
     pub unresolved_records: u64,
+    /// Clients that used ids again, once for each incarnation beyond the first: hosts that come after
+    /// all others.
+    pub again: Vec<u16>,
     /// What was assumed, one sentence each.
     pub notes: Vec<String>,
 }
@@ -48,6 +52,10 @@ pub(crate) struct Told {
     known: Known,
     /// Peers of ids that have several.
     more: FxHashSet<u32>,
+    /// Even ids that the application sent a request with after they had been seen.
+    pub(crate) again: Vec<u32>,
+    /// Odd ids whose RPC began several times, sorted.
+    pub(crate) created_again: Vec<u32>,
 }
 
 impl Peers {
@@ -71,6 +79,7 @@ pub fn resolve(traces: &mut [NodeTrace]) -> Hosts {
     votes.add(&told);
     let mut hosts = Hosts::elected(traces.iter().map(|t| t.node.clone()).collect(), votes);
     hosts.assign(&told, traces);
+    incarnations::keep_apart(traces, &told, &mut hosts);
     hosts
 }
 
@@ -105,16 +114,24 @@ impl Votes {
 }
 
 fn peers(trace: &NodeTrace) -> Told {
-    let Told { mut known, mut more } = Told::default();
+    let Told { mut known, mut more, mut again, created_again: mut created } = Told::default();
     // Neighbouring records mostly concern one RPC: its peers are kept at hand.
     let mut current: Option<(u32, Peers)> = None;
     for record in &trace.records {
         let Some(id) = record.rpc() else { continue };
+        let mut seen = true;
         if current.is_none_or(|(last, _)| last != id) {
             if let Some((last, peers)) = current {
                 known.insert(last, peers);
             }
-            current = Some((id, known.get(&id).copied().unwrap_or(Peers::None)));
+            let before = known.get(&id).copied();
+            seen = before.is_some();
+            current = Some((id, before.unwrap_or(Peers::None)));
+        }
+        match record.kind {
+            Kind::SendmsgRequest if seen => again.push(id),
+            Kind::Unsched if id % 2 == 1 => created.push(id),
+            _ => {}
         }
         if let (Some((_, peers)), Some(peer)) = (&mut current, record.peer()) {
             let before = peers.one();
@@ -125,7 +142,15 @@ fn peers(trace: &NodeTrace) -> Told {
         }
     }
     known.extend(current);
-    Told { known, more }
+    Told { known, more, again, created_again: repeated(created) }
+}
+
+/// Numbers that are there several times, sorted.
+fn repeated(mut all: Vec<u32>) -> Vec<u32> {
+    all.sort_unstable();
+    let mut twice: Vec<u32> = all.windows(2).filter(|pair| pair[0] == pair[1]).map(|pair| pair[0]).collect();
+    twice.dedup();
+    twice
 }
 
 /// Stores the clients of one node's records; returns the numbers of ambiguous and of unresolved records.
@@ -154,13 +179,78 @@ fn assign(hosts: &Hosts, told: &[Told], node: usize, trace: &mut NodeTrace) -> (
 }
 
 impl Hosts {
-    /// Name of a host: of its node, or its address.
+    /// Name of a host: of its node, or its address; with `#2` for the second incarnation of a client, and so on.
     pub fn name(&self, host: u16) -> String {
+        if let Some(again) = self.again_of(host) {
+            let client = self.again[again];
+            let which = self.again[..=again].iter().filter(|c| **c == client).count() + 1;
+            return format!("{}#{which}", self.name(client));
+        }
         let host = usize::from(host);
         match self.nodes.get(host) {
             Some(name) => name.clone(),
             None => self.outside.get(host - self.nodes.len()).map_or_else(|| "?".into(), |a| format!("0x{a:x}")),
         }
+    }
+
+    /// Number of hosts: nodes, addresses without traces, a stand-in for each node's unknown clients, incarnations.
+    pub fn count(&self) -> u16 {
+        (self.first_again() + self.again.len()) as u16
+    }
+
+    /// The host itself of what may be an incarnation of it.
+    #[inline]
+    pub fn base(&self, host: u16) -> u16 {
+        self.again_of(host).map_or(host, |again| self.again[again])
+    }
+
+    /// The client of that name, which may be that of an incarnation.
+    pub fn incarnation_of(&self, name: &str) -> Option<u16> {
+        let node = self.nodes.iter().position(|n| n == name);
+        let again = || (0..self.again.len()).map(|a| self.first_again() + a).find(|a| self.name(*a as u16) == name);
+        node.or_else(again).map(|host| host as u16)
+    }
+
+    /// Clients that have several incarnations.
+    pub(crate) fn restarted(&self) -> Vec<u16> {
+        let mut all = self.again.clone();
+        all.sort_unstable();
+        all.dedup();
+        all
+    }
+
+    /// True if it is a known host without trace.
+    pub(crate) fn is_outside(&self, host: u16) -> bool {
+        (self.nodes.len()..self.nodes.len() + self.outside.len()).contains(&usize::from(host))
+    }
+
+    /// Incarnation `which` of a client, from 0, which is itself. [`AMBIGUOUS`] if there are too many.
+    pub(crate) fn incarnation(&mut self, client: u16, which: usize) -> u16 {
+        let mut left = which;
+        for (place, base) in self.again.iter().enumerate() {
+            left -= usize::from(left > 0 && *base == client);
+            if left == 0 && which > 0 && *base == client {
+                return (self.first_again() + place) as u16;
+            }
+        }
+        while left > 0 {
+            if self.first_again() + self.again.len() >= usize::from(AMBIGUOUS) {
+                return AMBIGUOUS;
+            }
+            self.again.push(client);
+            left -= 1;
+        }
+        if which == 0 { client } else { self.count() - 1 }
+    }
+
+    fn first_again(&self) -> usize {
+        2 * self.nodes.len() + self.outside.len()
+    }
+
+    /// Place in [`Hosts::again`].
+    #[inline]
+    fn again_of(&self, host: u16) -> Option<usize> {
+        usize::from(host).checked_sub(self.first_again()).filter(|again| *again < self.again.len())
     }
 
     /// Stand-in for the clients of `node` that nothing is known of.

@@ -46,6 +46,7 @@ pub mod export;
 #[cfg(any(test, feature = "fuzz"))]
 pub mod fuzz;
 pub mod hosts;
+mod incarnations;
 pub mod model;
 mod out;
 pub mod packets;

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
 use tthoma::analyze::{self, Finding, Options, Run};
+use tthoma::event::Kinds;
 use tthoma::model::Model;
 use tthoma::tables::store::{self, StoreError};
 use tthoma::tables::stream;
@@ -46,10 +47,8 @@ fn analyses_of_tables_say_what_those_of_the_text_say() {
         assert_eq!(said(&text), said(&tables), "{folder}");
         // What reads no events is not loaded with them, and says the same.
         let paths = [dir.0.clone()];
-        let names = ["delay", "sync", "sync-quality", "activity", "grants"];
-        let part = analyze::run(&names, &paths, &options()).unwrap();
-        for name in names {
-            assert!(folder == "kernel_100" || text.report(name).is_some(), "{name}");
+        for name in analyze::ALL.iter().filter(|a| a.reads() != Kinds::ALL).map(|a| a.about().name) {
+            let part = analyze::run(&[name], &paths, &options()).unwrap();
             assert_eq!(part.report(name), text.report(name), "{folder}: {name}");
         }
         // Times are as they were logged, if asked for.
@@ -123,6 +122,27 @@ fn retransmissions_strange_clocks_and_events_of_the_user_survive() {
     let events = tables.report("inventory").unwrap().table("events").unwrap();
     assert!(events.find(&["mine", "", "1"]).is_some() || events.find(&["mine", "0", "1"]).is_some());
     assert_eq!(tables.clock.unplaced, ["node3"]);
+}
+
+/// Two clients, of which one begins its ids anew, converted at once and in parts.
+#[test]
+fn incarnations_of_a_client_are_apart_in_tables() {
+    let (traces, dir) = (Folder::new("again-traces"), Folder::new("again"));
+    let mut scenario = Scenario::new(2);
+    scenario.clock_ahead(1, 777.0);
+    for i in 0..40 {
+        scenario.rpc(f64::from(i) * 300.0, (0, 1), 10 + 2 * (i % 30), (100 + 500 * (i / 30), 100), &Steps::default());
+    }
+    let files = scenario.write(&traces.0).unwrap();
+    let (text, tables) = both(&files, &dir.0, &options());
+    assert_eq!(said(&text), said(&tables));
+    let manifest = stream::write(&files, &options(), &dir.0, "parts", stream::needs(&files) / 20).unwrap();
+    assert_eq!(manifest.hosts.last().map(String::as_str), Some("node1#2"));
+    let rows = |table: &str| manifest.files.iter().filter(|f| f.table == table).map(|f| f.rows).sum::<usize>();
+    assert_eq!((rows("rpcs"), rows("messages")), (80, 80));
+    let path = dir.0.join("manifest-parts.json");
+    let parts = analyze::run(&["rpcs", "delay"], std::slice::from_ref(&path), &options()).unwrap();
+    assert_eq!(parts.report("rpcs"), text.report("rpcs"));
 }
 
 #[test]

@@ -6,7 +6,7 @@ use super::samples::{columns, gbps, share, us};
 use super::sweep::Sweep;
 use super::table::{Cell, Table, Unit};
 use super::{About, Analyzer, Needs, Options, Report};
-use crate::event::Kind;
+use crate::event::{Kind, Kinds};
 use crate::model::{Carries, Flight, Model};
 use crate::packets::UNSEEN;
 
@@ -35,8 +35,8 @@ impl Analyzer for Activity {
         }
     }
 
-    fn reads_events(&self) -> bool {
-        false
+    fn reads(&self) -> Kinds {
+        Kinds::NONE
     }
 
     fn run(&self, model: &Model, options: &Options) -> Report {

@@ -8,7 +8,7 @@ use rustc_hash::FxHashMap;
 use super::samples::{Samples, gbps, share};
 use super::table::{Cell, Table, Unit};
 use super::{About, Analyzer, Needs, Options, Report};
-use crate::event::{Have, Kind, Record};
+use crate::event::{Have, Kind, Kinds, Record};
 use crate::model::Model;
 
 /// See [the module](self).
@@ -30,6 +30,10 @@ impl Analyzer for Copy {
             options: &[],
             requires: &[],
         }
+    }
+
+    fn reads(&self) -> Kinds {
+        self.about().kinds()
     }
 
     fn run(&self, model: &Model, _: &Options) -> Report {

@@ -17,7 +17,7 @@
 //!   only; the others are counted.
 
 use super::{About, Analyzer, Distribution, Needs, Options, Report};
-use crate::event::Kind;
+use crate::event::{Kind, Kinds};
 use crate::model::{Excluded, Group, Handoff, Handoffs, Journey, Model, Phase};
 use crate::packets::{Held, Sent, UNSEEN};
 use crate::stats::{average, micros, percentile};
@@ -61,8 +61,8 @@ impl Analyzer for Delay {
         }
     }
 
-    fn reads_events(&self) -> bool {
-        false
+    fn reads(&self) -> Kinds {
+        Kinds::NONE
     }
 
     fn run(&self, model: &Model, options: &Options) -> Report {
@@ -173,7 +173,7 @@ pub(super) struct Slow {
 
 impl Delays {
     pub(super) fn find(model: &Model, options: &Options) -> Self {
-        let groups = Group::ALL.map(|group| Samples::of(model, group));
+        let groups = samples(model);
         let handoffs = model.handoffs();
         let mut slowest = Vec::new();
         if options.verbose {
@@ -181,7 +181,7 @@ impl Delays {
             slow_handoffs(model, handoffs, &mut slowest);
         }
         Self {
-            breakdown: Named(Group::ALL.map(|group| (group.key(), breakdown(model, group, &groups))).to_vec()),
+            breakdown: Named(breakdown(model, &groups)),
             negatives: negatives(model),
             handoffs_excluded: HandoffsExcluded {
                 batches_open: handoffs.batches_open,
@@ -202,22 +202,29 @@ impl Delays {
 /// Sorted samples of the phases of one group.
 struct Samples([Vec<i64>; 6]);
 
-impl Samples {
-    fn of(model: &Model, group: Group) -> Self {
-        let mut samples: [Vec<i64>; 6] = Default::default();
-        let mut add = |journey: Journey<'_>| {
+/// Those of each group that reports have.
+fn samples(model: &Model) -> [Samples; 3] {
+    let parts = model.in_parts(|journeys| {
+        let mut samples: [[Vec<i64>; 6]; 3] = Default::default();
+        for journey in journeys.filter(|j| j.group() != Group::Unknown) {
             for phase in Phase::ALL {
-                samples[phase as usize].extend(journey.sample(&model.clock, phase));
+                samples[journey.group() as usize][phase as usize].extend(journey.sample(&model.clock, phase));
             }
-        };
-        match group {
-            Group::Grants => model.grants().for_each(&mut add),
-            _ => model.data().filter(|j| j.group() == group).for_each(&mut add),
         }
-        samples.iter_mut().for_each(|s| s.sort_unstable());
-        Self(samples)
+        samples.iter_mut().flatten().for_each(|s| s.sort_unstable());
+        samples
+    });
+    let mut all: [Samples; 3] = std::array::from_fn(|_| Samples(Default::default()));
+    for part in parts {
+        let pairs = all.iter_mut().flat_map(|s| &mut s.0).zip(part.into_iter().flatten());
+        pairs.for_each(|(all, part)| if all.is_empty() { *all = part } else { all.extend(part) });
     }
+    // Where parts are in order, this sort merges them.
+    all.iter_mut().flat_map(|s| &mut s.0).for_each(|s| s.sort());
+    all
+}
 
+impl Samples {
     fn rows(self, model: &Model, group: Group) -> Named<Row> {
         let has_ring = model.count(Kind::RingWait) > 0;
         let rows = self.0.into_iter().zip(Phase::ALL).filter(|(_, phase)| *phase != Phase::Ring || has_ring);
@@ -242,26 +249,31 @@ fn needs(group: Group, phase: Phase) -> [Kind; 2] {
     }
 }
 
-fn breakdown(model: &Model, group: Group, samples: &[Samples; 3]) -> Breakdown {
-    let totals = &samples[group as usize].0[Phase::Total as usize];
-    let (Some(low), Some(high)) = (percentile(totals, 98), percentile(totals, 99)) else {
-        return Breakdown { packets: 0, phases: Named(Vec::new()) };
-    };
+/// Of each group.
+fn breakdown(model: &Model, samples: &[Samples; 3]) -> Vec<(&'static str, Breakdown)> {
+    let ranges = Group::ALL.map(|group| {
+        let totals = &samples[group as usize].0[Phase::Total as usize];
+        percentile(totals, 98).zip(percentile(totals, 99))
+    });
     let is_slow = |j: &Journey<'_>| {
-        j.group() == group && j.phase(&model.clock, Phase::Total).is_some_and(|t| (low..=high).contains(&t))
+        let range = ranges.get(j.group() as usize).copied().flatten();
+        range.is_some_and(|(low, high)| j.phase(&model.clock, Phase::Total).is_some_and(|t| (low..=high).contains(&t)))
     };
-    let slow: Vec<Journey<'_>> = match group {
-        Group::Grants => model.grants().filter(is_slow).collect(),
-        _ => model.data().filter(is_slow).collect(),
+    // Here the times of a frame count for each packet of it.
+    let phases = |j: Journey<'_>| (j.group(), Phase::ALL.map(|phase| j.phase(&model.clock, phase)));
+    let slow: Vec<Vec<(Group, [Option<i64>; 6])>> =
+        model.in_parts(|journeys| journeys.filter(is_slow).map(phases).collect());
+    let one = |group: Group| {
+        let slow: Vec<_> = slow.iter().flatten().filter(|(of, _)| *of == group).map(|(_, phases)| phases).collect();
+        let center = |phase: Phase| {
+            let mut samples: Vec<i64> = slow.iter().filter_map(|phases| phases[phase as usize]).collect();
+            samples.sort_unstable();
+            Some((phase.key(), Center { p50_us: micros(percentile(&samples, 50)?), avg_us: average(&samples)? }))
+        };
+        let phases = Phase::ALL.into_iter().filter(|p| *p != Phase::Total).filter_map(center).collect();
+        (group.key(), Breakdown { packets: slow.len() as u64, phases: Named(phases) })
     };
-    let center = |phase: Phase| {
-        // Here the times of a frame count for each packet of it.
-        let mut samples: Vec<i64> = slow.iter().filter_map(|j| j.phase(&model.clock, phase)).collect();
-        samples.sort_unstable();
-        Some((phase.key(), Center { p50_us: micros(percentile(&samples, 50)?), avg_us: average(&samples)? }))
-    };
-    let phases = Phase::ALL.into_iter().filter(|p| *p != Phase::Total).filter_map(center).collect();
-    Breakdown { packets: slow.len() as u64, phases: Named(phases) }
+    Group::ALL.map(one).to_vec()
 }
 
 fn handoff_lists(handoffs: &Handoffs) -> [(&'static str, &Vec<Handoff>, &'static [Kind]); 5] {

@@ -3,7 +3,7 @@
 use rustc_hash::FxHashMap;
 
 use super::table::{Table, Unit};
-use crate::model::{Group, Journey, Model, Phase};
+use crate::model::{Group, Model, Phase};
 use crate::stats::micros;
 
 /// Negative delays of one phase between two nodes.
@@ -27,20 +27,28 @@ pub(super) struct Negative {
 
 /// All negative samples, once for each phase and pair of nodes.
 pub(super) fn negatives(model: &Model) -> Vec<Negative> {
-    let mut found: FxHashMap<(usize, u16, u16), (u64, i64)> = FxHashMap::default();
-    let known = |j: &Journey<'_>| j.group() != Group::Unknown;
-    for journey in model.data().filter(known).chain(model.grants()) {
-        for phase in Phase::ALL {
-            let Some(value) = journey.sample(&model.clock, phase).filter(|v| *v < 0) else { continue };
-            let (from, to) = (journey.from(), journey.to());
-            let nodes = match phase {
-                Phase::Xmit | Phase::Free => (from, from),
-                Phase::Ring | Phase::SoftIrq => (to, to),
-                Phase::Net | Phase::Total => (from, to),
-            };
-            let entry = found.entry((phase as usize, nodes.0, nodes.1)).or_insert((0, 0));
-            *entry = (entry.0 + 1, entry.1.min(value));
+    type Found = FxHashMap<(usize, u16, u16), (u64, i64)>;
+    let parts = model.in_parts(|journeys| {
+        let mut found = Found::default();
+        for journey in journeys.filter(|j| j.group() != Group::Unknown) {
+            for phase in Phase::ALL {
+                let Some(value) = journey.sample(&model.clock, phase).filter(|v| *v < 0) else { continue };
+                let (from, to) = (journey.from(), journey.to());
+                let nodes = match phase {
+                    Phase::Xmit | Phase::Free => (from, from),
+                    Phase::Ring | Phase::SoftIrq => (to, to),
+                    Phase::Net | Phase::Total => (from, to),
+                };
+                let entry = found.entry((phase as usize, nodes.0, nodes.1)).or_insert((0, 0));
+                *entry = (entry.0 + 1, entry.1.min(value));
+            }
         }
+        found
+    });
+    let mut found = Found::default();
+    for (key, (count, min)) in parts.into_iter().flatten() {
+        let entry = found.entry(key).or_insert((0, 0));
+        *entry = (entry.0 + count, entry.1.min(min));
     }
     let mut found: Vec<_> = found.into_iter().collect();
     found.sort_unstable();

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::table::{Cell, Table, Unit};
 use super::{About, Analyzer, Needs, Options, Report};
-use crate::event::{Kind, Record};
+use crate::event::{Kind, Kinds, Record};
 use crate::model::Model;
 
 /// `bpages`; see [the module](self).
@@ -26,6 +26,10 @@ impl Analyzer for BPages {
             options: &[],
             requires: &[],
         }
+    }
+
+    fn reads(&self) -> Kinds {
+        self.about().kinds()
     }
 
     fn run(&self, model: &Model, _: &Options) -> Report {

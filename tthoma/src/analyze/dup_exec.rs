@@ -9,7 +9,7 @@ use rustc_hash::FxHashMap;
 use super::samples::{Samples, share, us};
 use super::table::{Cell, Table, Unit};
 use super::{About, Analyzer, Needs, Options, Report};
-use crate::event::{AMBIGUOUS, Kind, Record};
+use crate::event::{AMBIGUOUS, Kind, Kinds, Record};
 use crate::model::flights::{seen, since};
 use crate::model::{Flight, Model};
 use crate::packets::UNSEEN;
@@ -41,6 +41,10 @@ impl Analyzer for DupExec {
             options: &["top"],
             requires: &[],
         }
+    }
+
+    fn reads(&self) -> Kinds {
+        self.about().kinds().and(Kinds::of(&[Kind::Abort]))
     }
 
     fn run(&self, model: &Model, _: &Options) -> Report {
@@ -181,7 +185,11 @@ impl Served {
 /// How often the client's application started a request with this id.
 fn calls(model: &Model, client: u16, id: u32) -> usize {
     let Some(trace) = model.traces.get(usize::from(client)) else { return 0 };
-    trace.records.iter().filter(|r| r.kind == Kind::SendmsgRequest && r.id == id && r.client == client).count()
+    trace
+        .records
+        .iter()
+        .filter(|r| r.kind == Kind::SendmsgRequest && r.id == id && model.hosts.base(r.client) == client)
+        .count()
 }
 
 /// Follows the RPCs of one server.
@@ -203,7 +211,8 @@ impl<'a> Work<'a> {
     fn add(&mut self, record: &Record) {
         let Some(id) = record.rpc().filter(|id| id % 2 == 1 && record.client != AMBIGUOUS) else { return };
         let time = record.time + self.offset;
-        let (node, client) = (self.node, record.client);
+        // Of an id that is used again all incarnations are looked at together; their packets are apart.
+        let (node, own, client) = (self.node, record.client, self.model.hosts.base(record.client));
         let concerns = matches!(
             record.kind,
             Kind::Unsched
@@ -231,7 +240,7 @@ impl<'a> Work<'a> {
                 served.open = true;
                 // The packet is logged just before or just after.
                 if let Some((at, length)) = served.packet.take().filter(|(at, _)| time - at < TOGETHER) {
-                    self.begins(client, id, at, length);
+                    self.begins((client, own), id, at, length);
                 }
             }
             Kind::SoftirqData => {
@@ -241,7 +250,7 @@ impl<'a> Work<'a> {
                         .last()
                         .is_some_and(|l| l.softirq == UNSEEN && l.created != UNSEEN && time - l.created < TOGETHER);
                 if waits {
-                    self.begins(client, id, time, record.a);
+                    self.begins((client, own), id, time, record.a);
                 } else if !served.open {
                     served.packet = Some((time, record.a));
                 }
@@ -261,7 +270,7 @@ impl<'a> Work<'a> {
             }
             Kind::DiscardUnknown => {
                 self.zombies += 1;
-                let delay = self.dropped(client, id, time);
+                let delay = self.dropped(own, id, time);
                 self.zombie_delays.extend(delay);
             }
             _ => {
@@ -287,8 +296,8 @@ impl<'a> Work<'a> {
     }
 
     /// The packet in SoftIRQ at `at` begins the incarnation that was opened last.
-    fn begins(&mut self, client: u16, id: u32, at: i64, length: u32) {
-        let packets = self.packets(client, id);
+    fn begins(&mut self, (client, own): (u16, u16), id: u32, at: i64, length: u32) {
+        let packets = self.packets(own, id);
         let found = packets.iter().find(|f| f.softirq == at);
         let earlier =
             |f: &Flight| packets.iter().any(|o| o.offset == f.offset && o.softirq != UNSEEN && o.softirq < at);

@@ -109,7 +109,8 @@ pub fn find<'a>(model: &'a Model, wanted: &str) -> Result<&'a Side, String> {
     let client = match client {
         Some(name) => Some(
             model
-                .node(name)
+                .hosts
+                .incarnation_of(name)
                 .ok_or_else(|| format!("no node `{name}`: the traces have {}", model.hosts.nodes.join(", ")))?,
         ),
         None => None,

@@ -7,7 +7,7 @@ use super::packet_list;
 use super::samples::{Samples, ns};
 use super::table::{Table, Unit};
 use super::{About, Analyzer, Needs, Options, PktTypes, Report};
-use crate::event::Kind;
+use crate::event::{Kind, Kinds};
 use crate::model::flights::since;
 use crate::model::{Carries, Flight, Model};
 use crate::packets::UNSEEN;
@@ -45,6 +45,10 @@ impl Analyzer for Filter {
             ],
             requires: &[],
         }
+    }
+
+    fn reads(&self) -> Kinds {
+        Kinds::NONE
     }
 
     fn run(&self, model: &Model, options: &Options) -> Report {

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use super::samples::{share, us};
 use super::table::{Cell, Table, Unit};
 use super::{About, Analyzer, Needs, Options, Report};
-use crate::event::Kind;
+use crate::event::{Kind, Kinds};
 use crate::model::Model;
 use crate::stats::micros;
 
@@ -32,6 +32,10 @@ impl Analyzer for GrantLock {
             options: &[],
             requires: &[],
         }
+    }
+
+    fn reads(&self) -> Kinds {
+        self.about().kinds()
     }
 
     fn run(&self, model: &Model, _: &Options) -> Report {

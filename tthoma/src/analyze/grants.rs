@@ -10,7 +10,7 @@ use super::steps::Steps;
 use super::sweep::{Sweep, Swept};
 use super::table::{Cell, Table, Unit};
 use super::{About, Analyzer, Needs, Options, Report};
-use crate::event::Kind;
+use crate::event::{Kind, Kinds};
 use crate::model::Model;
 
 /// See [the module](self).
@@ -33,8 +33,8 @@ impl Analyzer for Grants {
         }
     }
 
-    fn reads_events(&self) -> bool {
-        false
+    fn reads(&self) -> Kinds {
+        Kinds::NONE
     }
 
     fn run(&self, model: &Model, options: &Options) -> Report {

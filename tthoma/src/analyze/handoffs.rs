@@ -12,7 +12,7 @@ use super::samples::{Samples, share};
 use super::sweep::Sweep;
 use super::table::{Cell, Table, Unit};
 use super::{About, Analyzer, Needs, Options, Report};
-use crate::event::{AMBIGUOUS, Have, Kind, Record};
+use crate::event::{AMBIGUOUS, Have, Kind, Kinds, Record};
 use crate::model::Model;
 
 /// See [the module](self).
@@ -33,6 +33,10 @@ impl Analyzer for Handoffs {
             options: &[],
             requires: &[],
         }
+    }
+
+    fn reads(&self) -> Kinds {
+        self.about().kinds()
     }
 
     fn run(&self, model: &Model, _: &Options) -> Report {

@@ -8,7 +8,7 @@ use super::samples::us;
 use super::steps::{Steps, flow};
 use super::table::{Cell, Table, Unit};
 use super::{About, Analyzer, Needs, Options, Report};
-use crate::event::Kind;
+use crate::event::{Kind, Kinds};
 use crate::model::{Carries, Flight, Model};
 use crate::packets::UNSEEN;
 
@@ -27,6 +27,10 @@ impl Analyzer for Incoming {
             options: &["interval"],
             requires: &[],
         }
+    }
+
+    fn reads(&self) -> Kinds {
+        Kinds::NONE
     }
 
     fn run(&self, model: &Model, options: &Options) -> Report {

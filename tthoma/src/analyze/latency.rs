@@ -5,7 +5,7 @@ use rustc_hash::FxHashMap;
 use super::samples::us;
 use super::table::{Table, Unit};
 use super::{About, Analyzer, Needs, Options, Report};
-use crate::event::Kind;
+use crate::event::{Kind, Kinds};
 use crate::model::flights::since;
 use crate::model::{Carries, Model, NOWHERE};
 
@@ -36,6 +36,10 @@ impl Analyzer for MinLatency {
             options: &[],
             requires: &[],
         }
+    }
+
+    fn reads(&self) -> Kinds {
+        Kinds::NONE
     }
 
     fn run(&self, model: &Model, _: &Options) -> Report {

@@ -14,7 +14,7 @@ use super::samples::{Samples, kb, us};
 use super::steps::{Steps, flow};
 use super::table::{Cell, Table, Unit};
 use super::{About, Analyzer, Needs, Options, Report};
-use crate::event::{Kind, Record};
+use crate::event::{Kind, Kinds, Record};
 use crate::model::{Carries, Model, NOWHERE};
 use crate::packets::UNSEEN;
 
@@ -45,6 +45,10 @@ impl Analyzer for Loss {
             options: &["late_loss", "top", "interval"],
             requires: &[],
         }
+    }
+
+    fn reads(&self) -> Kinds {
+        Kinds::of(&[Kind::ResendTx, Kind::ResendRx, Kind::Retransmit, Kind::BusyTx, Kind::RejectData])
     }
 
     fn run(&self, model: &Model, options: &Options) -> Report {

@@ -8,7 +8,7 @@ use rustc_hash::FxHashMap;
 use super::samples::{share, us};
 use super::table::{Cell, Table, Unit};
 use super::{About, Analyzer, Needs, Options, Report};
-use crate::event::Kind;
+use crate::event::{Kind, Kinds};
 use crate::model::{Flight, Model, NOWHERE};
 use crate::packets::UNSEEN;
 
@@ -30,6 +30,10 @@ impl Analyzer for Lost {
             options: &["top"],
             requires: &[],
         }
+    }
+
+    fn reads(&self) -> Kinds {
+        Kinds::NONE
     }
 
     fn run(&self, model: &Model, options: &Options) -> Report {

@@ -96,7 +96,7 @@ use std::path::PathBuf;
 
 use strsim::osa_distance as edits;
 
-use crate::event::Kind;
+use crate::event::{Kind, Kinds};
 use crate::model::Model;
 use crate::read::ReadError;
 
@@ -113,10 +113,11 @@ pub trait Analyzer: Sync {
     /// What it is.
     fn about(&self) -> &'static About;
 
-    /// True if it reads [`NodeTrace::records`](crate::read::NodeTrace::records) or queues, and not only packets, journeys,
-    /// hand-offs, RPCs, flights and counts. What is not read is not loaded from tables.
-    fn reads_events(&self) -> bool {
-        true
+    /// Which events it reads of [`NodeTrace::records`](crate::read::NodeTrace::records); all if it reads
+    /// [`Model::queues`]. Packets, journeys, hand-offs, RPCs, flights and counts are there without. What no analysis reads is
+    /// not loaded from tables.
+    fn reads(&self) -> Kinds {
+        Kinds::ALL
     }
 
     /// Its answer. Called only if the model has what [`About::needs`], and the options what [`About::requires`].
@@ -140,6 +141,13 @@ pub struct About {
     pub options: &'static [&'static str],
     /// Fields of [`Options`] that must be given; of `options`.
     pub requires: &'static [&'static str],
+}
+
+impl About {
+    /// All events that it names.
+    pub const fn kinds(&self) -> Kinds {
+        Kinds::of(self.needs.kinds()).and(Kinds::of(self.uses))
+    }
 }
 
 /// Events without which an analysis has nothing to say.
@@ -249,7 +257,7 @@ pub fn find(name: &str) -> Option<&'static dyn Analyzer> {
 /// If there is no analysis of one of the names.
 pub fn run(names: &[&str], paths: &[PathBuf], options: &Options) -> Result<Run, ReadError> {
     let chosen = chosen(names, options);
-    let events = chosen.iter().any(|a| a.reads_events());
+    let events = chosen.iter().fold(Kinds::NONE, |all, a| all.and(a.reads()));
     let model = Model::open(paths, options, events)?;
     Ok(Run::new(&model, paths, &chosen, options))
 }
@@ -278,6 +286,8 @@ pub fn nearest(name: &str) -> Option<&'static str> {
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
     use super::*;
 
     #[test]
@@ -301,5 +311,35 @@ mod tests {
         names.sort_unstable();
         names.dedup();
         assert_eq!(names.len(), ALL.len());
+    }
+
+    /// All Rust text below a folder.
+    fn sources(dir: &Path, out: &mut String) {
+        for entry in std::fs::read_dir(dir).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                sources(&path, out);
+            } else if path.extension().is_some_and(|e| e == "rs") {
+                *out += &std::fs::read_to_string(path).unwrap();
+            }
+        }
+    }
+
+    #[test]
+    fn the_page_of_tests_has_every_analysis_and_no_test_that_is_not_there() {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+        let page = std::fs::read_to_string(root.join("../docs/tthoma-analyzers.md")).unwrap();
+        let mut code = String::new();
+        ["src", "tests"].iter().for_each(|folder| sources(&root.join(folder), &mut code));
+        for about in ALL.iter().map(|a| a.about()) {
+            let head = format!("| `{}` | {} | `", about.name, about.question);
+            assert!(page.contains(&head), "docs/tthoma-analyzers.md lacks {head}");
+        }
+        let is_test = |name: &&str| name.matches('_').count() > 2 && !name.contains(['.', '/', ':']);
+        let named: Vec<&str> = page.split('`').skip(1).step_by(2).filter(is_test).collect();
+        assert!(named.len() > ALL.len());
+        for name in named {
+            assert!(code.contains(&format!("fn {name}(")), "no test {name}");
+        }
     }
 }

@@ -6,7 +6,7 @@
 use super::calls::{Call, latest};
 use super::table::{Cell, Table, Unit};
 use super::{About, Analyzer, Needs, Options, Report};
-use crate::event::Kind;
+use crate::event::{Kind, Kinds};
 use crate::model::flights::since;
 use crate::model::{Flight, Model};
 use crate::stats::average;
@@ -26,6 +26,10 @@ impl Analyzer for MsgRange {
             options: &["min", "max"],
             requires: &["min", "max"],
         }
+    }
+
+    fn reads(&self) -> Kinds {
+        Kinds::NONE
     }
 
     fn run(&self, model: &Model, options: &Options) -> Report {

@@ -11,7 +11,7 @@ use super::steps::{State, Steps};
 use super::sweep::Sweep;
 use super::table::{Table, Unit};
 use super::{About, Analyzer, Needs, Options, Report};
-use crate::event::Kind;
+use crate::event::{Kind, Kinds};
 use crate::model::Model;
 use crate::packets::UNSEEN;
 use crate::stats::micros;
@@ -34,6 +34,10 @@ impl Analyzer for Net {
             options: &["interval"],
             requires: &[],
         }
+    }
+
+    fn reads(&self) -> Kinds {
+        Kinds::NONE
     }
 
     fn run(&self, model: &Model, options: &Options) -> Report {

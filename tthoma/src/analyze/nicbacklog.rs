@@ -11,7 +11,7 @@ use super::steps::{State, Steps, flow};
 use super::sweep::Sweep;
 use super::table::{Cell, Table, Unit};
 use super::{About, Analyzer, Needs, Options, Report};
-use crate::event::Kind;
+use crate::event::{Kind, Kinds};
 use crate::model::Model;
 
 /// `nicbacklog`; see [the module](self).
@@ -41,6 +41,10 @@ impl Analyzer for NicBacklog {
             options: &[],
             requires: &[],
         }
+    }
+
+    fn reads(&self) -> Kinds {
+        Kinds::NONE
     }
 
     fn run(&self, model: &Model, options: &Options) -> Report {
@@ -197,6 +201,10 @@ impl Analyzer for NicBacklog2 {
             options: &["interval"],
             requires: &[],
         }
+    }
+
+    fn reads(&self) -> Kinds {
+        Kinds::NONE
     }
 
     fn run(&self, model: &Model, options: &Options) -> Report {

@@ -8,7 +8,7 @@ use super::packet_list;
 use super::samples::{kb, ns, us};
 use super::table::{Cell, Table, Unit};
 use super::{About, Analyzer, Needs, Options, Report};
-use crate::event::Kind;
+use crate::event::{Kind, Kinds};
 use crate::model::{Flight, Model};
 use crate::packets::UNSEEN;
 
@@ -34,6 +34,10 @@ impl Analyzer for NicPkts {
             options: &["node"],
             requires: &[],
         }
+    }
+
+    fn reads(&self) -> Kinds {
+        Kinds::NONE
     }
 
     fn run(&self, model: &Model, options: &Options) -> Report {
@@ -155,6 +159,10 @@ impl Analyzer for NicSnapshot {
             options: &["node", "time", "sort"],
             requires: &["node", "time"],
         }
+    }
+
+    fn reads(&self) -> Kinds {
+        Kinds::NONE
     }
 
     fn run(&self, model: &Model, options: &Options) -> Report {

@@ -6,7 +6,7 @@ use super::samples::{Samples, us};
 use super::steps::Steps;
 use super::table::{Cell, Table, Unit};
 use super::{About, Analyzer, Needs, Options, Report};
-use crate::event::Kind;
+use crate::event::{Kind, Kinds};
 use crate::model::{Carries, Flight, Model};
 use crate::packets::UNSEEN;
 
@@ -25,6 +25,10 @@ impl Analyzer for NicQueues {
             options: &["gbps", "interval"],
             requires: &[],
         }
+    }
+
+    fn reads(&self) -> Kinds {
+        Kinds::NONE
     }
 
     fn run(&self, model: &Model, options: &Options) -> Report {

@@ -11,7 +11,7 @@ use super::samples::kb;
 use super::steps::{State, Steps, flow};
 use super::table::{Cell, Table, Unit};
 use super::{About, Analyzer, Needs, Options, Report};
-use crate::event::Kind;
+use crate::event::{Kind, Kinds};
 use crate::model::Model;
 
 /// See [the module](self).
@@ -29,6 +29,10 @@ impl Analyzer for NicTx {
             options: &["interval"],
             requires: &[],
         }
+    }
+
+    fn reads(&self) -> Kinds {
+        Kinds::NONE
     }
 
     fn run(&self, model: &Model, options: &Options) -> Report {

@@ -14,7 +14,7 @@ use super::grant_order;
 use super::samples::{Samples, kb, share, us};
 use super::table::{Cell, Table, Unit};
 use super::{About, Analyzer, Needs, Options, Report};
-use crate::event::Kind;
+use crate::event::{Kind, Kinds};
 use crate::model::flights::since;
 use crate::model::{Flight, Model, NOWHERE};
 use crate::packets::{UNSEEN, is_retransmitted};
@@ -34,6 +34,10 @@ impl Analyzer for Ooo {
             options: &["top"],
             requires: &[],
         }
+    }
+
+    fn reads(&self) -> Kinds {
+        Kinds::NONE
     }
 
     fn run(&self, model: &Model, options: &Options) -> Report {

@@ -6,7 +6,7 @@
 use super::calls::Call;
 use super::packet_list;
 use super::{About, Analyzer, Needs, Options, Report};
-use crate::event::Kind;
+use crate::event::{Kind, Kinds};
 use crate::model::Model;
 
 /// See [the module](self).
@@ -24,6 +24,10 @@ impl Analyzer for P99Short {
             options: &[],
             requires: &[],
         }
+    }
+
+    fn reads(&self) -> Kinds {
+        Kinds::NONE
     }
 
     fn run(&self, model: &Model, _: &Options) -> Report {

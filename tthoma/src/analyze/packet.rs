@@ -3,7 +3,7 @@
 use super::samples::{kb, us};
 use super::table::{Cell, Table, Unit};
 use super::{About, Analyzer, Needs, Options, Report};
-use crate::event::Kind;
+use crate::event::{Kind, Kinds};
 use crate::model::flights::{seen, since};
 use crate::model::{Flight, Model};
 use crate::packets::UNSEEN;
@@ -23,6 +23,10 @@ impl Analyzer for Packet {
             options: &["pkt", "gbps", "top"],
             requires: &["pkt"],
         }
+    }
+
+    fn reads(&self) -> Kinds {
+        Kinds::NONE
     }
 
     fn run(&self, model: &Model, options: &Options) -> Report {

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use super::samples::Samples;
 use super::table::{Table, Unit};
 use super::{About, Analyzer, Needs, Options, Report};
-use crate::event::Kind;
+use crate::event::{Kind, Kinds};
 use crate::model::{Model, NOWHERE};
 use crate::packets::UNSEEN;
 
@@ -25,6 +25,10 @@ impl Analyzer for Pairs {
             options: &[],
             requires: &[],
         }
+    }
+
+    fn reads(&self) -> Kinds {
+        Kinds::NONE
     }
 
     fn run(&self, model: &Model, _: &Options) -> Report {

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use super::samples::{Samples, share};
 use super::table::{Table, Unit};
 use super::{About, Analyzer, Needs, Options, Report};
-use crate::event::Kind;
+use crate::event::{Kind, Kinds};
 use crate::model::{Flight, Model};
 use crate::packets::UNSEEN;
 
@@ -30,6 +30,10 @@ impl Analyzer for Pass {
             options: &["same_gro_core"],
             requires: &[],
         }
+    }
+
+    fn reads(&self) -> Kinds {
+        Kinds::NONE
     }
 
     fn run(&self, model: &Model, options: &Options) -> Report {

@@ -10,7 +10,7 @@ use super::samples::kb;
 use super::sweep::Sweep;
 use super::table::{Cell, Table, Unit};
 use super::{About, Analyzer, Needs, Options, Report};
-use crate::event::Kind;
+use crate::event::{Kind, Kinds};
 use crate::model::{Carries, Flight, Model};
 use crate::packets::UNSEEN;
 use crate::stats::micros;
@@ -34,6 +34,10 @@ impl Analyzer for QBytes {
             options: &[],
             requires: &[],
         }
+    }
+
+    fn reads(&self) -> Kinds {
+        Kinds::NONE
     }
 
     fn run(&self, model: &Model, options: &Options) -> Report {

@@ -7,7 +7,7 @@ use super::plot::{Mark, Plot};
 use super::samples::Samples;
 use super::table::{Table, Unit};
 use super::{About, Analyzer, Needs, Options, Report};
-use crate::event::Kind;
+use crate::event::{Kind, Kinds};
 use crate::model::flights::since;
 use crate::model::{Carries, Flight, Model, SHORT_BYTES};
 use crate::stats::micros;
@@ -30,6 +30,10 @@ impl Analyzer for QDelay {
             options: &[],
             requires: &[],
         }
+    }
+
+    fn reads(&self) -> Kinds {
+        Kinds::NONE
     }
 
     fn run(&self, model: &Model, options: &Options) -> Report {

@@ -5,7 +5,7 @@ use super::packet_list;
 use super::samples::Samples;
 use super::table::{Table, Unit};
 use super::{About, Analyzer, Needs, Options, Report};
-use crate::event::Kind;
+use crate::event::{Kind, Kinds};
 use crate::model::flights::since;
 use crate::model::{Flight, Model, Side};
 use crate::packets::UNSEEN;
@@ -33,6 +33,10 @@ impl Analyzer for Rpcs {
             options: &["msglen", "rpc_start", "rtt", "sort", "top"],
             requires: &[],
         }
+    }
+
+    fn reads(&self) -> Kinds {
+        Kinds::NONE
     }
 
     fn run(&self, model: &Model, options: &Options) -> Report {

@@ -7,7 +7,7 @@ use super::calls::{Call, earliest};
 use super::samples::{Samples, us};
 use super::table::{Cell, Table, Unit};
 use super::{About, Analyzer, Needs, Options, Report};
-use crate::event::Kind;
+use crate::event::{Kind, Kinds};
 use crate::model::flights::{first_seen, seen, since};
 use crate::model::{Flight, Model, Side};
 use crate::packets::UNSEEN;
@@ -58,6 +58,10 @@ impl Analyzer for Rtt {
             options: &["max_rtt", "top"],
             requires: &[],
         }
+    }
+
+    fn reads(&self) -> Kinds {
+        Kinds::NONE
     }
 
     fn run(&self, model: &Model, options: &Options) -> Report {

@@ -4,7 +4,7 @@ use super::intervals::{self, Field, Series};
 use super::samples::us;
 use super::table::{Table, Unit};
 use super::{About, Analyzer, Needs, Options, Report};
-use crate::event::Kind;
+use crate::event::{Kind, Kinds};
 use crate::model::Model;
 
 /// See [the module](self).
@@ -22,6 +22,10 @@ impl Analyzer for Rx {
             options: &["interval", "late"],
             requires: &[],
         }
+    }
+
+    fn reads(&self) -> Kinds {
+        Kinds::NONE
     }
 
     fn run(&self, model: &Model, options: &Options) -> Report {

@@ -10,7 +10,7 @@ use rustc_hash::FxHashMap;
 use super::samples::us;
 use super::table::{Table, Unit};
 use super::{About, Analyzer, Needs, Options, Report};
-use crate::event::{AMBIGUOUS, Have, Kind};
+use crate::event::{AMBIGUOUS, Have, Kind, Kinds};
 use crate::model::{Flight, Model};
 use crate::packets::UNSEEN;
 
@@ -29,6 +29,10 @@ impl Analyzer for RxBufs {
             options: &[],
             requires: &[],
         }
+    }
+
+    fn reads(&self) -> Kinds {
+        Kinds::of(&[Kind::CopyOutDone, Kind::FreeSkbs])
     }
 
     fn run(&self, model: &Model, _: &Options) -> Report {

@@ -10,7 +10,7 @@ use super::live;
 use super::samples::{kb, ns, us};
 use super::table::{Cell, Table, Unit};
 use super::{About, Analyzer, Needs, Options, Report};
-use crate::event::Kind;
+use crate::event::{Kind, Kinds};
 use crate::model::flights::{first_seen, seen, since};
 use crate::model::{Flight, Model, Side};
 use crate::packets::UNSEEN;
@@ -158,6 +158,10 @@ impl Analyzer for RxSnapshot {
         }
     }
 
+    fn reads(&self) -> Kinds {
+        Kinds::of(&[Kind::CopyOutDone])
+    }
+
     fn run(&self, model: &Model, options: &Options) -> Report {
         let (node, time) = match place("rxsnapshot", model, options) {
             Ok(found) => found,
@@ -275,6 +279,10 @@ impl Analyzer for TxSnapshot {
             options: &["node", "time"],
             requires: &["node", "time"],
         }
+    }
+
+    fn reads(&self) -> Kinds {
+        Kinds::of(&[Kind::CopyOutDone])
     }
 
     fn run(&self, model: &Model, options: &Options) -> Report {

@@ -5,7 +5,7 @@ use rustc_hash::FxHashMap;
 use super::samples::{Samples, us};
 use super::table::{Table, Unit};
 use super::{About, Analyzer, Needs, Options, Report};
-use crate::event::{AMBIGUOUS, Have, Kind, Record};
+use crate::event::{AMBIGUOUS, Have, Kind, Kinds, Record};
 use crate::model::Model;
 
 /// See [the module](self).
@@ -23,6 +23,10 @@ impl Analyzer for SockQs {
             options: &[],
             requires: &[],
         }
+    }
+
+    fn reads(&self) -> Kinds {
+        self.about().kinds()
     }
 
     fn run(&self, model: &Model, options: &Options) -> Report {

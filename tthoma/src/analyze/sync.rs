@@ -2,7 +2,7 @@
 //! synchronises clocks for itself.
 
 use super::{About, Analyzer, ClockReport, Needs, NodeReport, Options, Report, Table, Unit};
-use crate::event::Kind;
+use crate::event::{Kind, Kinds};
 use crate::model::Model;
 
 /// See [the module](self).
@@ -22,8 +22,8 @@ impl Analyzer for Sync {
         }
     }
 
-    fn reads_events(&self) -> bool {
-        false
+    fn reads(&self) -> Kinds {
+        Kinds::NONE
     }
 
     fn run(&self, model: &Model, _: &Options) -> Report {

@@ -1,7 +1,7 @@
 //! `sync-quality`: can times between these nodes be believed?
 
 use super::{About, Analyzer, ClockReport, Needs, Options, Report, Table, Unit};
-use crate::event::Kind;
+use crate::event::{Kind, Kinds};
 use crate::model::Model;
 use crate::packets::{Flow, UNSEEN};
 use crate::stats::{average, micros, percentile};
@@ -23,8 +23,8 @@ impl Analyzer for SyncQuality {
         }
     }
 
-    fn reads_events(&self) -> bool {
-        false
+    fn reads(&self) -> Kinds {
+        Kinds::NONE
     }
 
     fn run(&self, model: &Model, _: &Options) -> Report {

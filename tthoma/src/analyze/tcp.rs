@@ -3,7 +3,7 @@
 use super::samples::Samples;
 use super::table::{Table, Unit};
 use super::{About, Analyzer, Needs, Options, Report};
-use crate::event::Kind;
+use crate::event::{Kind, Kinds};
 use crate::model::flights::since;
 use crate::model::{Flight, Model};
 use crate::stats::percentile;
@@ -23,6 +23,10 @@ impl Analyzer for TcpDelay {
             options: &[],
             requires: &[],
         }
+    }
+
+    fn reads(&self) -> Kinds {
+        Kinds::NONE
     }
 
     fn run(&self, model: &Model, _: &Options) -> Report {

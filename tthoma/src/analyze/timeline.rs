@@ -8,7 +8,7 @@ use super::calls::{Call, earliest, latest};
 use super::samples::Samples;
 use super::table::{Table, Unit};
 use super::{About, Analyzer, Needs, Options, Report};
-use crate::event::Kind;
+use crate::event::{Kind, Kinds};
 use crate::model::flights::since;
 use crate::model::{Flight, Model};
 use crate::packets::UNSEEN;
@@ -39,6 +39,10 @@ impl Analyzer for Timeline {
             options: &[],
             requires: &[],
         }
+    }
+
+    fn reads(&self) -> Kinds {
+        Kinds::NONE
     }
 
     fn run(&self, model: &Model, _: &Options) -> Report {

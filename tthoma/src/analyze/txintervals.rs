@@ -4,7 +4,7 @@ use super::intervals::{self, Extremes, Field, Series};
 use super::samples::us;
 use super::table::{Cell, Table, Unit};
 use super::{About, Analyzer, Needs, Options, Report};
-use crate::event::Kind;
+use crate::event::{Kind, Kinds};
 use crate::model::Model;
 
 /// See [the module](self).
@@ -29,6 +29,10 @@ impl Analyzer for TxIntervals {
             options: &["interval", "gbps", "tx_qid"],
             requires: &[],
         }
+    }
+
+    fn reads(&self) -> Kinds {
+        Kinds::NONE
     }
 
     fn run(&self, model: &Model, options: &Options) -> Report {

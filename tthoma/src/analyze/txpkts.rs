@@ -7,7 +7,7 @@ use super::packet_list;
 use super::samples::{Samples, gbps, kb, ns, share};
 use super::table::{Cell, Table, Unit};
 use super::{About, Analyzer, Needs, Options, Report};
-use crate::event::Kind;
+use crate::event::{Kind, Kinds};
 use crate::model::flights::since;
 use crate::model::{Flight, Model};
 use crate::packets::UNSEEN;
@@ -27,6 +27,10 @@ impl Analyzer for TxPkts {
             options: &["node", "tx_qid", "threshold", "sort"],
             requires: &[],
         }
+    }
+
+    fn reads(&self) -> Kinds {
+        Kinds::NONE
     }
 
     fn run(&self, model: &Model, options: &Options) -> Report {

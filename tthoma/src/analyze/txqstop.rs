@@ -8,7 +8,7 @@ use super::samples::columns;
 use super::sweep::Sweep;
 use super::table::{Cell, Table, Unit};
 use super::{About, Analyzer, Needs, Options, Report};
-use crate::event::Kind;
+use crate::event::{Kind, Kinds};
 use crate::model::Model;
 
 /// See [the module](self).
@@ -26,6 +26,10 @@ impl Analyzer for TxQStop {
             options: &[],
             requires: &[],
         }
+    }
+
+    fn reads(&self) -> Kinds {
+        self.about().kinds()
     }
 
     fn run(&self, model: &Model, _: &Options) -> Report {

@@ -3,6 +3,8 @@
 //! A row is a transmission and the reception that belongs to it, or one of them alone if the other was not seen or is
 //! uncertain (see [`Journey`](super::Journey)). A packet that was sent twice has two rows. Source: timetrace.md 4.3-4.5.
 
+use std::thread;
+
 use rustc_hash::FxHashMap;
 
 use super::{Model, NOWHERE, Rpcs};
@@ -235,14 +237,12 @@ fn sorted(mut flights: Vec<Flight>, messages: usize) -> (Vec<Flight>, Vec<u32>) 
 fn homa(model: &Model, carries: Carries, lengths: &[u32]) -> Vec<Flight> {
     let offsets: Vec<i64> = (0..model.traces.len()).map(|n| model.clock.offset(n).unwrap_or(0)).collect();
     let place = |node: u16, time: i64| if time == UNSEEN { UNSEEN } else { time + offsets[usize::from(node)] };
-    let count = if carries == Carries::Grant { model.journeys().grants.len() } else { model.journeys().data.len() };
-    let mut out = Vec::with_capacity(count);
-    let mut ends = (u32::MAX, NOWHERE, NOWHERE);
-    let mut add = |journey: super::Journey<'_>| {
+    let rpcs = model.rpcs();
+    let flight = |journey: super::Journey<'_>, ends: &mut (u32, u16, u16)| {
         let (message, packet) = (journey.message, journey.packet);
         if ends.0 != packet.message {
-            let (from, to) = message_ends(model, packet.message, message);
-            ends = (packet.message, from, to);
+            let (from, to) = message_ends(model, rpcs, packet.message, message);
+            *ends = (packet.message, from, to);
         }
         let mut flight = Flight {
             message: packet.message,
@@ -279,25 +279,45 @@ fn homa(model: &Model, carries: Carries, lengths: &[u32]) -> Vec<Flight> {
         if carries == Carries::Data {
             flight.length = lengths[journey.place as usize];
         }
-        out.push(flight);
+        flight
     };
-    match carries {
-        Carries::Grant => model.grants().for_each(&mut add),
-        _ => model.data().for_each(&mut add),
-    }
+    // Parts are made side by side where they belong.
+    let count = if carries == Carries::Grant { model.journeys().grants.len() } else { model.journeys().data.len() };
+    let mut out = vec![Flight::empty(carries); count];
+    in_chunks(&mut out, |first, flights| {
+        let mut ends = (u32::MAX, NOWHERE, NOWHERE);
+        let mut fill = |journeys: &mut dyn Iterator<Item = super::Journey<'_>>| {
+            flights.iter_mut().zip(journeys).for_each(|(to, journey)| *to = flight(journey, &mut ends));
+        };
+        match carries {
+            Carries::Grant => fill(&mut model.grants().skip(first)),
+            _ => fill(&mut model.data().skip(first)),
+        }
+    });
     out
 }
 
+/// Lets `work` have the parts of a list, each with the place of its first item; a thread for each.
+fn in_chunks<T: Send>(list: &mut [T], work: impl Fn(usize, &mut [T]) + Sync) {
+    let threads = thread::available_parallelism().map_or(1, usize::from);
+    let length = list.len().div_ceil(threads).max(10_000);
+    thread::scope(|scope| {
+        for (part, items) in list.chunks_mut(length).enumerate() {
+            let work = &work;
+            scope.spawn(move || work(part * length, items));
+        }
+    });
+}
+
 /// Sender and receiver of a message's data.
-fn message_ends(model: &Model, place: u32, message: &Message) -> (u16, u16) {
-    let rpcs = model.rpcs();
+fn message_ends(model: &Model, rpcs: &Rpcs, place: u32, message: &Message) -> (u16, u16) {
     let (from, to) = (rpcs.sender(place), rpcs.receiver(place));
     let is_node = |host: u16| if usize::from(host) < model.traces.len() { host } else { NOWHERE };
     let by_address = |side: Option<&super::Side>| {
         let peer = side.and_then(|s| s.peer).and_then(|peer| model.hosts.by_address.get(&peer));
         peer.map_or(NOWHERE, |host| is_node(*host))
     };
-    let client = is_node(message.client);
+    let client = is_node(model.hosts.base(message.client));
     let request = message.id.is_multiple_of(2);
     let known = |side: Option<&super::Side>, other: Option<&super::Side>, is_client: bool| match side {
         Some(side) => side.node,

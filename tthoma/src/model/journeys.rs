@@ -1,5 +1,8 @@
 //! The way of each packet from sender to receiver: which transmission arrived as which reception.
 
+use std::ops::Range;
+use std::thread;
+
 use super::Model;
 use super::pairing::{First, pair};
 use crate::clock::Clock;
@@ -203,6 +206,31 @@ pub struct Excluded {
     pub lone_ring_waits: u64,
 }
 
+impl Excluded {
+    fn add(&mut self, other: &Self) {
+        let Self {
+            ambiguous_retransmissions,
+            unsynchronised,
+            unknown_length,
+            softirq_without_gro,
+            gro_without_softirq,
+            discarded,
+            ambiguous_records,
+            unresolved_records,
+            lone_ring_waits,
+        } = other;
+        self.ambiguous_retransmissions += ambiguous_retransmissions;
+        self.unsynchronised += unsynchronised;
+        self.unknown_length += unknown_length;
+        self.softirq_without_gro += softirq_without_gro;
+        self.gro_without_softirq += gro_without_softirq;
+        self.discarded += discarded;
+        self.ambiguous_records += ambiguous_records;
+        self.unresolved_records += unresolved_records;
+        self.lone_ring_waits += lone_ring_waits;
+    }
+}
+
 /// All journeys.
 #[derive(Clone, Debug, Default)]
 pub struct Journeys {
@@ -217,9 +245,20 @@ pub struct Journeys {
 impl Journeys {
     /// Finds them in a model.
     pub(crate) fn collect(packets: &Packets, clock: &Clock, unused: Excluded) -> Self {
-        let mut work = Work { excluded: unused, ..Work::new(packets, clock) };
-        let (data, grants) = (work.all(&packets.data, false), work.all(&packets.grants, true));
-        Self { data, grants, excluded: work.excluded }
+        let mut excluded = unused;
+        let mut all = |flow: &Flow, grant: bool| -> Vec<Matched> {
+            let parts = in_parts(flow.packets.len(), |range| {
+                let mut work = Work::new(packets, clock);
+                (work.all(flow, grant, range), work.excluded)
+            });
+            parts.iter().for_each(|(_, more)| excluded.add(more));
+            match <[_; 1]>::try_from(parts) {
+                Ok([(all, _)]) => all,
+                Err(parts) => parts.into_iter().flat_map(|(part, _)| part).collect(),
+            }
+        };
+        let (data, grants) = (all(&packets.data, false), all(&packets.grants, true));
+        Self { data, grants, excluded }
     }
 }
 
@@ -230,11 +269,39 @@ impl Model {
         self.journeys().data.iter().map(show)
     }
 
+    /// What `find` makes of the ways of some data packets and grants, for each of several parts of them, which are looked at
+    /// side by side.
+    pub(crate) fn in_parts<T: Send>(&self, find: impl Fn(&mut dyn Iterator<Item = Journey<'_>>) -> T + Sync) -> Vec<T> {
+        let Journeys { data, grants, .. } = self.journeys();
+        in_parts(data.len() + grants.len(), |range| {
+            let cut = |place: usize| (place.min(data.len()), place.saturating_sub(data.len()));
+            let (from, to) = (cut(range.start), cut(range.end));
+            let show = |matched, flow, grant| view(&self.packets, flow, matched, grant);
+            let data = data[from.0..to.0].iter().map(|m| show(m, &self.packets.data, false));
+            find(&mut data.chain(grants[from.1..to.1].iter().map(|m| show(m, &self.packets.grants, true))))
+        })
+    }
+
     /// The way of each grant.
     pub fn grants(&self) -> impl Iterator<Item = Journey<'_>> {
         let show = |matched: &Matched| view(&self.packets, &self.packets.grants, matched, true);
         self.journeys().grants.iter().map(show)
     }
+}
+
+/// Items of a part at least: fewer are not worth a thread.
+const PART: usize = 10_000;
+
+/// What `work` makes of each of some ranges of `count` items, in order; a thread for each.
+fn in_parts<T: Send>(count: usize, work: impl Fn(Range<usize>) -> T + Sync) -> Vec<T> {
+    let threads = thread::available_parallelism().map_or(1, usize::from).min(count / PART).max(1);
+    let range = |part: usize| count * part / threads..count * (part + 1) / threads;
+    thread::scope(|scope| {
+        let work = &work;
+        let others: Vec<_> = (1..threads).map(|part| scope.spawn(move || work(range(part)))).collect();
+        let first = work(range(0));
+        std::iter::once(first).chain(others.into_iter().map(|t| t.join().expect("no part panics"))).collect()
+    })
 }
 
 fn view<'a>(packets: &'a Packets, flow: &'a Flow, matched: &Matched, grant: bool) -> Journey<'a> {
@@ -290,9 +357,9 @@ impl<'a> Work<'a> {
         }
     }
 
-    fn all(&mut self, flow: &Flow, grant: bool) -> Vec<Matched> {
-        let mut out = Vec::with_capacity(flow.packets.len());
-        for (place, packet) in flow.packets.iter().enumerate() {
+    fn all(&mut self, flow: &Flow, grant: bool, range: Range<usize>) -> Vec<Matched> {
+        let mut out = Vec::with_capacity(range.len());
+        for (place, packet) in range.clone().zip(&flow.packets[range]) {
             if !grant && self.packets.messages[packet.message as usize].length.is_none() {
                 // What is in no group of a report is not counted a second time.
                 let before = self.excluded;

@@ -27,7 +27,7 @@ use std::sync::{Arc, OnceLock};
 
 use crate::analyze::Options;
 use crate::clock::Clock;
-use crate::event::Kind;
+use crate::event::{Kind, Kinds};
 use crate::hosts::{self, Hosts};
 use crate::packets::Packets;
 use crate::read::{self, FileStats, NodeTrace, ReadError, UserEvents};
@@ -79,32 +79,31 @@ impl Model {
     }
 
     /// A model of tables, if `paths` name a folder of them or they were made of the same traces before; else of the text.
-    /// Without `events` only packets, hand-offs, RPCs and counts are loaded from tables.
+    /// Of tables, packets, hand-offs, RPCs and counts are loaded, and `events` of these kinds only.
     ///
     /// # Errors
     ///
     /// As [`read::read`], or if tables can't be read.
-    pub fn open(paths: &[PathBuf], options: &Options, events: bool) -> Result<Self, ReadError> {
-        let part = if events { load::Part::All } else { load::Part::Packets };
+    pub fn open(paths: &[PathBuf], options: &Options, events: Kinds) -> Result<Self, ReadError> {
         if let [dir] = paths
             && let [manifest, others @ ..] = store::manifests(dir).as_slice()
         {
             if !others.is_empty() {
                 return Err(ReadError::Runs { path: dir.clone() });
             }
-            return Ok(load::load(dir, &store::manifest_of(manifest)?, options, part)?);
+            return Ok(load::load(dir, &store::manifest_of(manifest)?, options, events)?);
         }
         let is_manifest = |p: &PathBuf| p.extension().is_some_and(|e| e == "json");
         if let [path] = paths
             && is_manifest(path)
         {
             let dir = path.parent().unwrap_or(std::path::Path::new("."));
-            return Ok(load::load(dir, &store::manifest_of(path)?, options, part)?);
+            return Ok(load::load(dir, &store::manifest_of(path)?, options, events)?);
         }
         if !options.no_cache
             && let Some((dir, manifest)) = cache::find(paths, options.events.as_deref())?
         {
-            return Ok(load::load(&dir, &manifest, options, part)?);
+            return Ok(load::load(&dir, &manifest, options, events)?);
         }
         Self::read(paths, options)
     }

@@ -268,6 +268,11 @@ pub struct Packets {
 impl Packets {
     /// Collects the packets of `traces`, whose clients must be known ([`crate::hosts::resolve`]).
     pub fn collect(traces: &[NodeTrace]) -> Self {
+        Self::collect_where(traces, |_| true)
+    }
+
+    /// Those that the records which `wanted` picks tell of.
+    pub(crate) fn collect_where(traces: &[NodeTrace], wanted: impl Fn(&Record) -> bool) -> Self {
         let mut builder = build::Builder::default();
         // Room for exactly what will come, as far as counts tell: packets have both a transmission and a reception mostly.
         let records: usize = traces.iter().map(|t| t.records.len()).sum();
@@ -277,7 +282,7 @@ impl Packets {
         grants.reserve(count(Kind::SendGrant), count(Kind::GroGrant));
         for (node, trace) in traces.iter().enumerate() {
             builder.next_node();
-            trace.records.iter().for_each(|record| builder.add(node as u16, record));
+            trace.records.iter().filter(|record| wanted(record)).for_each(|record| builder.add(node as u16, record));
         }
         let mut packets = builder.packets;
         for flow in [&mut packets.data, &mut packets.grants] {

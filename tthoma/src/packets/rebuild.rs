@@ -1,5 +1,7 @@
 //! Packets put together again from the columns of tables.
 
+use std::thread;
+
 use super::{END, Flow, Held, Index, Message, NO_RING, Packet, Packets, Received, Sent, UNKNOWN_QUEUE, UNSEEN};
 
 /// A column, empty if all of it is null.
@@ -81,10 +83,20 @@ impl Packets {
         }
         let messages = messages.into_iter().map(|(_, message)| message).collect();
         let mut this = Self { messages, lone_ring_waits, ..Self::default() };
-        this.data.rebuild(count, false, packets, sent, received)?;
-        this.grants.rebuild(count, true, packets, sent, received)?;
+        let Self { data, grants, .. } = &mut this;
+        let (data, grants) = thread::scope(|scope| {
+            let grants = scope.spawn(|| grants.rebuild(count, true, packets, sent, received));
+            let data = data.rebuild(count, false, packets, sent, received);
+            (data, grants.join().expect("packets are put together without panic"))
+        });
+        data.and(grants)?;
         Some(this)
     }
+}
+
+/// Rows of grants, or of data.
+fn rows_of(all: &[bool], grant: bool) -> impl Iterator<Item = usize> {
+    all.iter().enumerate().filter(move |(_, is)| **is == grant).map(|(row, _)| row)
 }
 
 impl Flow {
@@ -97,13 +109,10 @@ impl Flow {
         received: &[ReceivedRows],
     ) -> Option<()> {
         let mine = |all: &[bool]| all.iter().filter(|g| **g == grant).count();
-        let places = |all: &[bool]| -> Vec<usize> {
-            all.iter().enumerate().filter(|(_, g)| **g == grant).map(|(row, _)| row).collect()
-        };
         let count = packets.iter().map(|rows| mine(&rows.grant)).sum();
         self.packets = vec![Packet::new(END, 0); count];
         for rows in packets {
-            for row in places(&rows.grant) {
+            for row in rows_of(&rows.grant, grant) {
                 let (message, frame) = (rows.message[row], rows.frame.get(row));
                 let known = (message as usize) < messages && (frame == END || (frame as usize) < count);
                 let packet = self.packets.get_mut(rows.packet[row] as usize).filter(|p| known && p.message == END)?;
@@ -112,11 +121,11 @@ impl Flow {
         }
         self.sent.reserve_exact(sent.iter().map(|rows| mine(&rows.grant)).sum());
         for rows in sent {
-            places(&rows.grant).into_iter().try_for_each(|row| self.sent_row(rows, row))?;
+            rows_of(&rows.grant, grant).try_for_each(|row| self.sent_row(rows, row))?;
         }
         self.received.reserve_exact(received.iter().map(|rows| mine(&rows.grant)).sum());
         for rows in received {
-            places(&rows.grant).into_iter().try_for_each(|row| self.received_row(rows, row))?;
+            rows_of(&rows.grant, grant).try_for_each(|row| self.received_row(rows, row))?;
         }
         Some(())
     }

@@ -272,7 +272,7 @@ fn rpcs(model: &Model, node: u16) -> Frame {
 
 fn messages(model: &Model, host: u16) -> Frame {
     let all = model.packets.messages.iter().enumerate();
-    let rows: Vec<_> = all.filter(|(_, m)| m.client == host).collect();
+    let rows: Vec<_> = all.filter(|(_, m)| model.hosts.base(m.client) == host).collect();
     let columns = vec![
         ("message", Values::U32(rows.iter().map(|(place, _)| *place as u32).collect())),
         ("client", Values::U16(rows.iter().map(|(_, m)| m.client).collect())),
@@ -302,7 +302,7 @@ fn both<'a, T>(model: &'a Model, list: fn(&Flow) -> &[T], mine: impl Fn(&T) -> b
 }
 
 fn packets(model: &Model, host: u16) -> Frame {
-    let client = |p: &Packet| model.packets.messages[p.message as usize].client;
+    let client = |p: &Packet| model.hosts.base(model.packets.messages[p.message as usize].client);
     let rows = both(model, |flow| &flow.packets, |p| client(p) == host);
     let columns = vec![
         ("packet", Values::U32(rows.iter().map(|r| r.1).collect())),

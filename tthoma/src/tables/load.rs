@@ -9,27 +9,18 @@ use super::parquet::Table;
 use super::store::{Manifest, StoreError, failed};
 use crate::analyze::Options;
 use crate::clock::{Clock, Pair};
-use crate::event::{Have, Kind, Record};
+use crate::event::{Have, Kind, Kinds, Record};
 use crate::hosts::Hosts;
 use crate::model::{Handoff, Handoffs, Model, Side};
 use crate::packets::{Column, Message, NO_PRIORITY, NO_QUEUE, PacketRows, Packets, ReceivedRows, SentRows, UNSEEN};
 use crate::read::{NodeTrace, UserEvents};
 
-/// What of a run is needed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Part {
-    /// Packets, RPCs and hand-offs, not each event: all that some analyses read, and much faster.
-    Packets,
-    /// Everything.
-    All,
-}
-
-/// Makes a model of a run's tables below `dir`.
+/// Makes a model of a run's tables below `dir`, with `events` of these kinds.
 ///
 /// # Errors
 ///
 /// If a file is missing, damaged, or not what the manifest says.
-pub fn load(dir: &Path, manifest: &Manifest, options: &Options, part: Part) -> Result<Model, StoreError> {
+pub fn load(dir: &Path, manifest: &Manifest, options: &Options, kinds: Kinds) -> Result<Model, StoreError> {
     let loader = Loader { dir, manifest };
     let user = match &options.events {
         Some(path) => UserEvents::read(path).map_err(|e| failed(path)(io::Error::other(e)))?,
@@ -37,11 +28,13 @@ pub fn load(dir: &Path, manifest: &Manifest, options: &Options, part: Part) -> R
     };
     // Flights of TCP are made of events.
     let tcp = manifest.nodes.iter().any(|n| n.stats.count(Kind::TcpXmit) + n.stats.count(Kind::TcpGro) > 0);
-    let part = if tcp { Part::All } else { part };
+    let kinds = if tcp { Kinds::ALL } else { kinds };
+    // Where all events are, RPCs are made of them.
+    let all = kinds == Kinds::ALL;
     let (events, sides, packets, handoffs) = thread::scope(|scope| {
-        let events = scope.spawn(|| if part == Part::All { loader.events() } else { Ok(Vec::new()) });
+        let events = scope.spawn(|| if kinds.is_empty() { Ok(Vec::new()) } else { loader.events(kinds) });
         let handoffs = scope.spawn(|| loader.handoffs());
-        let sides = scope.spawn(|| if part == Part::All { Ok(Vec::new()) } else { loader.sides() });
+        let sides = scope.spawn(|| if all { Ok(Vec::new()) } else { loader.sides() });
         let packets = loader.packets();
         let joined = "loading does not panic";
         (events.join().expect(joined), sides.join().expect(joined), packets, handoffs.join().expect(joined))
@@ -66,6 +59,7 @@ pub fn load(dir: &Path, manifest: &Manifest, options: &Options, part: Part) -> R
     let hosts = Hosts {
         nodes: manifest.nodes.iter().map(|n| n.node.clone()).collect(),
         outside: manifest.outside.clone(),
+        again: manifest.again.clone(),
         by_address: manifest.addresses.iter().copied().collect(),
         ambiguous_records: manifest.ambiguous_records,
         unresolved_records: manifest.unresolved_records,
@@ -117,8 +111,8 @@ impl Loader<'_> {
         Ok(times)
     }
 
-    /// Records of each node.
-    fn events(&self) -> Result<Vec<Vec<Record>>, StoreError> {
+    /// Records of each node, of some kinds.
+    fn events(&self, wanted: Kinds) -> Result<Vec<Vec<Record>>, StoreError> {
         let kinds: Vec<Option<Kind>> =
             self.manifest.kinds.iter().map(|name| Kind::ALL.iter().copied().find(|k| k.name() == name)).collect();
         let mut all = vec![Vec::new(); self.manifest.nodes.len()];
@@ -130,9 +124,12 @@ impl Loader<'_> {
             let values: Vec<Vec<Option<u32>>> =
                 fields.iter().map(|field| table.maybe_u32s(field)).collect::<io::Result<_>>()?;
             let bad = || io::Error::other("an event that the manifest does not name");
-            let mut records = Vec::with_capacity(time.len());
+            let mut records = Vec::with_capacity(if wanted == Kinds::ALL { time.len() } else { 0 });
             for row in 0..time.len() {
                 let kind = kinds.get(usize::from(kind[row])).copied().flatten().ok_or_else(bad)?;
+                if !wanted.has(kind) {
+                    continue;
+                }
                 let mut have = Have::default();
                 let field = |slot: usize| values[slot][row].unwrap_or(0);
                 for (slot, values) in values.iter().enumerate() {

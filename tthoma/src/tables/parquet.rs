@@ -1,5 +1,6 @@
 //! Reads Parquet files as this program writes them, many times as fast as a library for all of Parquet: flat columns, pages of
-//! version 1, plain or by dictionary, not compressed or by LZ4. Whatever else is in a file is an error, as is damage.
+//! version 1, plain or by dictionary, not compressed or by LZ4. Whatever else is in a file is an error, as is damage. Of a file
+//! its end is read, then the columns that are asked for.
 //!
 //! Source: the Parquet format (`parquet.thrift`, `Encodings.md`, `Compression.md` of apache/parquet-format).
 
@@ -7,18 +8,49 @@ mod lz4;
 mod runs;
 mod thrift;
 
-use std::fs;
+use std::fs::File;
 use std::io;
+use std::os::unix::fs::FileExt;
 use std::path::Path;
 
 use runs::Runs;
 use thrift::Reader;
 
-/// A file in memory.
+/// A file, of which columns are read when they are asked for.
 pub(super) struct Table {
-    bytes: Vec<u8>,
+    source: Source,
     rows: usize,
     columns: Vec<Column>,
+}
+
+/// Where bytes come from.
+enum Source {
+    File(File),
+    #[cfg(all(test, feature = "tables"))]
+    Memory(Vec<u8>),
+}
+
+impl Source {
+    fn length(&self) -> io::Result<usize> {
+        match self {
+            Self::File(file) => Ok(file.metadata()?.len() as usize),
+            #[cfg(all(test, feature = "tables"))]
+            Self::Memory(bytes) => Ok(bytes.len()),
+        }
+    }
+
+    /// Fills `out` with the bytes from `start` on.
+    fn read(&self, start: usize, out: &mut [u8]) -> io::Result<()> {
+        match self {
+            Self::File(file) => file.read_exact_at(out, start as u64),
+            #[cfg(all(test, feature = "tables"))]
+            Self::Memory(bytes) => {
+                let some = bytes.get(start..start + out.len()).ok_or(io::ErrorKind::UnexpectedEof)?;
+                out.copy_from_slice(some);
+                Ok(())
+            }
+        }
+    }
 }
 
 /// A column: its chunks, one a group of rows.
@@ -32,6 +64,7 @@ struct Column {
 /// Where a chunk's pages are.
 struct Chunk {
     start: usize,
+    bytes: usize,
     values: usize,
     codec: i64,
     /// How many are null, if the file says so.
@@ -53,25 +86,35 @@ fn damaged(what: &str) -> io::Error {
 }
 
 /// What a file begins and ends with.
-const MAGIC: &[u8] = b"PAR1";
+const MAGIC: [u8; 4] = *b"PAR1";
 
 impl Table {
-    /// Reads a file.
+    /// Opens a file.
     pub(super) fn open(path: &Path) -> io::Result<Self> {
-        Self::of(fs::read(path)?)
+        Self::of(Source::File(File::open(path)?))
     }
 
-    fn of(bytes: Vec<u8>) -> io::Result<Self> {
-        let end = bytes.len().checked_sub(8).filter(|_| bytes.ends_with(MAGIC) && bytes.starts_with(MAGIC));
-        let end = end.ok_or_else(|| damaged("no Parquet file"))?;
-        let length = u32::from_le_bytes([bytes[end], bytes[end + 1], bytes[end + 2], bytes[end + 3]]) as usize;
-        let start = end.checked_sub(length).ok_or_else(|| damaged("its footer is longer than the file"))?;
-        let (rows, columns) = footer(&bytes[start..end]).ok_or_else(|| damaged("its footer can't be read"))?;
-        let whole = |c: &Column| c.chunks.iter().map(|c| c.values).sum::<usize>() == rows;
+    fn of(source: Source) -> io::Result<Self> {
+        let length = source.length()?;
+        let end = length.checked_sub(8).ok_or_else(|| damaged("no Parquet file"))?;
+        let (mut first, mut last) = ([0; 4], [0; 8]);
+        source.read(0, &mut first)?;
+        source.read(end, &mut last)?;
+        if first != MAGIC || last[4..] != MAGIC {
+            return Err(damaged("no Parquet file"));
+        }
+        let footer_length = u32::from_le_bytes([last[0], last[1], last[2], last[3]]) as usize;
+        let start = end.checked_sub(footer_length).ok_or_else(|| damaged("its footer is longer than the file"))?;
+        let mut bytes = vec![0; footer_length];
+        source.read(start, &mut bytes)?;
+        let (rows, columns) = footer(&bytes).ok_or_else(|| damaged("its footer can't be read"))?;
+        let inside = |c: &Chunk| c.start.checked_add(c.bytes).is_some_and(|end| end <= start);
+        let whole =
+            |c: &Column| c.chunks.iter().map(|c| c.values).sum::<usize>() == rows && c.chunks.iter().all(inside);
         if !columns.iter().all(whole) {
             return Err(damaged("columns of different length"));
         }
-        Ok(Self { bytes, rows, columns })
+        Ok(Self { source, rows, columns })
     }
 
     /// Number of rows.
@@ -84,12 +127,15 @@ impl Table {
         found.ok_or_else(|| damaged(&format!("no column `{name}`")))
     }
 
-    fn numbers<T: Copy + Default>(&self, name: &str, null: T, from: fn(u64) -> T) -> io::Result<Vec<T>> {
+    fn numbers<T: Copy>(&self, name: &str, null: T, from: impl Fn(u64) -> T + Copy) -> io::Result<Vec<T>> {
         let column = self.column(name)?;
         let mut out = Vec::with_capacity(self.rows);
+        let mut bytes = Vec::new();
         for chunk in &column.chunks {
             let expected = out.len() + chunk.values;
-            self.chunk(column, chunk, &mut out, null, from)
+            bytes.resize(chunk.bytes, 0);
+            self.source.read(chunk.start, &mut bytes)?;
+            pages(&bytes, column, chunk, &mut out, null, from)
                 .filter(|()| out.len() == expected)
                 .ok_or_else(|| damaged(&format!("column `{name}`")))?;
         }
@@ -206,11 +252,13 @@ fn element(reader: &mut Reader<'_>) -> Option<(String, Physical, bool)> {
 
 fn chunk(reader: &mut Reader<'_>) -> Option<Chunk> {
     let (mut data, mut dictionary, mut values, mut codec, mut nulls) = (None, None, 0, 0, None);
+    let mut bytes = 0;
     reader.fields(|field, reader| match field {
         3 => reader.fields(|field, reader| {
             match field {
                 4 => codec = reader.integer()?,
                 5 => values = usize::try_from(reader.integer()?).ok()?,
+                7 => bytes = usize::try_from(reader.integer()?).ok()?,
                 9 => data = usize::try_from(reader.integer()?).ok(),
                 11 => dictionary = usize::try_from(reader.integer()?).ok(),
                 12 => reader.fields(|field, reader| match field {
@@ -227,7 +275,7 @@ fn chunk(reader: &mut Reader<'_>) -> Option<Chunk> {
         _ => reader.skip(),
     })?;
     let start = dictionary.filter(|d| Some(*d) < data).or(data)?;
-    Some(Chunk { start, values, codec, nulls })
+    Some(Chunk { start, bytes, values, codec, nulls })
 }
 
 /// What stands before a page.
@@ -266,102 +314,121 @@ fn page(reader: &mut Reader<'_>) -> Option<Page> {
     Some(page)
 }
 
-impl Table {
-    /// Adds a chunk's values to `out`; `None` if it is damaged or of a kind that is not known here.
-    fn chunk<T: Copy>(
-        &self,
-        column: &Column,
-        chunk: &Chunk,
-        out: &mut Vec<T>,
-        null: T,
-        from: fn(u64) -> T,
-    ) -> Option<()> {
-        let mut reader = Reader::new(self.bytes.get(chunk.start..)?);
-        let (mut dictionary, mut buffer) = (Vec::new(), Vec::new());
-        let end = out.len() + chunk.values;
-        while out.len() < end {
-            let page = page(&mut reader)?;
-            let stored = reader.take(page.compressed)?;
-            let bytes = match chunk.codec {
-                0 => stored,
-                7 => {
-                    buffer.clear();
-                    lz4::decompress(stored, &mut buffer, page.uncompressed)?;
-                    &buffer
-                }
-                _ => return None,
-            };
-            match page.kind {
-                2 => {
-                    dictionary.clear();
-                    plain(bytes, column.physical, page.values, from, &mut dictionary)?;
-                }
-                0 if page.values <= end - out.len() => values(column, &page, bytes, &dictionary, out, null, from)?,
-                _ => return None,
+/// Adds the values of a chunk's pages, `bytes`, to `out`; `None` if they are damaged or of a kind that is not known here.
+fn pages<T: Copy>(
+    bytes: &[u8],
+    column: &Column,
+    chunk: &Chunk,
+    out: &mut Vec<T>,
+    null: T,
+    from: impl Fn(u64) -> T + Copy,
+) -> Option<()> {
+    let mut reader = Reader::new(bytes);
+    let (mut dictionary, mut buffer, mut present) = (Vec::new(), Vec::new(), Vec::new());
+    let end = out.len() + chunk.values;
+    while out.len() < end {
+        let page = page(&mut reader)?;
+        let stored = reader.take(page.compressed)?;
+        let bytes = match chunk.codec {
+            0 => stored,
+            7 => {
+                buffer.clear();
+                lz4::decompress(stored, &mut buffer, page.uncompressed)?;
+                &buffer
             }
+            _ => return None,
+        };
+        match page.kind {
+            2 => {
+                dictionary.clear();
+                plain(bytes, column.physical, page.values, from, &mut dictionary)?;
+            }
+            0 if page.values <= end - out.len() => {
+                let Some((levels, there, bytes)) = levels(column, &page, bytes)? else {
+                    let before = out.len();
+                    let bytes = if column.optional { without_levels(bytes)?.1 } else { bytes };
+                    values(column, &page, bytes, page.values, &dictionary, out, from)?;
+                    (out.len() == before + page.values).then_some(())?;
+                    continue;
+                };
+                present.clear();
+                values(column, &page, bytes, there, &dictionary, &mut present, from)?;
+                spread(levels, page.values, &present, null, out)?;
+            }
+            _ => return None,
         }
-        Some(())
     }
+    Some(())
 }
 
-/// Adds the values of a page of data.
+/// Which values of a page are there (runs of ones), how many, and what follows; nothing if all are.
+#[expect(clippy::type_complexity, reason = "used once, beside its definition")]
+fn levels<'a>(column: &Column, page: &Page, bytes: &'a [u8]) -> Option<Option<(Runs<'a>, usize, &'a [u8])>> {
+    if !column.optional {
+        return Some(None);
+    }
+    let (levels, rest) = without_levels(bytes)?;
+    let runs = Runs::new(levels, 1);
+    let there = runs.clone().count(page.values)?;
+    Some((there < page.values).then_some((runs, there, rest)))
+}
+
+/// What tells which values are there, and what follows.
+fn without_levels(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
+    let length = u32::from_le_bytes(bytes.get(..4)?.try_into().ok()?) as usize;
+    bytes[4..].split_at_checked(length)
+}
+
+/// Adds `present` values to `out`, and `null` where `levels` say that there is none; `count` in all.
+fn spread<T: Copy>(levels: Runs<'_>, count: usize, present: &[T], null: T, out: &mut Vec<T>) -> Option<()> {
+    let (mut next, mut enough) = (0, true);
+    out.reserve(count);
+    levels.each(count, |level, times| match (level, present.get(next..next + times)) {
+        (1, Some([one])) => {
+            out.push(*one);
+            next += 1;
+        }
+        (1, Some(some)) => {
+            out.extend_from_slice(some);
+            next += times;
+        }
+        (1, None) => enough = false,
+        _ => out.extend(std::iter::repeat_n(null, times)),
+    })?;
+    (enough && next == present.len()).then_some(())
+}
+
+/// Adds the `there` values of a page of data that are not null.
 fn values<T: Copy>(
     column: &Column,
     page: &Page,
-    mut bytes: &[u8],
+    bytes: &[u8],
+    there: usize,
     dictionary: &[T],
     out: &mut Vec<T>,
-    null: T,
-    from: fn(u64) -> T,
+    from: impl Fn(u64) -> T + Copy,
 ) -> Option<()> {
-    let before = out.len();
-    // Which values are there.
-    let mut there = page.values;
-    let mut levels = None;
-    if column.optional {
-        let length = u32::from_le_bytes(bytes.get(..4)?.try_into().ok()?) as usize;
-        let runs = Runs::new(bytes.get(4..4 + length)?, 1);
-        bytes = &bytes[4 + length..];
-        there = runs.clone().count(page.values)?;
-        levels = (there < page.values).then_some(runs);
-    }
     match page.encoding {
-        0 => plain(bytes, column.physical, there, from, out)?,
+        0 => plain(bytes, column.physical, there, from, out),
         2 | 8 => {
             let (width, bytes) = bytes.split_first()?;
             let mut known = true;
             Runs::new(bytes, (*width).into()).each(there, |place, times| match dictionary.get(place as usize) {
+                Some(value) if times == 1 => out.push(*value),
                 Some(value) => out.extend(std::iter::repeat_n(*value, times)),
                 None => known = false,
             })?;
-            known.then_some(())?;
+            known.then_some(())
         }
-        3 if column.physical == Physical::Boolean => {
-            Runs::new(bytes.get(4..)?, 1)
-                .each(there, |value, times| out.extend(std::iter::repeat_n(from(value.into()), times)))?;
-        }
-        _ => return None,
+        3 if column.physical == Physical::Boolean => Runs::new(bytes.get(4..)?, 1)
+            .each(there, |value, times| out.extend(std::iter::repeat_n(from(value.into()), times))),
+        _ => None,
     }
-    if let Some(levels) = levels {
-        // From the back, so that nothing is overwritten that is still to be moved.
-        let mut at = Vec::with_capacity(page.values);
-        levels.each(page.values, |level, times| at.extend(std::iter::repeat_n(level == 1, times)))?;
-        let mut next = out.len();
-        out.resize(before + page.values, null);
-        for (place, there) in at.into_iter().enumerate().rev() {
-            if there {
-                next = next.checked_sub(1)?;
-                out[before + place] = out[next];
-            } else {
-                out[before + place] = null;
-            }
-        }
-    }
-    (out.len() == before + page.values).then_some(())
 }
 
 /// Adds `count` values that are stored one after the other.
-fn plain<T>(bytes: &[u8], physical: Physical, count: usize, from: fn(u64) -> T, out: &mut Vec<T>) -> Option<()> {
+#[inline]
+fn plain<T>(bytes: &[u8], physical: Physical, count: usize, from: impl Fn(u64) -> T, out: &mut Vec<T>) -> Option<()> {
     match physical {
         Physical::Boolean => {
             let bytes = bytes.get(..count.div_ceil(8))?;
@@ -384,6 +451,7 @@ fn plain<T>(bytes: &[u8], physical: Physical, count: usize, from: fn(u64) -> T, 
 #[cfg(all(test, feature = "tables"))]
 mod tests {
     use super::*;
+    use std::fs;
     use std::sync::Arc;
 
     use crate::packets::UNSEEN;
@@ -427,7 +495,7 @@ mod tests {
     fn what_polars_writes_is_read() {
         for rows in [0, 1, 9, 1000, 300_000] {
             let columns = columns(rows);
-            let table = Table::of(written(columns.clone(), "all")).unwrap();
+            let table = Table::of(Source::Memory(written(columns.clone(), "all"))).unwrap();
             assert_eq!(table.rows(), 2 * rows as usize);
             for (name, values) in columns {
                 let twice = |read: Vec<_>, v: &[_]| assert!(read == [v, v].concat(), "{name} of {rows}");
@@ -455,7 +523,7 @@ mod tests {
         let whole = written(columns(40), "damage");
         let names = ["time", "some_time", "small", "maybe", "core", "flag"];
         let read = |bytes: Vec<u8>| {
-            let table = Table::of(bytes)?;
+            let table = Table::of(Source::Memory(bytes))?;
             names.iter().try_for_each(|name| table.i64s(name, 0).map(drop))
         };
         read(whole.clone()).unwrap();

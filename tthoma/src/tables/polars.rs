@@ -86,7 +86,7 @@ impl Writer {
 }
 
 fn writer<W: Write>(out: W) -> ParquetWriter<W> {
-    ParquetWriter::new(out).with_compression(ParquetCompression::Lz4Raw).with_row_group_size(Some(ROW_GROUP))
+    ParquetWriter::new(out).with_compression(ParquetCompression::Uncompressed).with_row_group_size(Some(ROW_GROUP))
 }
 
 /// Writes a data frame; returns the size of the file in bytes.

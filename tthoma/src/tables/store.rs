@@ -75,6 +75,9 @@ pub struct Manifest {
     pub pairs: Vec<(usize, usize, u64, i64)>,
     /// Addresses that belong to no node.
     pub outside: Vec<u32>,
+    /// Clients of the hosts that are later incarnations of one, in the order of `hosts`, which ends with these.
+    #[serde(default)]
+    pub again: Vec<u16>,
     /// Address and its host.
     pub addresses: Vec<(u32, u16)>,
     /// Records with ids that several clients used.

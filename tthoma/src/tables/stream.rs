@@ -20,6 +20,7 @@ use super::write::{self, Files};
 use crate::analyze::Options;
 use crate::clock::{Clock, Witnesses};
 use crate::hosts::{self, Hosts, Votes};
+use crate::incarnations::{self, Reused};
 use crate::model::{Following, Handoffs, Model};
 use crate::packets::Packets;
 use crate::read::{self, NodeTrace, ReadError, UserEvents};
@@ -109,6 +110,23 @@ fn groups(counts: &[u64], memory: u64) -> Vec<Vec<usize>> {
     groups
 }
 
+/// What is known of all packets together.
+struct Known {
+    witnesses: Witnesses,
+    lone_ring_waits: u64,
+}
+
+impl Known {
+    fn new(nodes: usize) -> Self {
+        Self { witnesses: Witnesses::new(nodes), lone_ring_waits: 0 }
+    }
+
+    fn add(&mut self, packets: &Packets) {
+        self.witnesses.add(packets);
+        self.lone_ring_waits += packets.lone_ring_waits;
+    }
+}
+
 struct Work<'a> {
     spill: Spill,
     /// Without records.
@@ -125,21 +143,30 @@ impl Work<'_> {
             votes.add(&hosts::told(&self.load(group)?.0));
         }
         let mut hosts = Hosts::elected(names, votes);
-        let mut witnesses = Witnesses::new(self.traces.len());
-        let mut lone_ring_waits = 0;
+        let mut known = Known::new(self.traces.len());
+        let mut reused = Vec::new();
         for group in &self.groups {
-            let (mut traces, mut placed) = self.load(group)?;
+            let (mut traces, placed) = self.load(group)?;
             let told = hosts::told(&traces);
             hosts.assign(&told, &mut traces);
-            for (node, (trace, placed)) in traces.iter().zip(&mut placed).enumerate() {
-                placed.iter_mut().zip(&trace.records).for_each(|((_, to), from)| *to = *from);
-                self.spill.replace(node, group.iter().copied(), placed)?;
-            }
-            drop(placed);
-            let packets = Packets::collect(&traces);
-            lone_ring_waits += packets.lone_ring_waits;
-            witnesses.add(&packets);
+            self.replace(group, &traces, placed)?;
+            let again = Reused::of(&traces, &told, &hosts);
+            known.add(&Packets::collect_where(&traces, |record| !again.has(record)));
+            reused.push(again);
         }
+        if reused.iter().any(|again| !again.is_empty()) {
+            let clock = Clock::of(known.witnesses);
+            known = Known::new(self.traces.len());
+            for (group, again) in self.groups.iter().zip(&reused) {
+                let (mut traces, placed) = self.load(group)?;
+                if !again.is_empty() {
+                    incarnations::separate(&mut traces, again, &clock, &mut hosts);
+                    self.replace(group, &traces, placed)?;
+                }
+                known.add(&Packets::collect(&traces));
+            }
+        }
+        let Known { witnesses, lone_ring_waits } = known;
         let clock = Clock::of(witnesses);
         let clock = if self.options.no_sync { clock.unapplied() } else { clock };
         let model = |traces, packets| {
@@ -171,6 +198,15 @@ impl Work<'_> {
         }
         whole.set_handoffs(left);
         write::finish(&whole, dir, run, files)
+    }
+
+    /// Stores the clients of the records of some buckets.
+    fn replace(&self, group: &[usize], traces: &[NodeTrace], mut placed: Vec<Vec<Placed>>) -> Result<(), StoreError> {
+        for (node, (trace, placed)) in traces.iter().zip(&mut placed).enumerate() {
+            placed.iter_mut().zip(&trace.records).for_each(|((_, to), from)| *to = *from);
+            self.spill.replace(node, group.iter().copied(), placed)?;
+        }
+        Ok(())
     }
 
     /// The records of some buckets: as traces, and with their places.

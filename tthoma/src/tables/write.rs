@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use super::schema::TABLES;
 use super::store::{FORMAT, FileManifest, Manifest, NodeManifest, Stamp, StoreError, VERSION, failed};
-use super::{Frame, frames, polars};
+use super::{Frame, polars};
 use crate::analyze::Options;
 use crate::event::Kind;
 use crate::model::Model;
@@ -119,10 +119,11 @@ fn manifest(model: &Model, run: &str, files: Vec<FileManifest>) -> Manifest {
         sources: model.stats().filter_map(|s| Stamp::of(&s.path).ok()).collect(),
         kinds: Kind::ALL.iter().map(|k| k.name().to_string()).collect(),
         user_events: model.user.names().map(str::to_string).collect(),
-        hosts: (0..frames::hosts(model)).map(|host| model.hosts.name(host)).collect(),
+        hosts: (0..model.hosts.count()).map(|host| model.hosts.name(host)).collect(),
         nodes: model.traces.iter().enumerate().map(node).collect(),
         pairs: model.clock.pairs.iter().map(|p| (p.from, p.to, p.packets, p.min)).collect(),
         outside: model.hosts.outside.clone(),
+        again: model.hosts.again.clone(),
         addresses,
         ambiguous_records: model.hosts.ambiguous_records,
         unresolved_records: model.hosts.unresolved_records,
