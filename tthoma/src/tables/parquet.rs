@@ -362,7 +362,6 @@ fn pages<T: Copy>(
 }
 
 /// Which values of a page are there (runs of ones), how many, and what follows; nothing if all are.
-#[expect(clippy::type_complexity, reason = "used once, beside its definition")]
 fn levels<'a>(column: &Column, page: &Page, bytes: &'a [u8]) -> Option<Option<(Runs<'a>, usize, &'a [u8])>> {
     if !column.optional {
         return Some(None);
