@@ -4,16 +4,17 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, SyncSender, TryRecvError};
+use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, bail};
 use bytes::Bytes;
-use homa_stack::driver::Host;
-use homa_stack::{Event, Instant, Message, Payload, RpcError, ServerRpc};
+use homa_stack::driver::{Host, ResolveError};
+use homa_stack::{Event, Instant, Message, Nanos, Payload, RpcError, ServerRpc};
 
 use super::unloaded::{MAX_FAILURES, Plan, Step};
 use super::{Job, RESOLVE_LIMIT};
 use crate::arrivals::Arrivals;
-use crate::client::{ClientPort, Ended};
+use crate::client::{ClientPort, Ended, Target};
 use crate::log::Log;
 use crate::message::{HEADER_LEN, Header, MessageError};
 use crate::transport::ServerCounters;
@@ -21,6 +22,8 @@ use crate::workload::MAX_MESSAGE;
 
 /// Requests that a port sends before packets are received again.
 const BURST: usize = 16;
+/// Time between two looks for a hardware address.
+const LOOK_AGAIN: Nanos = Nanos::from_millis(1);
 /// A response shorter than this can freeze the trace.
 const FREEZE_BELOW: u32 = 1500;
 
@@ -76,29 +79,25 @@ impl Worker {
                     Err(TryRecvError::Disconnected) => return Ok(()),
                 }
             }
-            let sent = self.send_due();
-            let turned = self.host.turn().context("sending and receiving packets failed")?;
-            let heard = self.handle_events();
-            if !(sent || turned || heard) {
-                let until = self.next_due();
-                self.host.wait(until).context("waiting for packets failed")?;
-            }
+            self.step(None)?;
         }
+    }
+
+    /// One turn of the stack and of all that uses it; waits, at most until `end`, if there is nothing to do.
+    fn step(&mut self, end: Option<Instant>) -> Result<()> {
+        let sent = self.send_due();
+        let turned = self.host.turn().context("sending and receiving packets failed")?;
+        let heard = self.handle_events();
+        if !(sent || turned || heard) {
+            let until = self.next_due().into_iter().chain(end).min();
+            self.host.wait(until).context("waiting for packets failed")?;
+        }
+        Ok(())
     }
 
     /// Opens ports for clients whose servers all have a known hardware address.
     pub(super) fn open_clients(&mut self, ports: Vec<(Arc<ClientPort>, Load)>) -> Result<()> {
-        let mut known = Vec::new();
-        for target in ports.iter().flat_map(|(p, _)| &p.targets) {
-            let ip = target.addr.ip();
-            if !known.contains(&ip) {
-                let found = self.host.resolve(ip, RESOLVE_LIMIT);
-                let interface = self.host.interface();
-                let hint = || format!("can't reach node {} at {ip} from interface {interface}", target.node);
-                found.with_context(hint)?;
-                known.push(ip);
-            }
-        }
+        self.find_ways(ports.iter().flat_map(|(port, _)| &port.targets))?;
         let now = self.host.now().as_nanos();
         for (shared, load) in ports {
             let load = match load {
@@ -111,6 +110,37 @@ impl Worker {
             self.clients.push(Port { key: self.next_key, shared, number, load, freeze });
         }
         Ok(())
+    }
+
+    /// Has the hardware addresses of all `targets` known. Meanwhile the stack runs and requests are answered: nodes that
+    /// have begun earlier call this one already, and would ask again and again, and then give up, where their packets
+    /// only fill the ring.
+    fn find_ways<'a>(&mut self, targets: impl Iterator<Item = &'a Target>) -> Result<()> {
+        let mut unknown: Vec<_> = targets.map(|target| (target.addr.ip(), target.node)).collect();
+        unknown.sort_unstable();
+        unknown.dedup_by_key(|(ip, _)| *ip);
+        let begin = std::time::Instant::now();
+        loop {
+            // One look for each: an address that the network is asked for is there at the next one.
+            let mut missing = None;
+            unknown.retain(|&(ip, node)| match self.host.resolve(ip, Duration::ZERO) {
+                Ok(()) => false,
+                Err(error) => {
+                    missing.get_or_insert((ip, node, error));
+                    true
+                }
+            });
+            let Some((ip, node, error)) = missing else { return Ok(()) };
+            if !matches!(error, ResolveError::NoNeighbour { .. }) || begin.elapsed() >= RESOLVE_LIMIT {
+                let interface = self.host.interface();
+                return Err(error)
+                    .with_context(|| format!("can't reach node {node} at {ip} from interface {interface}"));
+            }
+            let end = self.host.now() + LOOK_AGAIN;
+            while self.host.now() < end {
+                self.step(Some(end))?;
+            }
+        }
     }
 
     /// Closes the ports of these clients; their outstanding RPCs have no end.
