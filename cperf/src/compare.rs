@@ -189,7 +189,7 @@ fn row(protocol: &str, figure: &str, values: &[Vec<f64>; 2], resamples: usize) -
         runs: [a.len(), b.len()],
         medians,
         change: change(medians),
-        interval: (a.len() >= 3 && b.len() >= 3).then(|| ranks::bootstrap(a, b, resamples, change)).flatten(),
+        interval: (a.len() >= 3 && b.len() >= 3).then(|| ranks::change_interval(a, b, resamples, change)).flatten(),
         p: ranks::mann_whitney(a, b),
         verdict: if all_equal { Verdict::Same } else { Verdict::NoDifference },
     }

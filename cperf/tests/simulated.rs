@@ -77,6 +77,8 @@ fn a_run_leaves_the_files_of_a_run_on_real_nodes() {
         "about.json",
         "reports/slowdown_w4.svg",
         "reports/short_cdf_w4.png",
+        "reports/statistics.md",
+        "reports/scan_metrics.data",
         "reports/delay.txt",
     ] {
         assert!(out.join(name).is_file(), "no {name}");
@@ -90,6 +92,17 @@ fn a_run_leaves_the_files_of_a_run_on_real_nodes() {
         // 80 % of 25 Gbps for 2 ms is a few hundred messages: the load that came differs from the mean.
         assert!(result["achieved_gbps"].as_f64().unwrap() > 5.0, "{result}");
         assert!(result["switch"]["buffer_max_bytes"].as_u64().unwrap() > 10_000);
+    }
+    // Statistics say what the results say, with intervals where there are enough messages.
+    let statistics = json["statistics"]["protocols"].as_array().unwrap();
+    assert_eq!(statistics.len(), 3);
+    for (result, statistics) in json["results"].as_array().unwrap().iter().zip(statistics) {
+        let rows = statistics["rows"].as_array().unwrap();
+        let whole = |row: &&Value| row["measure"] == "slowdown" && row["class"].is_null();
+        let row = rows.iter().find(whole).unwrap();
+        assert_eq!((&row["rpcs"], &row["figures"][3]["value"]), (&result["samples"], &result["slowdown_p99"]));
+        assert!(row["figures"][0]["interval"][0].as_f64() < row["figures"][0]["value"].as_f64(), "{row}");
+        assert_eq!(statistics["p99_averages"].as_array().unwrap().len(), 4);
     }
     let manifest: Value = serde_json::from_slice(&fs::read(out.join("manifest.json")).unwrap()).unwrap();
     assert!(manifest["testbed"]["not_modelled"].as_array().unwrap().len() > 2);

@@ -1,10 +1,12 @@
-//! A scan as a ranked table, JSON, CSV and an HTML page.
+//! A scan as a ranked table, JSON, CSV and an HTML page; three numbers a node as the originals have them.
 
 mod csv;
+mod data;
 mod html;
 mod table;
 
 pub use csv::csv;
+pub use data::data;
 pub use html::{STYLE, findings, heat_map, html};
 pub use table::table;
 

@@ -1,8 +1,9 @@
 //! Comparing two samples without knowing their distributions: ranks and resampling.
 
-use cp_node::rng::Rng;
 use scan_metrics::scan::stats::median;
 use statrs::function::erf::erfc;
+
+use crate::report::bootstrap;
 
 /// Two-sided probability that samples of one distribution have ranks that lie as far apart (Mann and Whitney 1947):
 /// exact up to 20 values a side without ties, else by the normal approximation, corrected for ties and continuity.
@@ -69,24 +70,18 @@ fn normal_tail(z: f64) -> f64 {
 
 /// Ends of the 95 % interval of `figure` of both medians, by resampling each side; the same numbers each time. `None` if
 /// the figure is not defined for most resamples.
-pub(super) fn bootstrap(
+pub(super) fn change_interval(
     a: &[f64],
     b: &[f64],
     resamples: usize,
     figure: impl Fn([f64; 2]) -> Option<f64>,
 ) -> Option<(f64, f64)> {
-    let mut rng = Rng::streams(0x5eed, None, 1).remove(0);
+    let mut rng = bootstrap::numbers();
     let mut pick = |values: &[f64]| {
         let picked: Vec<f64> = (0..values.len()).map(|_| values[rng.below(values.len())]).collect();
         median(&picked)
     };
-    let mut found: Vec<f64> = (0..resamples).filter_map(|_| figure([pick(a), pick(b)])).collect();
-    found.sort_by(f64::total_cmp);
-    if found.len() * 2 < resamples {
-        return None;
-    }
-    let at = |share: f64| found[((found.len() - 1) as f64 * share).round() as usize];
-    Some((at(0.025), at(0.975)))
+    bootstrap::interval((0..resamples).filter_map(|_| figure([pick(a), pick(b)])).collect(), resamples)
 }
 
 #[cfg(test)]
@@ -129,9 +124,9 @@ mod tests {
         let a: Vec<f64> = (0..10).map(|k| 100.0 + f64::from(k % 3)).collect();
         let b: Vec<f64> = a.iter().map(|value| value * 1.05).collect();
         let change = |[a, b]: [f64; 2]| Some(b / a - 1.0);
-        let (low, high) = bootstrap(&a, &b, 2000, change).unwrap();
+        let (low, high) = change_interval(&a, &b, 2000, change).unwrap();
         assert!(low < 0.05 && high > 0.05 && high - low < 0.05, "{low} {high}");
-        assert_eq!(bootstrap(&a, &b, 2000, change), Some((low, high)));
-        assert_eq!(bootstrap(&a, &b, 10, |_| None), None);
+        assert_eq!(change_interval(&a, &b, 2000, change), Some((low, high)));
+        assert_eq!(change_interval(&a, &b, 10, |_| None), None);
     }
 }

@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 use super::digest::{Bucket, Digest};
 use super::rtts::ImportStats;
 use super::slowdown::{self, Optimal};
+use super::statistics::Ordered;
 use crate::sim::switch::Switch;
 use crate::testbed::links::PortCounts;
 
@@ -164,6 +165,10 @@ pub struct Measured {
     pub service: Digest,
     /// From the due time.
     pub due: Digest,
+    /// The same messages in order of arrival, for intervals.
+    pub service_order: Ordered,
+    /// The same from the due time.
+    pub due_order: Ordered,
     /// Of the service files, all nodes.
     pub import: ImportStats,
     /// Client counters of each node; `None`: not known.
@@ -295,6 +300,7 @@ pub(super) mod tests {
             stats: vec![Some(client.clone()), Some(Counters { lag_s: 0.5, ..client }), None],
             missing_nodes: vec![2],
             data_packets: Some((400, 10)),
+            ..Measured::default()
         }
     }
 

@@ -8,12 +8,12 @@ use anyhow::Context;
 use scan_metrics::read::{difference as grown_between, total};
 
 use super::phase::experiment;
-use crate::cli::{Protocol, RunArgs};
+use crate::cli::{Protocol, RunArgs, TestbedKind};
 use crate::journal::Journal;
 use crate::outdir::OutDir;
 use crate::report::digest::{Collector, Digest};
 use crate::report::results::{Counters, Measured, NodeStats};
-use crate::report::rtts::{self, ImportStats};
+use crate::report::rtts::{self, ImportStats, Sample};
 use crate::report::slowdown::Optimal;
 
 /// What slowdowns are relative to; without the unloaded run that the definition needs, the fixed formula, and a note.
@@ -25,7 +25,7 @@ pub(super) fn optimal(options: &RunArgs, out: &OutDir, journal: &mut Journal) ->
     let path = out.path().join("unloaded.rtts");
     let mut collector = Collector::default();
     if path.exists() {
-        read(&path, &mut collector)?;
+        read(&path, |sample| collector.add(sample))?;
     }
     let found = Optimal::unloaded(options.slowdown, &collector.finish(), options.link_mbps);
     Ok(found.unwrap_or_else(|| {
@@ -44,6 +44,13 @@ pub(super) fn measured(
     let stem = experiment(protocol, &options.workload);
     let (mut service, mut due) = (Collector::default(), Collector::default());
     let mut measured = Measured::default();
+    let mut file: Vec<Sample> = Vec::new();
+    // Simulated nodes write all ports' samples in order of time.
+    let ports = match (options.testbed, protocol) {
+        (TestbedKind::Sim, _) => 1,
+        (_, Protocol::Homa) => options.client_ports,
+        _ => options.tcp_client_ports,
+    };
     for node in 0..options.nodes {
         let path = out.path().join(format!("{stem}-{node}.rtts"));
         measured.stats.push(counters(&path.with_extension("stats"))?);
@@ -51,14 +58,24 @@ pub(super) fn measured(
             measured.missing_nodes.push(node);
             continue;
         }
-        let stats = read(&path, &mut service)?;
+        file.clear();
+        let stats = read(&path, |sample| {
+            service.add(sample);
+            file.push(sample);
+        })?;
+        measured.service_order.add(&file, ports.into());
         note_bad_lines(&path, &stats, journal);
         let import = &mut measured.import;
         import.samples += stats.samples;
         import.bad_lines += stats.bad_lines;
         let path = path.with_extension("rtts.due");
         if path.exists() {
-            let stats = read(&path, &mut due)?;
+            file.clear();
+            let stats = read(&path, |sample| {
+                due.add(sample);
+                file.push(sample);
+            })?;
+            measured.due_order.add(&file, ports.into());
             note_bad_lines(&path, &stats, journal);
         }
         if protocol == Protocol::Homa {
@@ -74,8 +91,8 @@ pub(super) fn measured(
     Ok(measured)
 }
 
-fn read(path: &Path, collector: &mut Collector) -> anyhow::Result<ImportStats> {
-    let file = File::open(path).and_then(|file| rtts::read(BufReader::new(file), |sample| collector.add(sample)));
+fn read(path: &Path, take: impl FnMut(Sample)) -> anyhow::Result<ImportStats> {
+    let file = File::open(path).and_then(|file| rtts::read(BufReader::new(file), take));
     file.with_context(|| format!("reading {}", path.display()))
 }
 
@@ -109,7 +126,7 @@ fn difference(out: &OutDir, name: &str) -> anyhow::Result<Option<String>> {
 /// Samples of the unloaded run, if there was one: for the reports.
 pub(super) fn unloaded(out: &OutDir) -> Option<Digest> {
     let mut collector = Collector::default();
-    read(&out.path().join("unloaded.rtts"), &mut collector).ok()?;
+    read(&out.path().join("unloaded.rtts"), |sample| collector.add(sample)).ok()?;
     let digest = collector.finish();
     (digest.samples > 0).then_some(digest)
 }

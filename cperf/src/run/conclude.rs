@@ -16,6 +16,7 @@ use crate::report::agreement::NodeAgreement;
 use crate::report::drops::HostDrops;
 use crate::report::results::{Measured, ProtocolResult, Status};
 use crate::report::slowdown::Optimal;
+use crate::report::statistics::{self, Statistics};
 use crate::report::{agreement, data, digest, page, plot, table};
 
 /// Writes and prints everything, then returns `outcome`, which decides the exit code.
@@ -72,6 +73,8 @@ pub(super) fn write(
     let results: Vec<_> = all.iter().map(result).collect();
     let measured: Vec<_> = all.iter().map(|(part, measured)| (part.protocol.name(), measured)).collect();
     write_reports(options, out, &measured, &optimal)?;
+    let statistics = write_statistics(options, out, &measured, &optimal)?;
+    write_outliers(options, out, parts)?;
     let simulated = options.testbed == TestbedKind::Sim;
     let traces = traces(simulated, out, journal)?;
     let scan = scanned(out);
@@ -89,6 +92,7 @@ pub(super) fn write(
         "slowdown": optimal.text(),
         "short_rtt_p99_homa_to_tcp": table::short_p99_ratio(&results),
         "results": results,
+        "statistics": statistics,
         "manifest": &*manifest,
     });
     let mut text = serde_json::to_vec_pretty(&json)?;
@@ -242,6 +246,40 @@ fn scanned(out: &OutDir) -> Option<Scan> {
 /// The metrics of the time that a node's trace covers, if it wrote them.
 fn span_metrics(node: &NodeReport) -> Option<String> {
     fs::read_to_string(format!("{}.metrics", node.path)).ok()
+}
+
+/// Summary statistics with intervals, as CSV and Markdown.
+fn write_statistics(
+    options: &RunArgs,
+    out: &OutDir,
+    measured: &[(&str, &Measured)],
+    optimal: &Optimal,
+) -> anyhow::Result<serde_json::Value> {
+    let of = |(name, measured): &(&str, &Measured)| {
+        Statistics::new(name, &measured.service_order, &measured.due_order, optimal)
+    };
+    let all: Vec<_> = measured.iter().map(of).collect();
+    out.write("reports/statistics.csv", statistics::tables::csv(&all).as_bytes())?;
+    let title = format!("Summary statistics: {}, {} nodes", options.workload, options.nodes);
+    out.write("reports/statistics.md", statistics::tables::markdown(&title, &optimal.text(), &all).as_bytes())?;
+    Ok(json!({ "method": statistics::method(), "protocols": all }))
+}
+
+/// Three numbers of each node from its metrics, and which stand out: the simple form of `cperf scan-metrics`.
+fn write_outliers(options: &RunArgs, out: &OutDir, parts: &[Part]) -> anyhow::Result<()> {
+    let mut text = String::new();
+    for part in parts {
+        let stem = phase::experiment(part.protocol, &options.workload);
+        let file = |node: usize| fs::read_to_string(out.path().join(format!("{stem}-{node}.metrics"))).ok();
+        let files: Vec<_> = (0..options.nodes).filter_map(|node| Some((node as u64, file(node)?))).collect();
+        if !files.is_empty() {
+            text += &scan_metrics::out::data(&stem, files.iter().map(|(node, text)| (*node, text.as_str())));
+        }
+    }
+    if !text.is_empty() {
+        out.write("reports/scan_metrics.data", text.as_bytes())?;
+    }
+    Ok(())
 }
 
 /// Column files and plots of everything that has samples.
