@@ -29,6 +29,10 @@ const LEAST_SPREAD: f64 = 0.01;
 const PRIOR: f64 = 4.0;
 /// Degrees of freedom of the least scatter.
 const KNOWN: f64 = 100.0;
+/// Events from where on their logarithm is nearly normal.
+pub(super) const NORMAL: f64 = 20.0;
+/// Times the common spread from where on peers scatter more than others.
+const MORE: f64 = 1.5;
 /// Share of an observation that each peer is worth to a median absolute deviation (its efficiency).
 const WORTH: f64 = 0.37;
 
@@ -66,18 +70,86 @@ impl Peers {
 
     /// Judges a value, see [`judge`].
     pub fn judge(&self, value: f64, events: f64, class: Option<f64>) -> Judged {
-        let worth = WORTH * (self.count - 1.0).max(0.0);
+        let worth = self.worth();
         let squares = |class: f64| PRIOR * class * class + worth * self.spread * self.spread;
         let joined = class.map_or(self.spread, |class| (squares(class) / (PRIOR + worth)).sqrt());
-        // The median of the peers is itself uncertain; pi/2 is its variance's ratio to that of a mean.
-        let uncertain = (1.0 + std::f64::consts::FRAC_PI_2 / self.count).sqrt();
-        let seen = self.spread.max(joined) * uncertain;
-        let least = (CLUSTER / (events + 1.0)).sqrt().max(LEAST_SPREAD) * uncertain;
+        self.against(value, events, self.spread.max(joined), PRIOR + worth)
+    }
+
+    /// The same where other groups of peers (other cores of the same nodes) scatter alike, so that the scatter is known
+    /// better. Peers that clearly scatter more than the others are judged by themselves.
+    pub fn judge_alike(&self, value: f64, events: f64, alike: Alike) -> Judged {
+        if self.spread > MORE * alike.spread {
+            return self.judge(value, events, None);
+        }
+        self.against(value, events, self.spread.max(alike.spread), alike.freedom)
+    }
+
+    /// The same for events of a class that come less clustered than must be assumed otherwise: how much they scatter is then
+    /// known from all counters of the class. Peers that clearly scatter more are judged by themselves.
+    pub fn judge_clustered(&self, value: f64, events: f64, clusters: Clusters, class: Option<f64>) -> Judged {
+        let scatter = (clusters.factor.max(1.0) / (events + 1.0)).sqrt().max(LEAST_SPREAD);
+        if events < NORMAL || clusters.factor > CLUSTER || self.spread > MORE * scatter {
+            return self.judge(value, events, class);
+        }
+        let seen = scatter.max(self.spread) * self.uncertain();
+        let distance = value - self.median;
+        Judged { median: self.median, z: distance / seen, p: t_tail(distance / seen, clusters.freedom) }
+    }
+
+    /// What the uncertainty of their median adds to a distance from it; pi/2 is its variance's ratio to that of a mean.
+    fn uncertain(&self) -> f64 {
+        (1.0 + std::f64::consts::FRAC_PI_2 / self.count).sqrt()
+    }
+
+    /// Observations that the spread is worth.
+    fn worth(&self) -> f64 {
+        WORTH * (self.count - 1.0).max(0.0)
+    }
+
+    /// The chance of a value if `scatter` is known with so many degrees of freedom.
+    fn against(&self, value: f64, events: f64, scatter: f64, freedom: f64) -> Judged {
+        let seen = scatter * self.uncertain();
+        let least = (CLUSTER / (events + 1.0)).sqrt().max(LEAST_SPREAD) * self.uncertain();
         let distance = value - self.median;
         // Neither what peers show, known badly, nor the least scatter, known well, may explain it.
         let chance = |scatter: f64, df: f64| if scatter > 0.0 { t_tail(distance / scatter, df) } else { 0.0 };
-        let p = chance(seen, PRIOR + worth).max(chance(least, KNOWN));
+        let p = chance(seen, freedom).max(chance(least, KNOWN));
         Judged { median: self.median, z: distance / seen.max(least), p }
+    }
+}
+
+/// How events of a class come: variance over mean, 1 where each comes alone.
+#[derive(Clone, Copy, Debug)]
+pub struct Clusters {
+    factor: f64,
+    freedom: f64,
+}
+
+impl Clusters {
+    /// From counters of a class: spread of each, and events that are usual at one of `nodes` nodes. `None` with fewer than
+    /// three. Counters of a class share events, so that many are not worth more than four.
+    pub fn of(counters: &[(f64, f64)], nodes: usize) -> Option<Self> {
+        let factors: Vec<f64> = counters.iter().map(|(spread, events)| spread * spread * (events + 1.0)).collect();
+        let worth = WORTH * (nodes as f64 - 2.0).max(0.0);
+        (factors.len() >= 3)
+            .then(|| Self { factor: median(&factors), freedom: PRIOR + worth * factors.len().min(4) as f64 })
+    }
+}
+
+/// What groups of peers that scatter alike show together.
+#[derive(Clone, Copy, Debug)]
+pub struct Alike {
+    spread: f64,
+    freedom: f64,
+}
+
+impl Alike {
+    /// The common spread of groups, at least one.
+    pub fn of(groups: &[Peers]) -> Self {
+        let squares = groups.iter().map(|peers| peers.spread * peers.spread).sum::<f64>();
+        let freedom = PRIOR + groups.iter().map(Peers::worth).sum::<f64>();
+        Self { spread: (squares / groups.len() as f64).sqrt(), freedom }
     }
 }
 
@@ -140,6 +212,30 @@ mod tests {
         let near = judge(0.05, &peers, 1e4, Some(0.03)).unwrap();
         assert!(near.z < 2.0 && near.p > 0.05, "{near:?}");
         assert!(judge(1.0, &[0.5], 1e4, None).is_none());
+    }
+
+    /// A fifth more, where peers scatter by 2 %: five peers alone do not tell, with three other groups like them they do.
+    #[test]
+    fn groups_that_scatter_alike_are_known_better_together() {
+        let few = Peers::of(&[0.0, 0.02, -0.03, 0.01, 0.04]);
+        let alike = Alike::of(&[few; 4]);
+        let (alone, together) = (few.judge(0.2, 1e6, None), few.judge_alike(0.2, 1e6, alike));
+        assert!(together.p < alone.p / 10.0 && alone.z == together.z, "{alone:?} {together:?}");
+        let wild = Peers::of(&[0.0, 0.3, -0.3, 0.1, 0.2]);
+        assert_eq!(wild.judge_alike(0.2, 1e6, alike), wild.judge(0.2, 1e6, None), "its own scatter counts");
+    }
+
+    /// 130 events a node, as a Poisson distribution scatters them; twice as many at one.
+    #[test]
+    fn events_that_come_alone_need_not_be_many() {
+        let peers = Peers::of(&[0.0, 0.08, -0.1, 0.03, 0.12, -0.05, 0.02, -0.09, 0.06, -0.02]);
+        let clusters = Clusters::of(&[(0.09, 130.0), (0.1, 128.0), (0.08, 125.0), (0.1, 140.0)], 11).unwrap();
+        let (known, assumed) =
+            (peers.judge_clustered(2f64.ln(), 130.0, clusters, None), peers.judge(2f64.ln(), 130.0, None));
+        assert!(known.p < 1e-5 && assumed.p > 1e-4, "{known:?} {assumed:?}");
+        let bursts = Clusters::of(&[(0.3, 130.0), (0.25, 128.0), (0.35, 125.0)], 11).unwrap();
+        assert_eq!(peers.judge_clustered(2f64.ln(), 130.0, bursts, None), assumed, "they come in bursts");
+        assert!(Clusters::of(&[(0.1, 130.0), (0.1, 130.0)], 11).is_none());
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use super::catalogue::{cause, next};
 use super::comparisons::Comparisons;
-use super::control::{LEAST_Z, judge};
+use super::control::{Alike, LEAST_Z, Peers, judge};
 use super::finding::{Finding, Level, Place, Test};
 use super::group::{Group, Vocabulary};
 use super::record::{CoreRecord, Record};
@@ -12,6 +12,9 @@ use super::stats::{gini, median};
 const BUSY: [f64; 2] = [0.8, 0.95];
 /// Least difference of a core's time that is of interest, of a whole core.
 const LEAST_SHARE: f64 = 0.02;
+/// Least difference of a core's packets or locks from those of its fellows: share, and a second.
+const LEAST_DIFFERENCE: f64 = 0.25;
+const LEAST_RATE: f64 = 100.0;
 /// Cores that do less are left out of means.
 const IDLE: f64 = 0.01;
 /// Nodes needed for a comparison of the same core.
@@ -45,19 +48,22 @@ pub(super) fn compare(run: &str, group: &Group, records: &[Record], words: &Voca
         return;
     }
     imbalance(run, &members, words, all);
-    let mut keys: Vec<(u64, u32)> = members
+    let mut cores: Vec<u64> = members.iter().flat_map(|record| &record.cores).map(|core| core.core).collect();
+    let mut numbers: Vec<u32> = members
         .iter()
         .flat_map(|record| &record.cores)
-        .flat_map(|core| core.values.iter().map(|(number, _)| (core.core, *number)))
-        .filter(|(_, number)| {
+        .flat_map(|core| core.values.iter().map(|(number, _)| *number))
+        .filter(|number| {
             // Waiting fills what work leaves.
             !matches!(words.names[*number as usize].as_str(), "poll_cycles" | "blocked_cycles" | "timer_cycles")
         })
         .collect();
-    keys.sort_unstable();
-    keys.dedup();
-    for (core, number) in keys {
-        same_core(run, &members, core, number, words, all);
+    cores.sort_unstable();
+    cores.dedup();
+    numbers.sort_unstable();
+    numbers.dedup();
+    for number in numbers {
+        same_cores(run, &members, &cores, number, words, all);
     }
 }
 
@@ -121,44 +127,79 @@ fn without(values: &[f64], at: usize) -> Vec<f64> {
     values.iter().enumerate().filter(|(other, _)| *other != at).map(|(_, value)| *value).collect()
 }
 
-/// One counter of one core number over all nodes.
-fn same_core(run: &str, members: &[&Record], core: u64, number: u32, words: &Vocabulary, all: &mut Comparisons) {
+/// A counter of one core number on all nodes.
+struct Column {
+    core: u64,
+    /// By node: cores' worth, or a second.
+    values: Vec<f64>,
+    logs: Vec<f64>,
+}
+
+/// One counter: each core against the core of the same number on other nodes.
+fn same_cores(run: &str, members: &[&Record], cores: &[u64], number: u32, words: &Vocabulary, all: &mut Comparisons) {
     let name = &words.names[number as usize];
     let ticks = name.ends_with("_cycles");
     let of = |record: &Record, core: &CoreRecord| {
         let value = core.values.iter().find(|(other, _)| *other == number).map_or(0.0, |(_, value)| *value);
         if ticks { value / record.ticks } else { value / record.seconds }
     };
-    let here = |record: &Record| record.cores.iter().find(|other| other.core == core).map(|core| of(record, core));
-    let Some(values) = members.iter().map(|record| here(record)).collect::<Option<Vec<f64>>>() else { return };
     let scale = if ticks { 1e4 } else { 1.0 };
-    let logs: Vec<_> = values.iter().map(|value| (value * scale + 0.5).ln()).collect();
-    for (at, record) in members.iter().enumerate() {
-        let peers = without(&logs, at);
-        let events = median(&without(&values, at)) * scale;
-        let Some(judged) = judge(logs[at], &peers, events, None) else { continue };
-        let index = all.count(judged.p);
-        let (value, usual) = (values[at], ((judged.median.exp() - 0.5) / scale).max(0.0));
-        // Packets and locks: only what the core itself has too much of, not what the load brings to all its fellows.
-        let least = if ticks { LEAST_SHARE } else { 0.5 * usual + 1000.0 };
-        if judged.z.abs() <= LEAST_Z || (value - usual).abs() <= least {
-            continue;
-        }
-        let place = Place { run, experiment: &record.experiment, node: Some(record.node), core: Some(core) };
-        let fellows: Vec<_> =
-            record.cores.iter().filter(|other| other.core != core).map(|core| of(record, core)).collect();
-        let unit = if ticks { "cores" } else { "/s" };
-        let what = format!(
-            "{name} of core {core} is {value:.3} {unit} where core {core} of other nodes has {usual:.3}; its fellows on this node \
-             have {:.3}",
-            median(&fellows)
-        );
-        let class = super::catalogue::about(name).map_or(super::catalogue::Class::Cpu, |about| about.class);
-        let next = format!("tthoma analyze cores traces/node{0}.tt; /proc/interrupts of node{0}", record.node);
-        let mut finding = Finding::plain(Level::Warn, Test::C, name, class, &place, what)
-            .because(cause("softirq_cycles", true), next)
-            .against(value, usual, unit, format!("core {core} of the other {} nodes", members.len() - 1));
-        finding.z = Some(judged.z);
-        all.suspect(index, finding);
+    let column = |core: u64| {
+        let here = |record: &&Record| record.cores.iter().find(|of| of.core == core).map(|core| of(record, core));
+        let values = members.iter().map(here).collect::<Option<Vec<f64>>>()?;
+        let logs = values.iter().map(|value| (value * scale + 0.5).ln()).collect();
+        Some(Column { core, values, logs })
+    };
+    let columns: Vec<Column> = cores.iter().filter_map(|&core| column(core)).collect();
+    if columns.is_empty() {
+        return;
     }
+    let alike = Alike::of(&columns.iter().map(|column| Peers::of(&column.logs)).collect::<Vec<_>>());
+    for column in &columns {
+        for (at, record) in members.iter().enumerate() {
+            let events = median(&without(&column.values, at)) * scale;
+            let judged = Peers::of(&without(&column.logs, at)).judge_alike(column.logs[at], events, alike);
+            let index = all.count(judged.p);
+            let (value, usual) = (column.values[at], ((judged.median.exp() - 0.5) / scale).max(0.0));
+            let fellows = fellows(&columns, column.core, at);
+            if judged.z.abs() <= LEAST_Z || !of_interest(ticks, value, usual, fellows) {
+                continue;
+            }
+            let place = Place { run, experiment: &record.experiment, node: Some(record.node), core: Some(column.core) };
+            let (core, unit) = (column.core, if ticks { "cores" } else { "/s" });
+            let others = columns.iter().filter(|other| other.core != core).map(|other| other.values[at]);
+            let what = format!(
+                "{name} of core {core} is {value:.3} {unit} where core {core} of other nodes has {usual:.3}; its fellows on this \
+                 node have {:.3}",
+                median(&others.collect::<Vec<_>>())
+            );
+            let class = super::catalogue::about(name).map_or(super::catalogue::Class::Cpu, |about| about.class);
+            let next = format!("tthoma analyze cores traces/node{0}.tt; /proc/interrupts of node{0}", record.node);
+            let mut finding = Finding::plain(Level::Warn, Test::C, name, class, &place, what)
+                .because(cause("softirq_cycles", true), next)
+                .against(value, usual, unit, format!("core {core} of the other {} nodes", members.len() - 1));
+            finding.z = Some(judged.z);
+            all.suspect(index, finding);
+        }
+    }
+}
+
+/// How many times what is usual the other cores of a node have; 1 if it has none.
+fn fellows(columns: &[Column], core: u64, at: usize) -> f64 {
+    let ratio = |column: &Column| {
+        let usual = median(&column.values);
+        (usual > 0.0).then(|| column.values[at] / usual)
+    };
+    let ratios: Vec<f64> = columns.iter().filter(|column| column.core != core).filter_map(ratio).collect();
+    if ratios.is_empty() { 1.0 } else { median(&ratios) }
+}
+
+/// Whether a core's own difference is worth a word. Of packets and locks only what it has more or less of than its fellows: what
+/// they have, too, is the node's load.
+fn of_interest(ticks: bool, value: f64, usual: f64, fellows: f64) -> bool {
+    if ticks {
+        return (value - usual).abs() > LEAST_SHARE;
+    }
+    let expected = usual * fellows;
+    (value - expected).abs() > LEAST_DIFFERENCE * expected + LEAST_RATE
 }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use rustc_hash::FxHashMap;
 
 use super::catalogue::{About, Kind, Load, about};
-use super::control::class_spread;
+use super::control::{Clusters, NORMAL, class_spread};
 use super::record::{Loads, Record};
 use super::stats::{median, spread};
 
@@ -159,6 +159,22 @@ pub fn class_spreads(columns: &[Column]) -> BTreeMap<&'static str, f64> {
         all.entry(column.about.class.name()).or_default().push(column.spread);
     }
     all.into_iter().filter_map(|(class, spreads)| Some((class, class_spread(&spreads)?))).collect()
+}
+
+/// How events of retransmission and loss come, by class, from columns that are not rare.
+pub fn clusters(columns: &[Column]) -> BTreeMap<&'static str, Clusters> {
+    use super::catalogue::Class;
+    let mut all: BTreeMap<&'static str, Vec<(f64, f64)>> = BTreeMap::new();
+    let (mut nodes, events) = (0, |column: &Column| median(&column.events));
+    let by_chance = |column: &&Column| {
+        let class = matches!(column.about.class, Class::Retransmission | Class::Loss);
+        class && column.about.kind == Kind::Count && events(column) >= NORMAL
+    };
+    for column in columns.iter().filter(by_chance) {
+        nodes = column.events.len();
+        all.entry(column.about.class.name()).or_default().push((column.spread, events(column)));
+    }
+    all.into_iter().filter_map(|(class, counters)| Some((class, Clusters::of(&counters, nodes)?))).collect()
 }
 
 /// The least difference that is of interest, as a rate: half a core; 5 a second and 3 in 10,000 packets for

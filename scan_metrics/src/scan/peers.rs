@@ -7,7 +7,7 @@ use super::catalogue::{Kind, Load, cause, next};
 use super::comparisons::Comparisons;
 use super::control::{LEAST_RATIO, LEAST_Z, Peers};
 use super::finding::{Finding, Level, Place, Test};
-use super::group::{Column, Group, PerSecond, Vocabulary, class_spreads, least_effect};
+use super::group::{Column, Group, PerSecond, Vocabulary, class_spreads, clusters, least_effect};
 use super::heat::Heat;
 use super::record::Record;
 use super::stats::{median, spread, theil_sen};
@@ -38,16 +38,20 @@ pub(super) fn compare(
     }
     let mut heat = Heat::new(run, group, records);
     let columns = group.columns(records, words);
-    let classes = class_spreads(&columns);
+    let (classes, clusters) = (class_spreads(&columns), clusters(&columns));
     let per_second = PerSecond::of(group, records, words);
     for column in &columns {
         let class = classes.get(column.about.class.name()).copied();
+        let clusters = clusters.get(column.about.class.name()).filter(|_| column.about.kind == Kind::Count);
         let whole = (nodes > LEAVE_OUT).then(|| Side::of(column, None));
         let mut scores = Vec::with_capacity(nodes);
         for at in 0..nodes {
             let side = whole.unwrap_or_else(|| Side::of(column, Some(at)));
             let events = side.events_by_load * column.loads[at];
-            let judged = side.peers.judge(column.logs[at], events, class);
+            let judged = match clusters {
+                Some(clusters) => side.peers.judge_clustered(column.logs[at], events, *clusters, class),
+                None => side.peers.judge(column.logs[at], events, class),
+            };
             scores.push((judged.z, column.rates[at]));
             let number = all.count(judged.p);
             let usual = (judged.median.exp() * column.loads[at] - 0.5).max(0.0) / column.events[at].max(1e-9)

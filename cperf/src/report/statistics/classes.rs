@@ -1,6 +1,6 @@
-//! A class of messages, so that its figures are quickly known for any weights of the slices of time.
+//! A class of messages, so that its figures are quickly known for any weights of nodes and slices of time.
 
-use super::{Estimate, SLICES};
+use super::{Estimate, GROUPS, SLICES};
 use crate::report::bootstrap;
 
 /// Figures that resampling is done for: all but the largest.
@@ -11,7 +11,10 @@ const PERCENTILES: [(usize, usize, usize); 4] = [(1, 1, 2), (2, 9, 10), (3, 99, 
 const LEAST_BEYOND: usize = 10;
 pub(super) const LEAST_WORST: usize = 5;
 
-/// A length in bytes, a value, the slice of time that it is of.
+/// Cells: nodes by slices of time.
+pub(super) const CELLS: usize = GROUPS * SLICES;
+
+/// A length in bytes, a value, the cell that it is of.
 pub(super) type Valued = (u32, f32, u8);
 
 /// See the module.
@@ -22,17 +25,17 @@ pub(super) struct Class {
     values: Vec<f32>,
     /// Values of about equal size, least first. Only intervals are made of them.
     bins: Vec<Bin>,
-    /// Of each bin, how many are of which slice: only slices that have any, as most bins have few.
-    slices: Vec<(u8, u32)>,
-    sums: [f64; SLICES],
-    counts: [u32; SLICES],
+    /// Of each bin, how many are of which cell: only cells that have any, as most bins have few.
+    cells: Vec<(u8, u32)>,
+    sums: [f64; CELLS],
+    counts: [u32; CELLS],
 }
 
 /// Values that differ by less than 0.8 %.
 struct Bin {
     mean: f64,
-    /// Where its slices begin and end.
-    slices: (usize, usize),
+    /// Where its cells begin and end.
+    cells: (usize, usize),
 }
 
 /// Cuts messages, sorted by length, into up to `classes` classes of equally many.
@@ -45,28 +48,28 @@ pub(super) fn cut(sorted: &[Valued], classes: usize) -> Vec<Class> {
 impl Class {
     /// Of messages sorted by length, at least one.
     pub(super) fn new(messages: &[Valued]) -> Self {
-        let (mut sums, mut counts) = ([0.0; SLICES], [0; SLICES]);
-        for (_, value, slice) in messages {
-            sums[usize::from(*slice)] += f64::from(*value);
-            counts[usize::from(*slice)] += 1;
+        let (mut sums, mut counts) = ([0.0; CELLS], [0; CELLS]);
+        for (_, value, cell) in messages {
+            sums[usize::from(*cell)] += f64::from(*value);
+            counts[usize::from(*cell)] += 1;
         }
-        let mut by_value: Vec<_> = messages.iter().map(|(_, value, slice)| (*value, *slice)).collect();
+        let mut by_value: Vec<_> = messages.iter().map(|(_, value, cell)| (*value, *cell)).collect();
         by_value.sort_unstable_by(|a, b| a.0.total_cmp(&b.0));
         // The upper 16 bits of a positive float: exponent and 7 bits of the fraction.
-        let mut slices = Vec::new();
+        let mut cells = Vec::new();
         let bins = by_value.chunk_by(|a, b| a.0.to_bits() >> 16 == b.0.to_bits() >> 16).map(|bin| {
-            let mut counts = [0; SLICES];
-            bin.iter().for_each(|(_, slice)| counts[usize::from(*slice)] += 1);
-            let first = slices.len();
-            slices.extend((0u8..).zip(counts).filter(|(_, count)| *count > 0));
+            let mut counts = [0; CELLS];
+            bin.iter().for_each(|(_, cell)| counts[usize::from(*cell)] += 1);
+            let first = cells.len();
+            cells.extend((0u8..).zip(counts).filter(|(_, count)| *count > 0));
             let mean = bin.iter().map(|(value, _)| f64::from(*value)).sum::<f64>() / bin.len() as f64;
-            Bin { mean, slices: (first, slices.len()) }
+            Bin { mean, cells: (first, cells.len()) }
         });
         let length = |message: Option<&Valued>| message.map_or(0, |(length, ..)| *length);
         Self {
             lengths: (length(messages.first()), length(messages.last())),
             bins: bins.collect(),
-            slices,
+            cells,
             values: by_value.into_iter().map(|(value, _)| value).collect(),
             sums,
             counts,
@@ -88,8 +91,8 @@ impl Class {
         worst.iter().map(|value| f64::from(*value)).sum::<f64>() / worst.len() as f64
     }
 
-    /// Adds the figures that this class has if each slice is there so many times.
-    pub(super) fn resample(&self, times: &[u32; SLICES], found: &mut [Vec<f64>; WHOLE]) {
+    /// Adds the figures that this class has if each cell is there so many times.
+    pub(super) fn resample(&self, times: &[u32; CELLS], found: &mut [Vec<f64>; WHOLE]) {
         let count = weighted(&self.counts, times);
         if count == 0 {
             return;
@@ -109,7 +112,7 @@ impl Class {
     }
 
     /// The mean of the worst 1 % then; `None` if there are no messages.
-    pub(super) fn worst_of(&self, times: &[u32; SLICES]) -> Option<f64> {
+    pub(super) fn worst_of(&self, times: &[u32; CELLS]) -> Option<f64> {
         let count = weighted(&self.counts, times);
         let most = (count / 100).max(1);
         let (mut left, mut sum) = (most, 0.0);
@@ -124,10 +127,10 @@ impl Class {
         (count > 0).then_some(sum / most as f64)
     }
 
-    /// How many messages of a bin there are if each slice is there so many times.
-    fn weight(&self, bin: &Bin, times: &[u32; SLICES]) -> usize {
-        let slices = &self.slices[bin.slices.0..bin.slices.1];
-        slices.iter().map(|(slice, count)| *count as usize * times[usize::from(*slice)] as usize).sum()
+    /// How many messages of a bin there are if each cell is there so many times.
+    fn weight(&self, bin: &Bin, times: &[u32; CELLS]) -> usize {
+        let cells = &self.cells[bin.cells.0..bin.cells.1];
+        cells.iter().map(|(cell, count)| *count as usize * times[usize::from(*cell)] as usize).sum()
     }
 
     /// The figures, with their intervals from what was found in resamples.
@@ -150,6 +153,6 @@ impl Class {
 }
 
 /// How many messages of a class there are then.
-fn weighted(counts: &[u32; SLICES], times: &[u32; SLICES]) -> usize {
+fn weighted(counts: &[u32; CELLS], times: &[u32; CELLS]) -> usize {
     counts.iter().zip(times).map(|(count, times)| u64::from(*count) * u64::from(*times)).sum::<u64>() as usize
 }

@@ -50,24 +50,37 @@ fn the_p99_average_is_the_mean_of_the_classes_and_as_elsewhere() {
     assert!(low < mean && mean < high && high - low < 0.2 * mean, "{low} {mean} {high}");
 }
 
-/// The mean of slices: with 20 of standard deviation s, 1.96 s / sqrt(20) to either side, a little less by what a bootstrap
-/// of 20 loses.
+/// Half the width of the interval of the mean of 8 nodes with 2500 messages each, of 8 slices, with these times in us.
+fn half_width(us: impl Fn(usize, usize) -> u64) -> f64 {
+    let mut all = Ordered::default();
+    for node in 0..8 {
+        let file = (0..2500).map(|k| Sample { length: 100, rtt_ns: 1000 * us(node, k) });
+        all.add(&file.collect::<Vec<_>>(), 1);
+    }
+    let optimal = Optimal::fixed(1.0, f64::INFINITY);
+    let (low, high) = Statistics::new("homa", &all, &Ordered::default(), &optimal).rows[0].figures[0].interval.unwrap();
+    (high - low) / 2.0
+}
+
+/// Eight levels: 1.96 standard deviations of their mean, and a bootstrap of eight has the root of 7/8 of that.
 #[test]
-fn intervals_are_as_wide_as_slices_of_time_differ() {
-    let level = |slice: u64| 1000 + slice * 7 % SLICES as u64 * 10;
-    let samples: Vec<_> = (0..20_000).map(|k| (100, level(k / 1000))).collect();
-    let (low, high) = statistics(&samples).rows[0].figures[0].interval.unwrap();
-    let levels: Vec<_> = (0..SLICES as u64).map(|slice| level(slice) as f64).collect();
-    let mean = levels.iter().sum::<f64>() / 20.0;
-    let deviation = (levels.iter().map(|level| (level - mean).powi(2)).sum::<f64>() / 19.0).sqrt();
-    let half = 1.96 * deviation / 20f64.sqrt();
-    assert!(((high - low) / 2.0 / half - 1.0).abs() < 0.1, "{low} {high}, half {half}");
-    // Were messages independent, it would be as narrow as this.
-    assert!((high - low) / 2.0 > 10.0 * 1.96 * deviation / 20_000f64.sqrt());
-    // The same messages in another order differ no more from slice to slice than chance has it.
-    let mixed: Vec<_> = (0..20_000).map(|k| samples[k * 7919 % 20_000]).collect();
-    let (low, high) = statistics(&mixed).rows[0].figures[0].interval.unwrap();
-    assert!((high - low) / 2.0 < half / 10.0, "{low} {high}");
+fn intervals_are_as_wide_as_nodes_and_slices_of_time_differ() {
+    let level = |of: usize| 1000 + of as u64 * 3 % 8 * 10;
+    let expected = {
+        let levels: Vec<_> = (0..8).map(|of| level(of) as f64).collect();
+        let mean = levels.iter().sum::<f64>() / 8.0;
+        let variance = levels.iter().map(|level| (level - mean).powi(2)).sum::<f64>() / 8.0;
+        1.96 * (variance / 8.0).sqrt()
+    };
+    let by_time = half_width(|_, k| level(k * 8 / 2500));
+    assert!((by_time / expected - 1.0).abs() < 0.1, "{by_time} is not {expected}");
+    let by_node = half_width(|node, _| level(node));
+    assert!((by_node / expected - 1.0).abs() < 0.1, "{by_node} is not {expected}");
+    let by_both = half_width(|node, k| level(node) + level(k * 8 / 2500));
+    assert!((by_both / expected / 2f64.sqrt() - 1.0).abs() < 0.1, "{by_both} is not the root of 2 times {expected}");
+    // Messages that are independent.
+    let by_none = half_width(|node, k| level((node * 2500 + k) * 7919 % 8));
+    assert!(by_none < expected / 10.0, "{by_none}");
 }
 
 #[test]
@@ -87,16 +100,17 @@ fn figures_from_the_due_time_are_those_of_its_messages() {
 
 #[test]
 fn ports_of_a_file_are_side_by_side_in_time() {
-    let file: Vec<_> = (0..400).map(|k| Sample { length: 1, rtt_ns: k }).collect();
+    let file: Vec<_> = (0..320).map(|k| Sample { length: 1, rtt_ns: k }).collect();
     let mut all = Ordered::default();
     all.add(&file, 4);
-    let slices: Vec<_> = all.0.iter().map(|message| message.slice).collect();
-    assert_eq!((slices[0], slices[99], slices[100], slices[250]), (0, 19, 0, 10));
-    for slice in 0..SLICES as u8 {
-        assert_eq!(slices.iter().filter(|of| **of == slice).count(), 20);
+    let cells: Vec<_> = all.messages.iter().map(|message| usize::from(message.cell)).collect();
+    assert_eq!((cells[0], cells[79], cells[80], cells[200]), (0, 7, 0, 4));
+    for slice in 0..SLICES {
+        assert_eq!(cells.iter().filter(|of| **of == slice).count(), 40);
     }
     all.add(&[], 3);
-    assert_eq!(all.0.len(), 400);
+    all.add(&file[..1], 3);
+    assert_eq!((all.messages.len(), all.messages[320].cell), (321, 2 * SLICES as u8), "the third node");
 }
 
 #[test]
