@@ -81,6 +81,8 @@ pub(crate) struct Grants {
     /// The first that waits, and the slots there were, when it was found not to displace any: it does not as long as it
     /// is the same and so are the active ones, which only become shorter.
     settled: Option<(RpcKey, Srpt, usize)>,
+    /// True if no message that waits is shorter than an active one of its peer, for all that is known.
+    sorted: bool,
     /// Granted bytes that have not come, over all incoming messages, unscheduled ones included.
     pub(crate) total_incoming: usize,
     /// What decides instead, if anything: then `ages` alone is kept.
@@ -118,6 +120,7 @@ impl Grants {
         }
         self.needy[rpc] = true;
         self.ages.set(rpc, view.age(peer));
+        self.sorted = false;
         self.waiting.insert(rpc, peer, view.srpt(), self.held(peer));
     }
 
@@ -140,6 +143,7 @@ impl Grants {
         if known != view.age(peer) {
             self.ages.set(rpc, view.age(peer));
         }
+        self.sorted = false;
         self.waiting.update(rpc, peer, view.srpt());
     }
 
@@ -158,7 +162,7 @@ impl Grants {
     }
 
     /// Chooses the active messages: free slots go to the peers with fewest of them, then to the shortest; a shorter
-    /// message displaces the longest of the peer that has most.
+    /// message displaces the longest of the peer that has most. The slots of a peer are its shortest messages'.
     pub(crate) fn fill(&mut self, config: &Config, view: impl Fn(RpcKey) -> View) {
         let slots = config.max_overcommit.clamp(1, MOST_ACTIVE);
         while self.active.len() > slots {
@@ -167,13 +171,17 @@ impl Grants {
             self.settled = None;
             self.wait(entry);
         }
-        while let Some((rpc, peer, order)) = self.waiting.first() {
+        loop {
+            if !std::mem::replace(&mut self.sorted, true) {
+                self.sort_peers(&view);
+            }
+            let Some((rpc, peer, order)) = self.waiting.first() else { return };
             if self.settled == Some((rpc, order, slots)) {
                 return;
             }
             let candidate = Entry { rpc, peer, view: view(rpc) };
             if self.active.len() < slots {
-                self.settled = None;
+                (self.settled, self.sorted) = (None, false);
                 self.active.push(candidate);
                 self.waiting.remove(rpc, peer, self.held(peer));
                 continue;
@@ -186,7 +194,7 @@ impl Grants {
             let unfair = self.held(loser.peer) > self.held(candidate.peer) + 1;
             let longer = loser.view.srpt() > order;
             if unfair || longer {
-                self.settled = None;
+                (self.settled, self.sorted) = (None, false);
                 self.active[victim] = candidate;
                 self.waiting.remove(rpc, peer, self.held(peer));
                 self.wait(loser);
@@ -286,6 +294,11 @@ impl Grants {
             }
             return policy.check(&mut self.ages.iter().map(|(age, rpc)| Incoming::new(rpc, age.2, view(rpc))));
         }
+        for entry in self.active.iter().filter(|_| self.sorted) {
+            let shortest = self.waiting.first_of(entry.peer);
+            let before = shortest.is_none_or(|(_, order)| entry.view.srpt() <= order);
+            hold!(before, "message {} holds a slot, {shortest:?} of its peer waits", entry.rpc);
+        }
         for (age, rpc) in self.ages.iter() {
             let right = view(rpc).age(age.2);
             hold!(age == right, "message {rpc} stands by age at {age:?}, not {right:?}");
@@ -303,6 +316,23 @@ impl Grants {
 
     fn held(&self, peer: PeerKey) -> usize {
         self.active.iter().filter(|e| e.peer == peer).count()
+    }
+
+    /// Gives the slots of each peer to its shortest messages.
+    fn sort_peers(&mut self, view: impl Fn(RpcKey) -> View) {
+        for slot in 0..self.active.len() {
+            let peer = self.active[slot].peer;
+            while let Some((rpc, order)) = self.waiting.first_of(peer) {
+                let longest = self.longest_of(|e| e.peer == peer);
+                let loser = self.active[longest];
+                if loser.view.srpt() <= order {
+                    break;
+                }
+                self.active[longest] = Entry { rpc, peer, view: view(rpc) };
+                self.waiting.remove(rpc, peer, self.held(peer));
+                self.wait(loser);
+            }
+        }
     }
 
     /// Has a message wait that was active.
@@ -384,6 +414,21 @@ mod tests {
         let fewer = Config { max_overcommit: 1, ..Config::default() };
         g.fill(&fewer, view(&lens));
         assert_eq!(active(&g), [1], "lowering the limit at run time shrinks the active set");
+    }
+
+    #[test]
+    fn a_shorter_message_takes_the_slot_of_a_longer_one_of_its_peer_however_many_peers_wait() {
+        let config = Config { max_overcommit: 2, ..Config::default() };
+        let lens = [900_000, 100_000, 800_000, 50_000, 120_000];
+        let mut g = Grants::default();
+        for (rpc, peer) in [(1, 1), (4, 2), (0, 3), (2, 4)] {
+            g.insert(AT, rpc, peer, view(&lens)(rpc));
+            g.fill(&config, view(&lens));
+        }
+        assert_eq!(active(&g), [1, 4], "peers 3 and 4 wait");
+        g.insert(AT, 3, 2, view(&lens)(3));
+        g.fill(&config, view(&lens));
+        assert_eq!(active(&g), [1, 3]);
     }
 
     #[test]

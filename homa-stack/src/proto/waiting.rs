@@ -79,6 +79,13 @@ impl Waiting {
         Some((rpc, peer as PeerKey, order))
     }
 
+    /// The shortest message of `peer` that waits.
+    #[inline]
+    pub(crate) fn first_of(&self, peer: PeerKey) -> Option<(RpcKey, Srpt)> {
+        let (order, rpc) = self.of_peer.get(peer as usize)?.first()?;
+        Some((rpc, order))
+    }
+
     /// The place in the order of `rpc` of `peer`, if it waits.
     #[cfg(feature = "check")]
     pub(crate) fn order(&self, rpc: RpcKey, peer: PeerKey) -> Option<Srpt> {

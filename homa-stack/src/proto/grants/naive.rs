@@ -27,9 +27,22 @@ impl Naive {
             let entry = self.active.swap_remove(longest);
             self.waiting.push(entry);
         }
-        while let Some(best) =
-            (0..self.waiting.len()).min_by_key(|&i| (self.held(self.waiting[i].peer), view(self.waiting[i].rpc).srpt()))
-        {
+        loop {
+            // A peer's slots are its shortest messages'.
+            let order = |c: &Candidate| view(c.rpc).srpt();
+            let of = |peer| move |c: &&mut Candidate| c.peer == peer;
+            while let Some(slot) =
+                self.active.iter().position(|a| self.waiting.iter().any(|w| w.peer == a.peer && order(w) < order(a)))
+            {
+                let peer = self.active[slot].peer;
+                let longest = self.active.iter_mut().filter(of(peer)).max_by_key(|c| order(c)).unwrap();
+                let shortest = self.waiting.iter_mut().filter(of(peer)).min_by_key(|c| order(c)).unwrap();
+                std::mem::swap(longest, shortest);
+            }
+            let waiting = 0..self.waiting.len();
+            let Some(best) = waiting.min_by_key(|&i| (self.held(self.waiting[i].peer), order(&self.waiting[i]))) else {
+                return;
+            };
             let candidate = self.waiting[best];
             if self.active.len() < slots {
                 self.active.push(self.waiting.swap_remove(best));
