@@ -1,7 +1,7 @@
 //! How small a difference is found, and how often: one thing made odd at a time, at each node in turn, of runs of 20 nodes.
 //! Source: cperf.md 4.4, sensitivity target: found in at least 95 of 100.
 //!
-//! Data: `even`, 20 simulated nodes that lose one packet in 100, messages of 2000 bytes. Cores: 20 nodes of four cores each, made of
+//! Data: `even`, 20 simulated nodes that lose one packet in 50, messages of 2000 bytes. Cores: 20 nodes of four cores each, made of
 //! one of those of `cores` (real packets) and scattered as these are.
 //!
 //! Long form, over runs of one's own: `SENSITIVITY_RUNS=DIR cargo test --release -p scan_metrics --test sensitivity -- --nocapture`,
