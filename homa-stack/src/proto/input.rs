@@ -243,7 +243,8 @@ impl Endpoint {
         rpc.state = State::Incoming;
         let whole = rpc.tx.as_ref().filter(|tx| tx.left() == 0 && !rpc.restarted && !data.retransmit);
         if let Some(tx) = whole {
-            self.peers[rpc.peer].timing.answered(&self.config, now.since(tx.sent_at));
+            let long = tx.is_long();
+            self.peers[rpc.peer].timing.answered(&self.config, now.since(tx.sent_at), long);
         }
         self.wheel.clear(key);
         self.ready.remove(key);

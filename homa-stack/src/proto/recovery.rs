@@ -54,7 +54,8 @@ impl Endpoint {
         if !self.config.early_resend || self.config.reorder_window == Nanos::ZERO || rpc.early >= MOST_EARLY {
             return;
         }
-        if let Some(wait) = self.peers[rpc.peer].timing.answer_wait(now, &self.config, rpc.early) {
+        let long = rpc.tx.as_ref().is_some_and(|tx| tx.is_long());
+        if let Some(wait) = self.peers[rpc.peer].timing.answer_wait(now, &self.config, rpc.early, long) {
             self.wheel.set(now, key, now + wait);
         }
     }

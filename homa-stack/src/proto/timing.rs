@@ -48,8 +48,9 @@ impl Estimate {
 /// The times of a peer.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Timing {
-    /// From the last packet of a request to the first of its response.
-    answer: Estimate,
+    /// From the last packet of a request to the first of its response: of requests of one packet, and of longer ones,
+    /// which wait at lower levels and whose servers may have more to do.
+    answer: [Estimate; 2],
     /// From a GRANT to the first packet that it allowed.
     grant: Estimate,
     /// Shortest of those.
@@ -64,10 +65,10 @@ pub(crate) struct Timing {
 }
 
 impl Timing {
-    /// The first packet of a response came `span` after its request was sent.
-    pub(crate) fn answered(&mut self, config: &Config, span: Nanos) {
+    /// The first packet of a response came `span` after its request, which was `long`er than a packet, was sent.
+    pub(crate) fn answered(&mut self, config: &Config, span: Nanos, long: bool) {
         // Longer ones are the ticks' business; they count as just that long.
-        self.answer.add(span.min(config.first_resend()));
+        self.answer[usize::from(long)].add(span.min(config.first_resend()));
     }
 
     /// The first packet that a grant allowed came `span` after it.
@@ -129,16 +130,23 @@ impl Timing {
     /// How long to wait for what was asked for `tries` times, at least one, before asking again.
     pub(crate) fn retry_wait(&mut self, now: Instant, config: &Config, tries: u8) -> Nanos {
         let window = self.reorder_window(now, config).as_nanos();
-        let rtt = self.grant.upper().or(self.answer.upper()).unwrap_or_default().as_nanos();
+        let rtt =
+            self.grant.upper().or(self.answer[1].upper()).or(self.answer[0].upper()).unwrap_or_default().as_nanos();
         let most = config.first_resend().as_nanos() * 2;
         Nanos::from_nanos(((rtt + 2 * window) << (tries.max(1) - 1).min(16)).min(most))
     }
 
-    /// How long to wait for a response's first packet before its server is asked; nothing if the first tick that
-    /// would ask comes no later, or too little is known.
-    pub(crate) fn answer_wait(&mut self, now: Instant, config: &Config, tries: u8) -> Option<Nanos> {
-        let floor = self.reorder_window(now, config);
-        let wait = Nanos::from_nanos(self.answer.upper()?.max(floor).as_nanos() << tries.min(16));
+    /// How long to wait for the first packet of the response to a request, which was `long`er than a packet, before its
+    /// server is asked; nothing if the first tick that would ask comes no later, or too little is known.
+    pub(crate) fn answer_wait(&mut self, now: Instant, config: &Config, tries: u8, long: bool) -> Option<Nanos> {
+        let window = self.reorder_window(now, config);
+        let (floor, usual) = match self.answer[usize::from(long)].upper() {
+            // Of what fits a packet nothing can be overtaken by what belongs to it: that others' packets are late is no
+            // reason to wait.
+            Some(usual) => (if long { window } else { config.reorder_window }, usual),
+            None => (window, self.answer[usize::from(!long)].upper()?),
+        };
+        let wait = Nanos::from_nanos(usual.max(floor).as_nanos() << tries.min(16));
         (wait < config.first_resend()).then_some(wait)
     }
 
@@ -206,18 +214,36 @@ mod tests {
     #[test]
     fn an_answer_is_waited_for_longer_than_answers_usually_take() {
         let (config, mut t) = (Config::default(), Timing::default());
-        assert_eq!(t.answer_wait(at(0), &config, 0), None, "nothing is known");
+        assert_eq!(t.answer_wait(at(0), &config, 0, true), None, "nothing is known");
         for i in 0..100 {
-            t.answered(&config, Nanos::from_micros(300 + 20 * (i % 5)));
+            t.answered(&config, Nanos::from_micros(300 + 20 * (i % 5)), true);
         }
-        let wait = t.answer_wait(at(0), &config, 0).unwrap();
+        let wait = t.answer_wait(at(0), &config, 0, true).unwrap();
         assert!((Nanos::from_micros(380)..Nanos::from_micros(550)).contains(&wait), "{wait:?}");
-        assert_eq!(t.answer_wait(at(0), &config, 1).unwrap().as_nanos(), 2 * wait.as_nanos());
-        assert_eq!(t.answer_wait(at(0), &config, 5), None, "ticks do that");
+        assert_eq!(t.answer_wait(at(0), &config, 1, true).unwrap().as_nanos(), 2 * wait.as_nanos());
+        assert_eq!(t.answer_wait(at(0), &config, 5, true), None, "ticks do that");
         for _ in 0..10 {
-            t.answered(&config, Nanos::from_secs(1));
+            t.answered(&config, Nanos::from_secs(1), true);
         }
-        assert_eq!(t.answer_wait(at(0), &config, 0), None, "a slow server is left to the ticks");
+        assert_eq!(t.answer_wait(at(0), &config, 0, true), None, "a slow server is left to the ticks");
+    }
+
+    #[test]
+    fn answers_to_short_requests_are_waited_for_as_long_as_those_take() {
+        let (config, mut t) = (Config::default(), Timing::default());
+        for i in 0..100 {
+            t.answered(&config, Nanos::from_micros(20 + i % 3), false);
+            t.answered(&config, Nanos::from_micros(300 + 100 * (i % 5)), true);
+        }
+        t.overtaken(at(0), &config, Nanos::from_millis(1));
+        assert_eq!(t.answer_wait(at(0), &config, 0, false), Some(config.reorder_window));
+        assert_eq!(t.answer_wait(at(0), &config, 1, false), Some(Nanos::from_micros(400)));
+        assert!(t.answer_wait(at(0), &config, 0, true).unwrap() >= Nanos::from_micros(1250));
+
+        let mut t = Timing::default();
+        (0..10).for_each(|_| t.answered(&config, Nanos::from_micros(300), true));
+        let (short, long) = (t.answer_wait(at(0), &config, 0, false), t.answer_wait(at(0), &config, 0, true));
+        assert!(short.is_some() && short == long, "what is known of others is better than nothing");
     }
 
     #[test]

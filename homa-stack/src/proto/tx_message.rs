@@ -129,6 +129,11 @@ impl TxMessage {
         self.segment
     }
 
+    /// True if it does not fit a packet.
+    pub(crate) fn is_long(&self) -> bool {
+        self.len > self.segment
+    }
+
     /// Bytes never sent: the SRPT key.
     pub(crate) fn left(&self) -> usize {
         self.len - self.next
