@@ -52,7 +52,8 @@ fn pages(dir: &Path) -> [PathBuf; 3] {
     cperf("scan-metrics DIR/run --html DIR/odd.html", dir);
     let traces = [dir.join("run/traces")];
     let options = Options { plot: Some(dir.to_owned()), rpc: Some("slow".to_owned()), top: 2, ..Options::default() };
-    let run = analyze::run(&["all"], &traces, &options).unwrap();
+    let names = ["activity", "delay", "explain", "grants", "rtt", "softirq-backlog", "sync-quality", "tcpdelay"];
+    let run = analyze::run(&names, &traces, &options).unwrap();
     fs::write(dir.join("traces.html"), tthoma::document::html(&run, "Time traces")).unwrap();
     [dir.join("run/report.html"), dir.join("odd.html"), dir.join("traces.html")]
 }

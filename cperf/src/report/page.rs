@@ -30,6 +30,7 @@ use super::results::{Measured, ProtocolResult, Status};
 use super::slowdown::Optimal;
 use crate::cli::RunArgs;
 use crate::manifest::Manifest;
+pub use about::again;
 pub use delays::ANALYSES;
 use trust::Verdict;
 
@@ -98,30 +99,40 @@ fn label(protocol: &str) -> String {
     super::plot::label(protocol)
 }
 
-/// The verdict in a sentence.
+/// What was measured, and the verdicts about it and about the time traces, a sentence each.
 fn summary(run: &Source<'_>, checks: &[trust::Check]) -> String {
-    let worst = trust::worst(checks);
-    let (class, sign) = worst.sign();
-    let count = |verdict| checks.iter().filter(|check| check.verdict == verdict).count();
-    let mut text = format!("{} of {} checks ok", count(Verdict::Ok), checks.len());
-    for verdict in [Verdict::Doubtful, Verdict::Unusable, Verdict::Unchecked] {
-        if count(verdict) > 0 {
-            let _ = write!(text, ", {} {}", count(verdict), verdict.text());
-        }
-    }
-    let mut named: Vec<_> = checks.iter().filter(|check| check.verdict == worst).map(|check| check.about).collect();
-    named.dedup();
-    if worst > Verdict::Unchecked {
-        let _ = write!(text, ": {}", named.join(", ").to_lowercase());
-    }
     let protocols: Vec<_> = run.results.iter().map(|result| label(&result.protocol)).collect();
-    format!(
-        "<p class=\"lead\">{}: {} RPCs measured.</p>\n<p class=\"verdict {class}\"><span class=\"sign\" aria-hidden=\"true\">{sign}</span> \
-         <b>{}</b>: {text} (<a href=\"#trust\">each with its rule</a>).</p>\n",
+    let mut out = format!(
+        "<p class=\"lead\">{}: {} RPCs measured.</p>\n",
         escaped(&protocols.join(", ")),
-        run.results.iter().map(|result| result.samples).sum::<u64>(),
-        worst.text()
-    )
+        run.results.iter().map(|result| result.samples).sum::<u64>()
+    );
+    for (name, of_traces) in [("Figures", false), ("Time traces", true)] {
+        let all: Vec<_> = checks.iter().filter(|check| check.of_traces() == of_traces).collect();
+        let worst = trust::worst(all.iter().copied());
+        if worst == Verdict::Unchecked {
+            continue;
+        }
+        let (class, sign) = worst.sign();
+        let ok = all.iter().filter(|check| check.verdict == Verdict::Ok).count();
+        let mut named = Vec::new();
+        for verdict in [Verdict::Unusable, Verdict::Doubtful] {
+            let mut of: Vec<_> = all.iter().filter(|check| check.verdict == verdict).map(|check| check.about).collect();
+            of.dedup();
+            if !of.is_empty() {
+                named.push(format!("; {}: {}", verdict.text(), of.join(", ").to_lowercase()));
+            }
+        }
+        let _ = writeln!(
+            out,
+            "<p class=\"verdict {class}\"><span class=\"sign\" aria-hidden=\"true\">{sign}</span> <b>{name}: {}</b>. \
+             {ok} of {} checks are ok{}.</p>",
+            worst.text(),
+            all.len(),
+            named.concat()
+        );
+    }
+    out + "<p class=\"note\">Each check with its rule is under <a href=\"#trust\">Can it be believed?</a></p>\n"
 }
 
 /// Links to the parts.

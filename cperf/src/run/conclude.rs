@@ -128,22 +128,12 @@ pub(super) fn write(
     }
 }
 
-/// The command, for who repeats the run. Where results go, and how many cores they are made on, is left to them.
+/// The command: as it was given, or for who repeats a simulation.
 fn command(manifest: &Manifest) -> String {
-    if let Some(about) = &manifest.about {
-        return about.command.join(" ");
+    match &manifest.about {
+        Some(about) => about.command.join(" "),
+        None => page::again(&std::env::args().collect::<Vec<_>>()),
     }
-    let mut words = vec!["cperf".to_owned()];
-    let mut given = std::env::args().skip(1);
-    while let Some(word) = given.next() {
-        let free = ["--out", "-o", "--threads", "--format"];
-        if free.contains(&word.as_str()) {
-            given.next();
-        } else if !free.iter().any(|option| word.starts_with(&format!("{option}="))) {
-            words.push(word);
-        }
-    }
-    words.join(" ")
 }
 
 /// Results on standard output.

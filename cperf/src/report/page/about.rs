@@ -18,7 +18,7 @@ pub fn html(run: &Source<'_>) -> String {
     let _ = writeln!(
         out,
         "<pre tabindex=\"0\" aria-label=\"the command that repeats the run\"><code>{}</code></pre>",
-        escaped(run.command)
+        escaped(&run.manifest.about.as_ref().map_or_else(|| run.command.to_owned(), |about| again(&about.command)))
     );
     if run.options.testbed == TestbedKind::Sim {
         out += "<p class=\"note\">Simulated: the same command of the same version leaves the same files, byte by byte, on any machine. When \
@@ -28,6 +28,23 @@ pub fn html(run: &Source<'_>) -> String {
     folded(&mut out, "All options in effect", &run.manifest.options);
     folded(&mut out, "The testbed: what is modelled or set, and what is not", &run.manifest.testbed);
     out + "</section>\n"
+}
+
+/// A command line for who repeats a run. Where results go, and how many cores they are made on, is left to them.
+pub fn again(words: &[String]) -> String {
+    let mut kept = vec!["cperf".to_owned()];
+    let mut given = words.iter().skip(1);
+    while let Some(word) = given.next() {
+        let free = ["--out", "-o", "--threads", "--format"];
+        if free.contains(&word.as_str()) {
+            given.next();
+        } else if !free.iter().any(|option| word.starts_with(&format!("{option}="))) {
+            let plain = |c: char| c.is_ascii_alphanumeric() || "-_=.,/:+@%".contains(c);
+            let quoted = || format!("'{}'", word.replace('\'', r"'\''"));
+            kept.push(if !word.is_empty() && word.chars().all(plain) { word.clone() } else { quoted() });
+        }
+    }
+    kept.join(" ")
 }
 
 /// Name and value.
@@ -141,6 +158,12 @@ mod tests {
                 assert!(html.contains(part), "no `{part}` in:\n{html}");
             }
         });
+    }
+
+    #[test]
+    fn a_command_can_be_given_again_anywhere() {
+        let words = ["target/release/cperf", "run", "w4", "--out", "out/x", "--threads=2", "--slurm-args", "-p it's b"];
+        assert_eq!(again(&words.map(str::to_owned)), r"cperf run w4 --slurm-args '-p it'\''s b'");
     }
 
     #[test]

@@ -66,8 +66,20 @@ pub struct Check {
     pub rule: &'static str,
 }
 
+impl Check {
+    /// Whether it is about the time traces, and not about what was measured.
+    pub fn of_traces(&self) -> bool {
+        self.about == CLOCKS || self.about == AGREEMENT
+    }
+}
+
+const CLOCKS: &str = "Clocks of the time traces";
+const AGREEMENT: &str = "Traces against metrics";
+
 /// Lag of a sender, share of the measured interval.
 const LAG: (f64, f64) = (0.01, 0.05);
+/// How much larger the mean slowdown from the due time may be.
+const WAITED: f64 = 1.1;
 /// Load carried of that asked for.
 const CARRIED: (f64, f64) = (0.95, 0.8);
 /// How many standard deviations the load of randomly drawn messages may be off by chance.
@@ -88,6 +100,7 @@ pub fn checks(run: &Source<'_>) -> Vec<Check> {
     for about in [
         "Load",
         "Lag of the load generator",
+        "Baseline of slowdowns",
         "Samples",
         "Failed and unfinished RPCs",
         "Messages for a P99",
@@ -103,9 +116,8 @@ pub fn checks(run: &Source<'_>) -> Vec<Check> {
 }
 
 /// The worst verdict of some checks; what could not be checked does not count.
-pub fn worst(checks: &[Check]) -> Verdict {
+pub fn worst<'a>(checks: impl Iterator<Item = &'a Check>) -> Verdict {
     checks
-        .iter()
         .map(|check| check.verdict)
         .filter(|verdict| *verdict != Verdict::Unchecked)
         .max()
@@ -144,26 +156,39 @@ fn of_protocol(result: &ProtocolResult, digest: &Digest, loss: f64) -> Vec<Check
     let interval = result.elapsed_s.unwrap_or(0.0);
     let share = result.lag_s / interval;
     let (verdict, found) = match result.elapsed_s {
-        Some(seconds) if seconds > 0.0 => (
-            Verdict::up_to(share, LAG.0, LAG.1),
-            format!(
+        Some(seconds) if seconds > 0.0 => {
+            let waits =
+                result.due_slowdown_mean.zip(result.slowdown_mean).is_some_and(|(due, sent)| due > WAITED * sent);
+            let text = format!(
                 "{:.1} ms behind schedule at most, {} of {}; mean slowdown {} from sending, {} from the due time",
                 1e3 * result.lag_s,
                 percent(share),
                 seconds_text(interval),
                 figure(result.slowdown_mean),
                 figure(result.due_slowdown_mean)
-            ),
-        ),
+            );
+            (Verdict::up_to(share, LAG.0, LAG.1).max(if waits { Verdict::Doubtful } else { Verdict::Ok }), text)
+        }
         _ => (Verdict::Unchecked, "no node wrote its counters".to_owned()),
     };
     all.push(check(
         "Lag of the load generator",
         verdict,
         found,
-        "ok: no sender was behind its schedule by more than 1 % of the measured interval at its end; doubtful: 5 %; not usable: \
-         more: the load was not the one asked for",
+        "ok: no sender was behind its schedule by more than 1 % of the measured interval at its end, and the mean slowdown from the \
+         due time is at most 10 % above that from sending; doubtful: 5 %, or more than that: requests waited in the clients, so use \
+         figures from the due time; not usable: more: the load was not the one asked for",
     ));
+    if result.protocol == "homa" && !result.by_length.is_empty() {
+        let least = result.by_length.iter().map(|row| row.slowdown_p50).fold(f64::INFINITY, f64::min);
+        all.push(check(
+            "Baseline of slowdowns",
+            Verdict::up_to(1.0 - least, 0.05, 0.2),
+            format!("least median slowdown of a group of lengths: {least:.2}"),
+            "ok: no median is below 0.95: nothing is faster under load than without; doubtful: 0.8; not usable: less: the run without \
+             load was slowed by something, nodes that sleep for example, so compare round-trip times, not slowdowns",
+        ));
+    }
     let lost =
         share_of(result.lost_samples + result.bad_lines, result.samples + result.lost_samples + result.bad_lines);
     let missing = match result.missing_nodes.as_slice() {
@@ -301,7 +326,7 @@ fn hosts(drops: &HostDrops) -> Check {
 fn clocks(run: &Source<'_>) -> Check {
     let rule = "ok: no clock can be wrong by more than a tenth of the median time from node to node; doubtful: half of it, or packets \
                 that seem to arrive before they are sent; not usable for times between nodes: more, or clocks that contradict each other";
-    let check = |verdict, found| Check { about: "Clocks of the time traces", protocol: None, verdict, found, rule };
+    let check = |verdict, found| Check { about: CLOCKS, protocol: None, verdict, found, rule };
     let Some(traces) = run.traces else {
         return check(Verdict::Unchecked, "no time traces were kept".to_owned());
     };
@@ -357,7 +382,7 @@ fn agreement(run: &Source<'_>) -> Check {
         (_, 0) => (Verdict::Ok, format!("equal on {all} nodes")),
         _ => (Verdict::Doubtful, format!("different on {differ} of {all} nodes")),
     };
-    Check { about: "Traces against metrics", protocol: None, verdict, found, rule }
+    Check { about: AGREEMENT, protocol: None, verdict, found, rule }
 }
 
 /// What scan_metrics found.
@@ -463,6 +488,22 @@ mod tests {
     }
 
     #[test]
+    fn waiting_in_clients_and_a_slow_baseline_are_seen() {
+        let lag = |due| {
+            let result = ProtocolResult { slowdown_mean: Some(2.0), due_slowdown_mean: Some(due), ..result() };
+            verdict(&result, "Lag of the load generator")
+        };
+        assert_eq!((lag(2.1), lag(2.3)), (Verdict::Ok, Verdict::Doubtful));
+        let baseline = |least| {
+            let mut result = ProtocolResult { protocol: "homa".to_owned(), ..result() };
+            result.by_length.iter_mut().for_each(|row| row.slowdown_p50 = 1.0);
+            result.by_length[3].slowdown_p50 = least;
+            verdict(&result, "Baseline of slowdowns")
+        };
+        assert_eq!((baseline(0.96), baseline(0.9), baseline(0.5)), (Verdict::Ok, Verdict::Doubtful, Verdict::Unusable));
+    }
+
+    #[test]
     fn drops_are_told_by_reason_and_those_asked_for_are_no_fault() {
         assert_eq!(drops(&result(), 0.0), None);
         let switch = Switch {
@@ -502,9 +543,9 @@ mod tests {
             assert_eq!(of("The run's end"), Verdict::Ok);
             assert!(checks.iter().all(|check| check.rule.contains("ok: ")), "each rule is said");
         });
-        assert_eq!(worst(&[]), Verdict::Unchecked);
+        assert_eq!(worst([].iter()), Verdict::Unchecked);
         let check = |verdict| Check { about: "", protocol: None, verdict, found: String::new(), rule: "" };
-        assert_eq!(worst(&[check(Verdict::Unchecked), check(Verdict::Ok)]), Verdict::Ok);
-        assert_eq!(worst(&[check(Verdict::Doubtful), check(Verdict::Ok)]), Verdict::Doubtful);
+        assert_eq!(worst([check(Verdict::Unchecked), check(Verdict::Ok)].iter()), Verdict::Ok);
+        assert_eq!(worst([check(Verdict::Doubtful), check(Verdict::Ok)].iter()), Verdict::Doubtful);
     }
 }
