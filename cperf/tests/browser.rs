@@ -46,16 +46,17 @@ fn cperf(words: &str, dir: &Path) {
     assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
 }
 
-/// The pages of a small simulated run: report, outliers, time traces.
-fn pages(dir: &Path) -> [PathBuf; 3] {
+/// The pages of a small simulated run: report, outliers, time traces; and that of an experiment.
+fn pages(dir: &Path) -> [PathBuf; 4] {
     cperf("run w4 --nodes 4 --protocols homa,tcp --seconds 0.02 --out DIR/run", dir);
     cperf("scan-metrics DIR/run --html DIR/odd.html", dir);
+    cperf("run w4 --nodes 4 --seeds 1,2 --seconds 0.002 --warmup 0.001 --out DIR/experiment", dir);
     let traces = [dir.join("run/traces")];
     let options = Options { plot: Some(dir.to_owned()), rpc: Some("slow".to_owned()), top: 2, ..Options::default() };
     let names = ["activity", "delay", "explain", "grants", "rtt", "softirq-backlog", "sync-quality", "tcpdelay"];
     let run = analyze::run(&names, &traces, &options).unwrap();
     fs::write(dir.join("traces.html"), tthoma::document::html(&run, "Time traces")).unwrap();
-    [dir.join("run/report.html"), dir.join("odd.html"), dir.join("traces.html")]
+    [dir.join("run/report.html"), dir.join("odd.html"), dir.join("traces.html"), dir.join("experiment/report.html")]
 }
 
 #[test]

@@ -288,7 +288,8 @@ const STYLE: &str = "\
 :root{color-scheme:light dark}body{margin:0;font:16px/1.5 system-ui,sans-serif}main{max-width:72rem;margin:auto;padding:1rem}\
 .wide{overflow-x:auto}table{border-collapse:collapse;font-size:.85rem}th,td{padding:.25rem .6rem;text-align:left;\
 border-bottom:1px solid #8886;vertical-align:top}figure{margin:1rem 0}svg{max-width:100%;height:auto;background:#fff}\
-@media print{.wide{overflow:visible}}";
+@media print{:root{color-scheme:light}body{font-size:11px}.wide{overflow:visible}.wide table{font-size:7px}\
+th,td{padding:.1rem .2rem;overflow-wrap:anywhere}}";
 
 #[cfg(test)]
 mod tests {
