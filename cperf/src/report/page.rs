@@ -5,6 +5,7 @@
 //! | --- | --- |
 //! | `about` | what was run, the command that repeats it, files |
 //! | `trust` | checks with verdicts and their rules |
+//! | `summary` | statistics with intervals |
 //! | `curves`, `chart`, `axis` | charts as SVG in the page's colours |
 //! | `delays`, `bars` | what the time traces tell |
 //!
@@ -17,6 +18,7 @@ pub mod bars;
 pub mod chart;
 pub mod curves;
 pub mod delays;
+pub mod summary;
 pub mod trust;
 
 use std::fmt::Write as _;
@@ -28,6 +30,7 @@ use super::agreement::NodeAgreement;
 use super::drops::HostDrops;
 use super::results::{Measured, ProtocolResult, Status};
 use super::slowdown::Optimal;
+use super::statistics::Statistics;
 use crate::cli::RunArgs;
 use crate::manifest::Manifest;
 pub use about::again;
@@ -55,6 +58,8 @@ pub struct Source<'a> {
     pub measured: &'a [(&'a str, &'a Measured)],
     /// Figures of each, in the same order.
     pub results: &'a [ProtocolResult],
+    /// Statistics of each, with intervals.
+    pub statistics: &'a [Statistics],
     /// [`ANALYSES`] of the time traces, if there are any, with plots.
     pub traces: Option<&'a tthoma::analyze::Run>,
     /// Packets that Homa's hosts did not use, if they keep metrics.
@@ -187,44 +192,26 @@ fn trust_html(checks: &[trust::Check]) -> String {
 /// Tables of figures, and charts.
 fn figures(run: &Source<'_>) -> String {
     let mut out = String::from("<section id=\"figures\">\n<h2>Figures</h2>\n");
+    out += "<h3>Short messages: the shortest tenth, round-trip time in us</h3>\n";
     out += &table(
-        "Each protocol",
-        &["protocol", "RPCs", "slowdown mean", "P99", "short RTT P50, us", "P99", "P99.9", "from due time P99"],
+        "Short messages",
+        &["protocol", "RPCs", "up to, bytes", "P50", "P99", "P99.9", "from due time P50", "P99", "P99.9"],
         run.results.iter().map(|result| {
             let us = |ns: Option<u64>| ns.map_or_else(|| "-".to_owned(), |ns| format!("{:.1}", ns as f64 / 1e3));
-            let number = |value: Option<f64>| value.map_or_else(|| "-".to_owned(), |value| format!("{value:.2}"));
             vec![
                 label(&result.protocol),
-                result.samples.to_string(),
-                number(result.slowdown_mean),
-                number(result.slowdown_p99),
+                result.short_rpcs.to_string(),
+                result.short_longest_bytes.map_or_else(|| "-".to_owned(), |longest| longest.to_string()),
                 us(result.short_rtt_p50_ns),
                 us(result.short_rtt_p99_ns),
                 us(result.short_rtt_p999_ns),
+                us(result.short_due_p50_ns),
                 us(result.short_due_p99_ns),
+                us(result.short_due_p999_ns),
             ]
         }),
     );
-    for result in run.results.iter().filter(|result| !result.by_length.is_empty()) {
-        out += "<details>";
-        let _ = write!(out, "<summary>{} by message length</summary>", label(&result.protocol));
-        out += &table(
-            &format!("{} by message length", label(&result.protocol)),
-            &["bytes", "up to, %", "RPCs", "RTT P50, us", "RTT P99, us", "slowdown P50", "slowdown P99"],
-            result.by_length.iter().map(|row| {
-                vec![
-                    format!("{} to {}", row.min_length_bytes, row.max_length_bytes),
-                    format!("{:.0}", row.cum_percent),
-                    row.rpcs.to_string(),
-                    format!("{:.1}", row.rtt_p50_ns as f64 / 1e3),
-                    format!("{:.1}", row.rtt_p99_ns as f64 / 1e3),
-                    format!("{:.2}", row.slowdown_p50),
-                    format!("{:.2}", row.slowdown_p99),
-                ]
-            }),
-        );
-        out += "</details>\n";
-    }
+    out += &summary::html(run.statistics);
     out += &switches(run);
     out += "</section>\n";
     let charts = curves::charts(run);
@@ -253,8 +240,8 @@ fn switches(run: &Source<'_>) -> String {
             switch.marked_packets.to_string(),
         ]
     });
-    let names = ["switches", "most waiting, KB", "us", "at one port, KB", "us", "dropped packets", "marked packets"];
-    table("Switch memory", &names, rows)
+    let names = ["protocol", "most waiting, KB", "us", "at one port, KB", "us", "dropped packets", "marked packets"];
+    format!("<h3>Switch memory</h3>\n{}", table("Switch memory", &names, rows))
 }
 
 /// A table whose first column is text, the others numbers.
@@ -304,11 +291,20 @@ pub(crate) mod tests {
             optimal: &optimal,
             measured: &[("homa", &measured), ("tcp", &measured)],
             results: &[result("homa"), result("tcp")],
+            statistics: &["homa", "tcp"].map(|name| statistics(name, &optimal)),
             traces: None,
             drops: None,
             agreement: &[],
             scan: None,
         });
+    }
+
+    /// Of a hundred messages of 10, 20 ... 1000 bytes that took 1, 2 ... 100 us.
+    fn statistics(name: &str, optimal: &Optimal) -> Statistics {
+        let sample = |i: u32| super::super::rtts::Sample { length: i * 10, rtt_ns: u64::from(i) * 1000 };
+        let mut order = super::super::statistics::Ordered::default();
+        order.add(&(1..=100).map(sample).collect::<Vec<_>>(), 1);
+        Statistics::new(name, &order, &order, optimal)
     }
 
     #[test]

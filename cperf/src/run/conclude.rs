@@ -92,7 +92,7 @@ pub(super) fn write(
         "slowdown": optimal.text(),
         "short_rtt_p99_homa_to_tcp": table::short_p99_ratio(&results),
         "results": results,
-        "statistics": statistics,
+        "statistics": { "method": statistics::method(), "protocols": statistics },
         "manifest": &*manifest,
     });
     let mut text = serde_json::to_vec_pretty(&json)?;
@@ -109,6 +109,7 @@ pub(super) fn write(
         optimal: &optimal,
         measured: &measured,
         results: &results,
+        statistics: &statistics,
         traces: run,
         drops: host_drops(options, out).as_ref(),
         agreement: agreement.unwrap_or_default(),
@@ -244,7 +245,7 @@ fn write_statistics(
     out: &OutDir,
     measured: &[(&str, &Measured)],
     optimal: &Optimal,
-) -> anyhow::Result<serde_json::Value> {
+) -> anyhow::Result<Vec<Statistics>> {
     let of = |(name, measured): &(&str, &Measured)| {
         Statistics::new(name, &measured.service_order, &measured.due_order, optimal)
     };
@@ -252,7 +253,7 @@ fn write_statistics(
     out.write("reports/statistics.csv", statistics::tables::csv(&all).as_bytes())?;
     let title = format!("Summary statistics: {}, {} nodes", options.workload, options.nodes);
     out.write("reports/statistics.md", statistics::tables::markdown(&title, &optimal.text(), &all).as_bytes())?;
-    Ok(json!({ "method": statistics::method(), "protocols": all }))
+    Ok(all)
 }
 
 /// Three numbers of each node from its metrics, and which stand out: the simple form of `cperf scan-metrics`.
