@@ -156,7 +156,7 @@ fn render(template: &str, input: &mut Input<'_>) -> String {
 mod tests {
     use super::*;
 
-    /// Inputs generated for each target.
+    /// Inputs generated for each target, more if `TTHOMA_FUZZ_SECONDS` says so.
     const INPUTS: u64 = 300;
 
     /// A small generator: what it gives is the same everywhere.
@@ -196,8 +196,10 @@ mod tests {
         let corpus = corpus(name);
         assert!(!corpus.is_empty(), "no corpus for {name}");
         corpus.iter().for_each(|input| run(input));
+        let seconds = std::env::var("TTHOMA_FUZZ_SECONDS").ok().and_then(|s| s.parse().ok()).unwrap_or(0);
+        let end = std::time::Instant::now() + std::time::Duration::from_secs(seconds);
         let mut rng = Rng(7);
-        for i in 0..INPUTS {
+        for i in (0..).take_while(|i| *i < INPUTS || std::time::Instant::now() < end) {
             let mut input: Vec<u8> = match i % 3 {
                 0 => (0..rng.below(length)).map(|_| rng.next() as u8).collect(),
                 _ => corpus[rng.below(corpus.len())].clone(),

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::thread;
 
 use super::parquet::Table;
-use super::store::{Manifest, StoreError, failed};
+use super::store::{FileManifest, Manifest, StoreError, failed};
 use crate::analyze::Options;
 use crate::clock::{Clock, Pair};
 use crate::event::{Have, Kind, Kinds, Record};
@@ -86,17 +86,23 @@ impl Loader<'_> {
         table: &str,
         mut each: impl FnMut(&Table, Option<usize>) -> io::Result<()>,
     ) -> Result<(), StoreError> {
-        for file in self.manifest.files.iter().filter(|f| f.table == table) {
-            let path = self.dir.join(&file.path);
-            let read = Table::open(&path).map_err(failed(&path))?;
-            if read.rows() != file.rows {
-                let what = format!("{} rows, but its manifest says {}", read.rows(), file.rows);
-                return Err(StoreError::Manifest { path, what });
-            }
-            let node = self.manifest.nodes.iter().position(|n| n.node == file.node);
-            each(&read, node).map_err(failed(&path))?;
+        self.manifest.files.iter().filter(|f| f.table == table).try_for_each(|file| self.file(file, &mut each))
+    }
+
+    /// The same for one file.
+    fn file<T>(
+        &self,
+        file: &FileManifest,
+        each: impl FnOnce(&Table, Option<usize>) -> io::Result<T>,
+    ) -> Result<T, StoreError> {
+        let path = self.dir.join(&file.path);
+        let read = Table::open(&path).map_err(failed(&path))?;
+        if read.rows() != file.rows {
+            let what = format!("{} rows, but its manifest says {}", read.rows(), file.rows);
+            return Err(StoreError::Manifest { path, what });
         }
-        Ok(())
+        let node = self.manifest.nodes.iter().position(|n| n.node == file.node);
+        each(&read, node).map_err(failed(&path))
     }
 
     fn shift(&self, node: Option<usize>) -> i64 {
@@ -115,11 +121,14 @@ impl Loader<'_> {
     fn events(&self, wanted: Kinds) -> Result<Vec<Vec<Record>>, StoreError> {
         let kinds: Vec<Option<Kind>> =
             self.manifest.kinds.iter().map(|name| Kind::ALL.iter().copied().find(|k| k.name() == name)).collect();
-        let mut all = vec![Vec::new(); self.manifest.nodes.len()];
-        self.files("events", |table, node| {
+        let of_file = |table: &Table, node: Option<usize>| {
+            let kind = table.u8s("kind", 0)?;
+            let is_wanted = |kind: &u8| kinds.get(usize::from(*kind)).is_none_or(|k| k.is_none_or(|k| wanted.has(k)));
+            if !kind.iter().any(is_wanted) {
+                return Ok((node, Vec::new()));
+            }
             let time = self.times(table, "time_ns", node)?;
             let (core, client) = (table.u16s("core", 0)?, table.u16s("client", 0)?);
-            let kind = table.u8s("kind", 0)?;
             let fields = ["id", "offset_bytes", "a", "b", "c", "peer"];
             let values: Vec<Vec<Option<u32>>> =
                 fields.iter().map(|field| table.maybe_u32s(field)).collect::<io::Result<_>>()?;
@@ -153,11 +162,27 @@ impl Loader<'_> {
                     have,
                 });
             }
-            if let Some(node) = node {
-                all[node] = records;
+            Ok((node, records))
+        };
+        // Some files at a time.
+        let files: Vec<&FileManifest> = self.manifest.files.iter().filter(|f| f.table == "events").collect();
+        let threads = thread::available_parallelism().map_or(1, usize::from).min(files.len());
+        let (files, of_file) = (&files, &of_file);
+        let one = move |first: usize| -> Result<Vec<_>, StoreError> {
+            files.iter().skip(first).step_by(threads).map(|file| self.file(file, of_file)).collect()
+        };
+        let done: Vec<_> = thread::scope(|scope| {
+            let all: Vec<_> = (0..threads).map(|first| scope.spawn(move || one(first))).collect();
+            all.into_iter().map(|t| t.join().expect("loading does not panic")).collect()
+        });
+        let mut all = vec![Vec::new(); self.manifest.nodes.len()];
+        for some in done {
+            for (node, records) in some? {
+                if let Some(node) = node {
+                    all[node] = records;
+                }
             }
-            Ok(())
-        })?;
+        }
         Ok(all)
     }
 

@@ -456,9 +456,9 @@ mod tests {
     use crate::packets::UNSEEN;
     use crate::tables::{Frame, Values, polars};
 
-    fn written(columns: Vec<(&'static str, Values)>, name: &str) -> Vec<u8> {
+    fn written(columns: Vec<(&'static str, Values)>, name: &str, table: &'static str) -> Vec<u8> {
         let path = std::env::temp_dir().join(format!("tthoma-parquet-{name}-{}", std::process::id()));
-        let frame = Frame { table: "events", node: "n".into(), columns };
+        let frame = Frame { table, node: "n".into(), columns };
         let mut writer = polars::Writer::create(&frame, &path).unwrap();
         writer.add(&frame).unwrap();
         writer.add(&frame).unwrap();
@@ -492,9 +492,11 @@ mod tests {
 
     #[test]
     fn what_polars_writes_is_read() {
-        for rows in [0, 1, 9, 1000, 300_000] {
+        // Not compressed, and compressed.
+        let tables = ["events", "intervals"];
+        for (rows, table) in [0, 1, 9, 1000, 300_000].into_iter().flat_map(|rows| tables.map(|table| (rows, table))) {
             let columns = columns(rows);
-            let table = Table::of(Source::Memory(written(columns.clone(), "all"))).unwrap();
+            let table = Table::of(Source::Memory(written(columns.clone(), "all", table))).unwrap();
             assert_eq!(table.rows(), 2 * rows as usize);
             for (name, values) in columns {
                 let twice = |read: Vec<_>, v: &[_]| assert!(read == [v, v].concat(), "{name} of {rows}");
@@ -519,7 +521,7 @@ mod tests {
 
     #[test]
     fn damage_is_an_error_and_never_a_panic() {
-        let whole = written(columns(40), "damage");
+        let whole = written(columns(40), "damage", "events");
         let names = ["time", "some_time", "small", "maybe", "core", "flag"];
         let read = |bytes: Vec<u8>| {
             let table = Table::of(Source::Memory(bytes))?;

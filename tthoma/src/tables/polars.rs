@@ -58,7 +58,14 @@ impl Writer {
         let file = File::create(path)?;
         let same = file.try_clone()?;
         let data = data_frame(frame).map_err(io::Error::other)?;
-        writer(BufWriter::new(file)).batched(data.schema()).map(|w| Self(w, same)).map_err(io::Error::other)
+        // What analyses read is not compressed: undoing that takes longer than reading. Intervals, which none reads, are by far
+        // the largest table of a long run, and much of it is 0.
+        let compression =
+            if frame.table == "intervals" { ParquetCompression::Lz4Raw } else { ParquetCompression::Uncompressed };
+        writer(BufWriter::new(file), compression)
+            .batched(data.schema())
+            .map(|w| Self(w, same))
+            .map_err(io::Error::other)
     }
 
     /// Adds a frame's rows.
@@ -85,14 +92,14 @@ impl Writer {
     }
 }
 
-fn writer<W: Write>(out: W) -> ParquetWriter<W> {
-    ParquetWriter::new(out).with_compression(ParquetCompression::Uncompressed).with_row_group_size(Some(ROW_GROUP))
+fn writer<W: Write>(out: W, compression: ParquetCompression) -> ParquetWriter<W> {
+    ParquetWriter::new(out).with_compression(compression).with_row_group_size(Some(ROW_GROUP))
 }
 
 /// Writes a data frame; returns the size of the file in bytes.
 pub(super) fn write_frame(data: &mut DataFrame, path: &Path) -> io::Result<u64> {
     let mut file = BufWriter::new(File::create(path)?);
-    writer(&mut file).finish(data).map_err(io::Error::other)?;
+    writer(&mut file, ParquetCompression::Lz4Raw).finish(data).map_err(io::Error::other)?;
     file.flush()?;
     Ok(file.get_ref().metadata()?.len())
 }
