@@ -135,6 +135,12 @@ pub(crate) enum Command {
         #[arg(long, default_value_t = 0.0, value_name = "S", allow_negative_numbers = true)]
         clock_offset_s: f64,
     },
+    /// Keep the cores of this machine from sleeping deeper than what ends within US, until this process ends
+    #[command(name = "cpu_latency")]
+    CpuLatency {
+        /// Microseconds; 0 keeps them awake
+        us: u32,
+    },
     /// End the process
     Exit,
 }

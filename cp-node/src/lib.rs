@@ -25,6 +25,7 @@ mod client;
 mod clock;
 mod errors;
 mod exporter;
+mod latency;
 mod log;
 pub mod message;
 mod node;

@@ -14,6 +14,7 @@ use crate::cli::{ClientOptions, Command, Common, Level, Protocol, ServerOptions,
 use crate::client::{ClientPort, MAX_SLOTS, Target};
 use crate::clock::now_ns;
 use crate::errors::Usage;
+use crate::latency;
 use crate::log::Log;
 use crate::message::MAX_LEN;
 use crate::rng::{self, Rng};
@@ -53,6 +54,7 @@ pub(crate) struct Node {
     totals: Totals,
     homa: Option<homa::Engine>,
     debug: [i64; 5],
+    latency: Option<latency::Held>,
     /// Of the last `client` command: part of the default name of a server's experiment.
     workload: Workload,
 }
@@ -69,6 +71,7 @@ impl Node {
             totals: Totals::default(),
             homa: None,
             debug: [0; 5],
+            latency: None,
             workload: Workload::Fixed(100),
         }
     }
@@ -95,6 +98,7 @@ impl Node {
             Command::Stats { file } => self.totals.write(&file, &self.clients, &self.servers, now_ns())?,
             Command::Probe { .. } => bail!(Usage("probe runs only as a command of its own: cp-node probe".into())),
             Command::Agent { .. } => bail!(Usage("agent runs only as a command of its own: cp-node agent".into())),
+            Command::CpuLatency { us } => self.latency = Some(latency::hold(Path::new(latency::DEVICE), us)?),
             Command::Exit => {}
         }
         Ok(String::new())

@@ -146,9 +146,21 @@ pub struct RunArgs {
     /// Number of nodes, 2 to 256; each is client and server [default: 10; 4 on netns; all of the cluster on ssh]
     #[arg(short, long, default_value_t = 0, hide_default_value = true, value_name = "N")]
     pub nodes: usize,
+    /// How many of the nodes are clients: the last of them; 0: all
+    #[arg(long, default_value_t = 0, value_name = "N")]
+    #[serde(default)]
+    pub client_nodes: usize,
+    /// How many of the nodes are servers: the first of them; 0: all
+    #[arg(long, default_value_t = 0, value_name = "N")]
+    #[serde(default)]
+    pub server_nodes: usize,
     /// Protocols to compare under the same load; netns has homa and tcp [default: homa,tcp,dctcp; homa,tcp on netns]
     #[arg(long, value_enum, value_delimiter = ',', value_name = "LIST")]
     pub protocols: Vec<Protocol>,
+    /// All protocols at the same time, each with the load of --gbps, instead of one after the other
+    #[arg(long)]
+    #[serde(default)]
+    pub together: bool,
     /// Load; the texts for `--help` are below.
     #[arg(short = 'b', long, value_name = "GBPS", help = GBPS_HELP, long_help = gbps_help())]
     pub gbps: Option<f64>,
@@ -280,6 +292,11 @@ pub struct RunArgs {
     /// nodes, else 5: a node that spins on a core that another one needs delays it]
     #[arg(long, value_name = "US")]
     pub poll_usecs: Option<u32>,
+    /// Keep cores from sleeping deeper than what ends within so long, us, by /dev/cpu_dma_latency while the run lasts; 0
+    /// keeps them awake. Takes root on the machine [default: as deep as they like]
+    #[arg(long, value_name = "US")]
+    #[serde(default)]
+    pub cpu_latency_us: Option<u32>,
     /// basic: round trips per transport and round (a quarter of it for tcp-block)
     #[arg(long, default_value_t = 20_000, value_name = "N")]
     pub count: u32,

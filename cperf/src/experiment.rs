@@ -4,7 +4,7 @@
 //! | --- | --- |
 //! | [`mod@file`], [`bundled`] | the files' format, and those that come with the program |
 //! | [`plan`], [`overrides`] | points: all combinations, with all seeds; what the command line sets |
-//! | [`search`], [`figures`], [`statistics`] | what is done at a point, and the figures of each measurement |
+//! | [`search`], [`outcome`], [`figures`], [`statistics`] | what is done at a point, and the figures of each measurement |
 //! | [`study`], [`deciles`], [`study_report`] | the study of SIGCOMM 2018: its points, tables and report |
 //! | [`mod@point`], [`engine`], [`slurm`] | measuring points, here or on a scheduler's machines; results are kept |
 //! | [`columns`], [`tables`] | tidy tables: CSV and Parquet |
@@ -13,6 +13,7 @@
 //! A directory of an experiment has `plan.json` (everything that is measured), `points/ID/` with `spec.json` and
 //! `result.json`, and tables and reports, which are made from these anew each time.
 
+pub mod aspects;
 pub mod bundled;
 pub mod chart;
 pub mod columns;
@@ -21,17 +22,21 @@ pub mod document;
 pub mod engine;
 pub mod figures;
 pub mod file;
+pub mod lengths;
+pub mod outcome;
 pub mod overrides;
 pub mod parquet;
 pub mod plan;
 pub mod point;
 pub mod published;
+pub mod real;
 pub mod search;
 pub mod slurm;
 pub mod statistics;
 pub mod study;
 pub mod study_report;
 pub mod tables;
+pub mod testbeds;
 
 use std::fs;
 use std::io::Write as _;
@@ -64,7 +69,7 @@ pub struct Source {
 /// [`Stop::Usage`] if it names neither, or a file that cannot be read.
 pub fn named(args: &RunArgs) -> Result<Option<Source>, Stop> {
     let name = args.workload.as_str();
-    let bundled = bundled::find(name).map(|text| Source { name: name.to_owned(), text: text.to_owned() });
+    let bundled = bundled::find(name).map(|text| Source { name: name.to_owned(), text });
     let several = ["seeds", "engine", "dry-run", "set"].iter().any(|option| args.has(option));
     let source = if Path::new(name).extension().is_some_and(|extension| extension == "toml") || name.contains('/') {
         let text = fs::read_to_string(name)
@@ -82,18 +87,33 @@ pub fn named(args: &RunArgs) -> Result<Option<Source>, Stop> {
         bundled
     } else {
         let workloads = ["w1", "w2", "w3", "w4", "w5", "starve", "basic"];
-        let near = nearest(name, bundled::names().chain(workloads));
+        if let Some((_, why)) = aspects::ABSENT.iter().find(|(known, _)| *known == name) {
+            return Err(Stop::Usage(format!("{name}: there is nothing like it here: {why}")));
+        }
+        let known: Vec<_> = bundled::names().collect();
+        let near = nearest(name, known.iter().map(String::as_str).chain(workloads));
         let text = format!(
             "unknown workload or experiment `{name}`; did you mean `{near}`? There are w1, w2, w3, w4, w5, starve, a message \
              length in bytes, basic, FILE.toml, and the experiments that `cperf experiments` lists"
         );
         return Err(Stop::Usage(text));
     };
-    if source.is_some() && args.testbed != TestbedKind::Sim {
-        let text = format!("{name}: experiments run on simulated nodes: leave out --testbed, --seeds and --dry-run");
+    if source.is_some() && args.testbed != TestbedKind::Sim && args.engine == EngineKind::Slurm {
+        let text = format!("{name}: a scheduler's jobs simulate nodes: leave out --testbed or --engine");
         return Err(Stop::Usage(text));
     }
+    if source.is_some() && args.testbed == TestbedKind::Ssh && args.cluster.is_none() {
+        return Err(Stop::Usage("--testbed ssh: --cluster FILE.toml is needed; docs/ssh.md has an example".to_owned()));
+    }
     Ok(source)
+}
+
+/// Whether `cperf run basic` means the experiment: it does with what only experiments have, and on other nodes than this
+/// machine.
+pub fn is_basic(args: &RunArgs) -> bool {
+    let elsewhere = args.has("testbed") && args.testbed != TestbedKind::Netns;
+    args.workload == "basic"
+        && (elsewhere || ["seeds", "engine", "dry-run", "set"].iter().any(|option| args.has(option)))
 }
 
 /// Measures what is missing of an experiment, and makes its reports.
@@ -124,7 +144,11 @@ pub fn run(args: &RunArgs, source: &Source) -> anyhow::Result<()> {
     let (all, have) = (plan.points.len(), plan.points.len() - missing.len());
     eprintln!("cperf: {}: {all} points, {have} measured already; files in {}", plan.file.name, out.display());
     let measured = match args.engine {
-        EngineKind::Local => engine::local(&missing, &out, args.threads.unwrap_or_else(rates::cores), &interrupt),
+        EngineKind::Local => {
+            // Nodes that are real have the machine, or the machines, to themselves.
+            let threads = if args.testbed == TestbedKind::Sim { args.threads.unwrap_or_else(rates::cores) } else { 1 };
+            engine::local(&missing, &out, args.cluster.as_deref(), threads, &interrupt)
+        }
         EngineKind::Slurm => slurm::measure(&missing, &out, &args.slurm_args, args.slurm_tasks, &interrupt),
     };
     // What there is, is reported, however it ended.
@@ -156,7 +180,7 @@ fn planned(args: &RunArgs, source: &Source) -> anyhow::Result<Plan> {
         }
         file.fixed.remove("protocol");
     }
-    Ok(Plan::new(file, &set).map_err(usage)?)
+    Ok(Plan::on(args.testbed, file, &set).map_err(usage)?)
 }
 
 /// `1,2,5` or `1-5`, or both.
@@ -222,6 +246,9 @@ pub fn report(dir: &Path) -> anyhow::Result<()> {
             write(&dir.join(name).with_extension("parquet"), &parquet::file(&table))?;
         }
     }
+    for (name, text) in lengths::data_files(&plan, &measured) {
+        write(&dir.join("reports").join(name), text.as_bytes())?;
+    }
     for (name, svg) in document.plots() {
         write(&dir.join("plots").join(name), svg.as_bytes())?;
     }
@@ -238,9 +265,14 @@ pub fn report(dir: &Path) -> anyhow::Result<()> {
 pub fn list() -> anyhow::Result<()> {
     let mut text = String::from("Experiments (`cperf experiments show NAME` prints one, `cperf run NAME` runs it):\n");
     for name in bundled::names() {
-        let file = File::parse(bundled::find(name).expect("its name is from the list")).map_err(Stop::Usage)?;
-        let points = Plan::new(file.clone(), &[]).map_err(Stop::Usage)?.points.len();
-        text += &format!("  {name:<16} {points:>4} points  {}\n", file.title);
+        let file = File::parse(&bundled::find(&name).expect("its name is from the list")).map_err(Stop::Usage)?;
+        let points = Plan::on(file.testbeds[0], file.clone(), &[]).map_err(Stop::Usage)?.points.len();
+        let testbeds: Vec<_> = file.testbeds.iter().map(|testbed| testbed.name()).collect();
+        text += &format!("  {name:<22} {points:>4} points  {:<14} {}\n", testbeds.join(","), file.title);
+    }
+    text += "What scripts of the kernel module's cperf vary and this stack has not:\n";
+    for (name, why) in aspects::ABSENT {
+        text += &format!("  {name:<25} {why}\n");
     }
     print(&text)
 }
@@ -251,9 +283,10 @@ pub fn list() -> anyhow::Result<()> {
 /// [`Stop::Usage`] with the nearest name.
 pub fn show(name: &str) -> anyhow::Result<()> {
     match bundled::find(name) {
-        Some(text) => print(text),
+        Some(text) => print(&text),
         None => {
-            let near = nearest(name, bundled::names());
+            let known: Vec<_> = bundled::names().collect();
+            let near = nearest(name, known.iter().map(String::as_str));
             let text = format!("unknown experiment `{name}`; did you mean `{near}`? `cperf experiments` lists all");
             Err(Stop::Usage(text).into())
         }
@@ -272,7 +305,7 @@ pub fn point(spec: &Path, out: &Path) -> anyhow::Result<()> {
     interrupt.watch();
     let mut watch =
         |_| if interrupt.is_set() { std::ops::ControlFlow::Break(()) } else { std::ops::ControlFlow::Continue(()) };
-    point::measure(&spec, out, &point::Baselines::default(), &mut watch)
+    point::measure(&spec, out, None, &point::Baselines::default(), &mut watch)
 }
 
 /// Writes a file, and the directories that it is in, that others see whole or not at all.

@@ -41,7 +41,7 @@ const EXIT_LIMIT: Duration = Duration::from_secs(5);
 /// # Errors
 /// [`Stop`] for the exit codes 2, 3 and 130; others mean that the run failed. What was measured before is kept.
 pub fn run(args: &RunArgs) -> anyhow::Result<()> {
-    if args.workload == "basic" {
+    if args.workload == "basic" && !experiment::is_basic(args) {
         args.refuse_others(false)?;
         return basic::run(args);
     }
@@ -55,6 +55,14 @@ pub fn run(args: &RunArgs) -> anyhow::Result<()> {
         TestbedKind::Netns => on_namespaces(args),
         TestbedKind::Ssh => machines::run(args),
     }
+}
+
+/// Whether a run on namespaces could begin with these options.
+///
+/// # Errors
+/// [`Stop::Usage`], naming the option and what it takes.
+pub fn check(args: &RunArgs) -> Result<(), Stop> {
+    options::effective(args).map(drop)
 }
 
 /// Makes the reports of a run or an experiment again, from the files in its directory.
@@ -106,7 +114,7 @@ fn perform(
 ) -> (Vec<Part>, anyhow::Result<()>) {
     let mut nodes = Nodes::new(out.path(), interrupt);
     let mut parts = Vec::new();
-    let outcome = phase::start(&mut nodes, testbed, out)
+    let outcome = phase::start(options, &mut nodes, testbed, out)
         .and_then(|()| phase::all(options, &mut nodes, testbed, journal, &mut parts, out));
     nodes.end(EXIT_LIMIT);
     let missing = testbed.collect(out.path());

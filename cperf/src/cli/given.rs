@@ -9,7 +9,7 @@ use super::{Cli, Command, RunArgs, TestbedKind};
 use crate::error::Stop;
 
 /// Options of network namespaces only.
-const NETNS: [&str; 9] = [
+const NETNS: [&str; 11] = [
     "ipv6",
     "device",
     "hijack",
@@ -19,6 +19,8 @@ const NETNS: [&str; 9] = [
     "tcp-wait",
     "tcp-cc",
     "poll-usecs",
+    "cpu-latency-us",
+    "together",
 ];
 /// Options of network namespaces and simulated nodes: what they say is made there, but found on machines.
 const MADE: [&str; 5] = ["mtu", "link-gbps", "switch-buffer", "priorities", "loss"];
@@ -31,7 +33,17 @@ const SIM: [&str; 5] = ["dctcp-threshold", "host-model", "topology", "threads", 
 /// Options of experiments only.
 const EXPERIMENTS: [&str; 5] = ["dry-run", "engine", "slurm-args", "slurm-tasks", "set"];
 /// Options without a meaning for an experiment, whose points leave no files of nodes.
-const RUNS: [&str; 2] = ["format", "unloaded-samples"];
+const RUNS: [&str; 9] = [
+    "format",
+    "unloaded-samples",
+    "ipv6",
+    "hijack",
+    "together",
+    "client-ports",
+    "server-ports",
+    "tcp-client-ports",
+    "tcp-server-ports",
+];
 
 impl Cli {
     /// Reads a command line, program name first.
@@ -60,7 +72,7 @@ impl RunArgs {
     /// # Errors
     /// [`Stop::Usage`], naming the option and where it belongs.
     pub fn refuse_others(&self, experiment: bool) -> Result<(), Stop> {
-        let basic = self.workload == "basic";
+        let basic = self.workload == "basic" && !experiment;
         let sim = self.testbed == TestbedKind::Sim && !basic;
         let refuse = |options: &[&str], whose: &str| match options.iter().find(|option| self.has(option)) {
             Some(option) => Err(Stop::Usage(format!("--{option} is for {whose}: leave it out here"))),
@@ -75,13 +87,14 @@ impl RunArgs {
         if sim {
             refuse(&NETNS, "network namespaces (--testbed netns)")?;
         } else {
-            refuse(&SIM, "simulated nodes (--testbed sim)")?;
+            let sim: Vec<_> = SIM.into_iter().filter(|option| !experiment || *option != "seeds").collect();
+            refuse(&sim, "simulated nodes (--testbed sim)")?;
         }
         if !basic {
             refuse(&BASIC, "cperf run basic")?;
         }
         if experiment {
-            refuse(&RUNS, "runs of a workload, not for experiments")
+            refuse(&RUNS, "runs of a workload, not for experiments (ports: --set client_ports=N)")
         } else {
             refuse(&EXPERIMENTS, "experiments (cperf experiments lists them; a workload with --seeds is one)")
         }

@@ -14,6 +14,17 @@ pub enum TestbedKind {
     Ssh,
 }
 
+impl TestbedKind {
+    /// As on the command line.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Sim => "sim",
+            Self::Netns => "netns",
+            Self::Ssh => "ssh",
+        }
+    }
+}
+
 /// What measures the points of an experiment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "lowercase")]

@@ -1,7 +1,12 @@
 //! The experiments that come with the program.
 
+use super::aspects;
+
+/// What stands at the top of each: where people learn what there is.
+const HEAD: &str = include_str!("../../experiments/head.txt");
+
 /// Name and text of each.
-const ALL: [(&str, &str); 17] = [
+const ALL: [(&str, &str); 27] = [
     ("w1", include_str!("../../experiments/w1.toml")),
     ("w2", include_str!("../../experiments/w2.toml")),
     ("w3", include_str!("../../experiments/w3.toml")),
@@ -19,15 +24,32 @@ const ALL: [(&str, &str); 17] = [
     ("unsched_bytes", include_str!("../../experiments/unsched_bytes.toml")),
     ("fifo", include_str!("../../experiments/fifo.toml")),
     ("incast", include_str!("../../experiments/incast.toml")),
+    ("vs_tcp", include_str!("../../experiments/vs_tcp.toml")),
+    ("both", include_str!("../../experiments/both.toml")),
+    ("load", include_str!("../../experiments/load.toml")),
+    ("mtu", include_str!("../../experiments/mtu.toml")),
+    ("client_threads", include_str!("../../experiments/client_threads.toml")),
+    ("server_ports", include_str!("../../experiments/server_ports.toml")),
+    ("tcp", include_str!("../../experiments/tcp.toml")),
+    ("basic", include_str!("../../experiments/basic.toml")),
+    ("tcp_outstanding", include_str!("../../experiments/tcp_outstanding.toml")),
+    ("cstates", include_str!("../../experiments/cstates.toml")),
 ];
 
 /// Names of all.
-pub fn names() -> impl Iterator<Item = &'static str> {
-    ALL.iter().map(|(name, _)| *name)
+pub fn names() -> impl Iterator<Item = String> {
+    ALL.iter().map(|(name, _)| (*name).to_owned()).chain(aspects::names())
 }
 
 /// The text of one.
-pub fn find(name: &str) -> Option<&'static str> {
+pub fn find(name: &str) -> Option<String> {
+    let text = file(name).map(str::to_owned).or_else(|| aspects::find(name, file))?;
+    let gap = if text.starts_with('#') { "" } else { "\n" };
+    Some(format!("{HEAD}{gap}{text}"))
+}
+
+/// One that is a file of its own.
+fn file(name: &str) -> Option<&'static str> {
     ALL.iter().find(|(known, _)| *known == name).map(|(_, text)| *text)
 }
 
@@ -49,23 +71,22 @@ mod tests {
     #[test]
     fn every_bundled_experiment_can_be_planned_and_has_its_own_name() {
         for name in names() {
-            let file = File::parse(find(name).unwrap()).unwrap_or_else(|err| panic!("{name}: {err}"));
+            let file = File::parse(&find(&name).unwrap()).unwrap_or_else(|err| panic!("{name}: {err}"));
             assert_eq!(file.name, name);
             assert!(file.seeds.len() >= 3, "{name}: intervals need several seeds");
             let plan = Plan::new(file, &[]).unwrap_or_else(|err| panic!("{name}: {err}"));
-            assert!(plan.points.len() >= 9, "{name}");
+            assert!(plan.points.len() >= 6, "{name}");
         }
     }
 
     /// A file is where people learn what there is.
     #[test]
     fn every_parameter_stands_in_the_files_heads() {
-        for name in names() {
-            let text = find(name).unwrap();
-            for parameter in crate::sim::spec::SimSpec::names() {
-                assert!(text.contains(&parameter), "{name} does not mention {parameter}");
-            }
+        let options = crate::sim::check::NODE.iter().map(|(name, _)| (*name).to_owned());
+        for parameter in crate::sim::spec::SimSpec::names().into_iter().chain(options) {
+            assert!(HEAD.contains(&parameter), "the head does not mention {parameter}");
         }
+        assert!(names().all(|name| find(&name).unwrap().starts_with(HEAD)));
     }
 
     #[test]
@@ -80,7 +101,7 @@ mod tests {
     fn equal_parameters_from_two_files_are_the_same_point() {
         let plan = |name: &str, set: &[(&str, serde_json::Value)]| {
             let set: Vec<_> = set.iter().map(|(name, value)| ((*name).to_owned(), value.clone())).collect();
-            Plan::new(File::parse(find(name).unwrap()).unwrap(), &set).unwrap()
+            Plan::new(File::parse(&find(name).unwrap()).unwrap(), &set).unwrap()
         };
         let set = [("nodes", 20.into()), ("gbps", 20.into()), ("workload", "w5".into()), ("protocol", "homa".into())];
         let (nodes, load) = (plan("nodes", &set), plan("link_util", &set));

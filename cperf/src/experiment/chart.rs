@@ -6,7 +6,7 @@ use plotters::prelude::*;
 use tthoma::analyze::plot::{FONT, use_own_font};
 
 use super::columns;
-use super::plan::{Plan, text};
+use super::plan::{CASE, Plan, text};
 use super::published::{Comparison, Kind};
 use super::tables::{self, Measured, parameter};
 
@@ -97,13 +97,13 @@ pub fn curves(plan: &Plan, measured: &[Measured<'_>], compared: &[Comparison], x
 }
 
 /// What tells a curve from the others.
-fn name(plan: &Plan, point: &super::plan::Point, x: &str) -> String {
+pub(super) fn name(plan: &Plan, point: &super::plan::Point, x: &str) -> String {
     let several = |name: &str| {
-        let first = plan.points.first().map(|point| parameter(&point.spec.sim, name));
-        plan.points.iter().any(|point| Some(parameter(&point.spec.sim, name)) != first)
+        let first = plan.points.first().map(|point| tables::value(point, name));
+        plan.points.iter().any(|point| Some(tables::value(point, name)) != first)
     };
     let named = |(name, value): &(String, serde_json::Value)| match name.as_str() {
-        "protocol" | "workload" => text(value),
+        "protocol" | "workload" | CASE => text(value),
         _ => format!("{name} {}", text(value)),
     };
     // A window that follows the unscheduled bytes tells nothing.

@@ -27,7 +27,7 @@ pub const KEYS: [Column; 7] = [
 ];
 
 /// Figures of a measurement.
-pub const FIGURES: [Column; 37] = [
+pub const FIGURES: [Column; 44] = [
     column("buffer_limit_bytes", "bytes", "memory of each switch"),
     column("buffer_limit_percent", "percent", "the same of what the base measurement used; empty for base"),
     column("offered_gbps", "10^9 bit/s", "message payload per node and direction that was asked for"),
@@ -52,7 +52,14 @@ pub const FIGURES: [Column; 37] = [
     column("short_rtt_p99_us", "us", "P99 of them"),
     column("short_rtt_p999_us", "us", "P99.9 of them"),
     column("short_due_p99_us", "us", "P99 of them, from when they were due"),
+    column("rtt_min_us", "us", "shortest time of any message"),
+    column("rtt_p50_us", "us", "P50 of the times of all messages"),
+    column("rtt_p99_us", "us", "P99 of the times of all messages"),
     column("rtt_max_us", "us", "longest time of any message"),
+    column("client_krps", "10^3/s", "messages completed a second and client node"),
+    column("client_gbps", "10^9 bit/s", "bytes of their requests a client node"),
+    column("server_krps", "10^3/s", "messages completed a second and server node"),
+    column("server_gbps", "10^9 bit/s", "bytes of their requests a server node"),
     column("buffer_max_bytes", "bytes", "most that waited at all ports of one switch at once"),
     column("buffer_max_us", "us", "the same as time on all links to its hosts together"),
     column("buffer_max_per_node_bytes", "bytes", "the same divided by the number of nodes"),

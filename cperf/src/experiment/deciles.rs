@@ -275,10 +275,8 @@ pub(super) mod tests {
                 version: VERSION,
                 id: point.id.clone(),
                 slowdown: super::super::study::SLOWDOWN.into(),
-                measurements: Vec::new(),
-                least: None,
-                tenths: Vec::new(),
                 study: Some(study),
+                ..PointResult::default()
             }
         };
         plan.points.iter().enumerate().map(|(index, point)| (point, (index < 3).then(|| result(index)))).collect()

@@ -7,6 +7,7 @@ use tthoma::document::escaped;
 use super::chart;
 use super::columns;
 use super::file::Measure;
+use super::lengths;
 use super::plan::{Plan, describe};
 use super::published::{self, Comparison};
 use super::statistics::Summary;
@@ -41,7 +42,8 @@ pub fn report(plan: &Plan, measured: &[Measured<'_>]) -> anyhow::Result<Document
     comparisons(&mut parts, &compared);
     figures(&mut parts, plan, measured, &compared)?;
     main_table(&mut parts, plan, measured);
-    lengths(&mut parts, measured);
+    by_length(&mut parts, plan, measured)?;
+    tenths(&mut parts, measured);
     Ok(Document { title: format!("{}: {}", file.name, file.title), parts })
 }
 
@@ -139,6 +141,7 @@ fn figures(
 /// Figures worth a plot and a column.
 fn shown(plan: &Plan) -> Vec<&str> {
     let mut all = vec![plan.file.metric.as_str()];
+    all.extend(plan.file.figures.iter().map(String::as_str));
     if plan.file.measure == Measure::BufferSearch {
         all.extend(["buffer_min_bytes", "buffer_min_us"]);
     }
@@ -176,8 +179,25 @@ fn main_table(parts: &mut Vec<Part>, plan: &Plan, measured: &[Measured<'_>]) {
     parts.push(Part::Table(names, rows));
 }
 
+/// The originals' plots.
+fn by_length(parts: &mut Vec<Part>, plan: &Plan, measured: &[Measured<'_>]) -> anyhow::Result<()> {
+    let plots = lengths::plots(plan, measured)?;
+    if plots.is_empty() {
+        return Ok(());
+    }
+    parts.push(Part::Heading("By message length".to_owned()));
+    let text =
+        "Of the first seed. The longest message of each tenth is in the table below; column files are in `reports/`.";
+    parts.push(Part::Text(text.to_owned()));
+    for (name, title, svg) in plots {
+        parts.push(Part::Text(title));
+        parts.push(Part::Figure(name, svg));
+    }
+    Ok(())
+}
+
 /// Slowdowns at each tenth of the messages, means over seeds.
-fn lengths(parts: &mut Vec<Part>, measured: &[Measured<'_>]) {
+fn tenths(parts: &mut Vec<Part>, measured: &[Measured<'_>]) {
     parts.push(Part::Heading("Slowdown by message length (P50 / P99, means over seeds)".to_owned()));
     let names = ["point", "length, bytes", "percent of messages", "P50", "P99", "messages"].map(str::to_owned).to_vec();
     let mut rows = Vec::new();

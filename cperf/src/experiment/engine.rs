@@ -40,15 +40,22 @@ pub fn prepare(points: &[&Point], out: &Path) -> anyhow::Result<()> {
 ///
 /// # Errors
 /// [`Stop::Interrupted`], or that of the first point that failed, with the number of all.
-pub fn local(points: &[&Point], out: &Path, threads: usize, interrupt: &Interrupt) -> anyhow::Result<()> {
+pub fn local(
+    points: &[&Point],
+    out: &Path,
+    cluster: Option<&Path>,
+    threads: usize,
+    interrupt: &Interrupt,
+) -> anyhow::Result<()> {
     let (bar, baselines, begun) = (bar(points.len()), Baselines::default(), Instant::now());
     let failed = AtomicBool::new(false);
     let measured = side_by_side(threads, points, |point| {
         let mut watch = |_| if interrupt.is_set() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) };
-        let result = point::measure(&point.spec, &dir(out, &point.id), &baselines, &mut watch);
+        let result = point::measure(&point.spec, &dir(out, &point.id), cluster, &baselines, &mut watch);
         bar.inc(1);
         match result {
-            Err(err) if is_interrupt(&err) => Err(err),
+            // So would all others.
+            Err(err) if matches!(err.downcast_ref::<Stop>(), Some(Stop::Interrupted | Stop::Missing(_))) => Err(err),
             Err(err) => {
                 failed.store(true, Ordering::Relaxed);
                 bar.suspend(|| eprintln!("cperf: {}, seed {}: {err:#}", describe(&point.varied), point.spec.sim.seed));
@@ -66,10 +73,6 @@ pub fn local(points: &[&Point], out: &Path, threads: usize, interrupt: &Interrup
     }
     eprintln!("cperf: {} points in {:.1} s", points.len(), begun.elapsed().as_secs_f64());
     Ok(())
-}
-
-fn is_interrupt(err: &anyhow::Error) -> bool {
-    matches!(err.downcast_ref::<Stop>(), Some(Stop::Interrupted))
 }
 
 fn bar(points: usize) -> ProgressBar {

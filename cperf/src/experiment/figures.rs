@@ -4,16 +4,14 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
 use cp_node::samples::Sample;
-use homa_sim::cluster::ClusterRun;
-use scan_metrics::read::total;
 
+use super::outcome::Outcome;
 use super::statistics::p99_average;
-use crate::report::digest::{Collector, Digest};
+use crate::report::digest::Collector;
 use crate::report::rtts;
 use crate::report::slowdown::{self, Definition, Optimal};
-use crate::sim::cluster::{Unloaded, samples};
+use crate::sim::cluster::Unloaded;
 use crate::sim::spec::SimSpec;
-use crate::sim::switch::Switch;
 
 /// Round-trip time of an empty message for the definition `fixed`, us: that of the published cluster.
 const BASE_US: f64 = 15.0;
@@ -22,7 +20,7 @@ const BASE_US: f64 = 15.0;
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[expect(missing_docs, reason = "`columns` has a description of each, which a test checks")]
 pub struct Figures {
-    pub buffer_limit_bytes: u64,
+    pub buffer_limit_bytes: Option<u64>,
     pub buffer_limit_percent: Option<f64>,
     pub offered_gbps: f64,
     pub achieved_gbps: f64,
@@ -46,15 +44,22 @@ pub struct Figures {
     pub short_rtt_p99_us: Option<f64>,
     pub short_rtt_p999_us: Option<f64>,
     pub short_due_p99_us: Option<f64>,
+    pub rtt_min_us: Option<f64>,
+    pub rtt_p50_us: Option<f64>,
+    pub rtt_p99_us: Option<f64>,
     pub rtt_max_us: Option<f64>,
-    pub buffer_max_bytes: u64,
-    pub buffer_max_us: f64,
-    pub buffer_max_per_node_bytes: f64,
-    pub port_max_bytes: u64,
-    pub port_max_us: f64,
-    pub packets: u64,
-    pub dropped_packets: u64,
-    pub marked_packets: u64,
+    pub client_krps: f64,
+    pub client_gbps: f64,
+    pub server_krps: f64,
+    pub server_gbps: f64,
+    pub buffer_max_bytes: Option<u64>,
+    pub buffer_max_us: Option<f64>,
+    pub buffer_max_per_node_bytes: Option<f64>,
+    pub port_max_bytes: Option<u64>,
+    pub port_max_us: Option<f64>,
+    pub packets: Option<u64>,
+    pub dropped_packets: Option<u64>,
+    pub marked_packets: Option<u64>,
     pub resent_percent: Option<f64>,
     pub samples_hash: String,
 }
@@ -104,6 +109,17 @@ impl Baseline {
         Some(Self { chosen: chosen.clone(), atc21, alt, fixed })
     }
 
+    /// By the formula alone, where nothing was measured without load.
+    pub fn without_times(link_gbps: f64) -> Self {
+        let fixed = Optimal::fixed(BASE_US, link_gbps * 1e3);
+        Self { chosen: fixed.clone(), atc21: fixed.clone(), alt: fixed.clone(), fixed }
+    }
+
+    /// What slowdowns are relative to by the definition in use.
+    pub fn optimal(&self) -> &Optimal {
+        &self.chosen
+    }
+
     /// The definition in use, for outputs.
     pub fn text(&self) -> String {
         self.chosen.text()
@@ -112,28 +128,35 @@ impl Baseline {
 
 impl Figures {
     /// Of a measurement of `spec`.
-    pub fn new(spec: &SimSpec, run: &ClusterRun, baseline: &Baseline) -> Self {
-        let service = digest(run, |sample| sample.service_ns);
-        let due = digest(run, |sample| sample.due_ns);
+    pub fn new(spec: &SimSpec, outcome: &Outcome, baseline: &Baseline) -> Self {
+        let service = outcome.digest(|sample| sample.service_ns);
+        let due = outcome.digest(|sample| sample.due_ns);
         let all = slowdown::summary(&service, &baseline.chosen);
         let all_due = slowdown::summary(&due, &baseline.chosen);
         let mean = |optimal: &Optimal| slowdown::summary(&service, optimal).map(|all| all.mean);
         let (short, short_due) = (service.short(), due.short());
         let us = |ns: u64| ns as f64 / 1e3;
-        let messages: Vec<_> = samples(run)
+        let messages: Vec<_> = outcome
+            .samples
+            .iter()
             .map(|sample| (sample.len, (sample.service_ns as f64 / baseline.chosen.ns(sample.len)) as f32))
             .collect();
-        let switch = Switch::new(run, spec);
+        let mut times: Vec<_> = outcome.samples.iter().map(|sample| sample.service_ns).collect();
+        times.sort_unstable();
+        let time = |num: usize, den: usize| times.get(times.len() * num / den).copied().map(us);
+        let switch = outcome.switch.as_ref();
+        let (clients, servers) = spec.roles();
+        let rates = Rates::new(outcome);
         Self {
-            buffer_limit_bytes: spec.switch_buffer_bytes,
+            buffer_limit_bytes: switch.map(|_| spec.switch_buffer_bytes),
             buffer_limit_percent: None,
             offered_gbps: spec.gbps.unwrap_or(0.0),
-            achieved_gbps: achieved_gbps(spec, run),
+            achieved_gbps: spec.payload_gbps(rates.gbps),
             rpcs: service.samples as u64,
-            failed_rpcs: run.nodes.iter().map(|node| node.failed).sum(),
-            outstanding_rpcs: run.nodes.iter().map(|node| node.outstanding).sum(),
-            measured_s: run.measured.as_secs_f64(),
-            converged: run.converged,
+            failed_rpcs: outcome.failed,
+            outstanding_rpcs: outcome.outstanding,
+            measured_s: outcome.measured_s,
+            converged: outcome.converged,
             slowdown_mean: all.map(|all| all.mean),
             slowdown_p50: median(&messages),
             slowdown_p99: all.map(|all| all.p99),
@@ -149,17 +172,24 @@ impl Figures {
             short_rtt_p99_us: short.as_ref().map(|short| us(short.percentile_ns(99, 100))),
             short_rtt_p999_us: short.as_ref().map(|short| us(short.percentile_ns(999, 1000))),
             short_due_p99_us: short_due.as_ref().map(|short| us(short.percentile_ns(99, 100))),
-            rtt_max_us: samples(run).map(|sample| sample.service_ns).max().map(us),
-            buffer_max_bytes: switch.buffer_max_bytes,
-            buffer_max_us: switch.buffer_max_us,
-            buffer_max_per_node_bytes: switch.buffer_max_bytes as f64 / f64::from(spec.nodes),
-            port_max_bytes: switch.port_max_bytes,
-            port_max_us: switch.port_max_us,
-            packets: run.packets,
-            dropped_packets: switch.drops(),
-            marked_packets: switch.marked_packets,
-            resent_percent: resent_percent(run),
-            samples_hash: samples_hash(run),
+            rtt_min_us: time(0, 1),
+            rtt_p50_us: time(1, 2),
+            rtt_p99_us: time(99, 100),
+            rtt_max_us: times.last().copied().map(us),
+            client_krps: rates.krps / f64::from(clients),
+            client_gbps: rates.gbps / f64::from(clients),
+            server_krps: rates.krps / f64::from(servers),
+            server_gbps: rates.gbps / f64::from(servers),
+            buffer_max_bytes: switch.map(|switch| switch.buffer_max_bytes),
+            buffer_max_us: switch.map(|switch| switch.buffer_max_us),
+            buffer_max_per_node_bytes: switch.map(|switch| switch.buffer_max_bytes as f64 / f64::from(spec.nodes)),
+            port_max_bytes: switch.map(|switch| switch.port_max_bytes),
+            port_max_us: switch.map(|switch| switch.port_max_us),
+            packets: outcome.packets,
+            dropped_packets: outcome.dropped,
+            marked_packets: switch.map(|switch| switch.marked_packets),
+            resent_percent: outcome.resent_percent,
+            samples_hash: samples_hash(&outcome.samples),
         }
     }
 
@@ -170,9 +200,9 @@ impl Figures {
 }
 
 /// Slowdowns at each tenth of the workload's messages.
-pub fn tenths(spec: &SimSpec, run: &ClusterRun, baseline: &Baseline) -> Vec<Tenth> {
+pub fn tenths(spec: &SimSpec, outcome: &Outcome, baseline: &Baseline) -> Vec<Tenth> {
     let Ok(lengths) = spec.lengths() else { return Vec::new() };
-    let digest = digest(run, |sample| sample.service_ns);
+    let digest = outcome.digest(|sample| sample.service_ns);
     let points = lengths.points();
     let mut rows: Vec<Tenth> = Vec::new();
     for tenth in 1..=10 {
@@ -202,17 +232,21 @@ pub fn tenths(spec: &SimSpec, run: &ClusterRun, baseline: &Baseline) -> Vec<Tent
     rows
 }
 
-fn digest(run: &ClusterRun, time: impl Fn(&Sample) -> u64) -> Digest {
-    let mut collector = Collector::default();
-    samples(run).for_each(|sample| collector.add(rtts::Sample { length: sample.len, rtt_ns: time(sample) }));
-    collector.finish()
+/// What was completed a second, of all nodes together.
+#[derive(Clone, Copy, Debug)]
+struct Rates {
+    /// Thousands of messages.
+    krps: f64,
+    /// Bytes of requests, 10^9 bit/s.
+    gbps: f64,
 }
 
-/// Payload of completed messages per node and direction.
-fn achieved_gbps(spec: &SimSpec, run: &ClusterRun) -> f64 {
-    let bytes: f64 = samples(run).map(|sample| f64::from(sample.len)).sum();
-    let directions = if spec.one_way { 1.0 } else { 2.0 };
-    directions * bytes * 8e-9 / f64::from(spec.nodes) / run.measured.as_secs_f64().max(1e-12)
+impl Rates {
+    fn new(outcome: &Outcome) -> Self {
+        let bytes: f64 = outcome.samples.iter().map(|sample| f64::from(sample.len)).sum();
+        let time_s = outcome.measured_s.max(1e-12);
+        Self { krps: outcome.samples.len() as f64 / time_s / 1e3, gbps: bytes * 8e-9 / time_s }
+    }
 }
 
 fn median(messages: &[(u32, f32)]) -> Option<f64> {
@@ -221,22 +255,10 @@ fn median(messages: &[(u32, f32)]) -> Option<f64> {
     (!all.is_empty()).then(|| f64::from(*all.select_nth_unstable_by(middle, f32::total_cmp).1))
 }
 
-/// Homa's data packets sent again, from its metrics.
-fn resent_percent(run: &ClusterRun) -> Option<f64> {
-    let grown = |name: &str| -> Option<u64> {
-        run.nodes.iter().try_fold(0, |sum, node| {
-            let [before, after] = node.metrics.as_ref()?;
-            Some(sum + total(after, name)?.saturating_sub(total(before, name)?))
-        })
-    };
-    let (sent, resent) = (grown("packets_sent_DATA")?, grown("resent_packets")?);
-    (sent > 0).then(|| 100.0 * resent as f64 / sent as f64)
-}
-
 /// Tells whether two measurements are equal in every sample.
-fn samples_hash(run: &ClusterRun) -> String {
+fn samples_hash(samples: &[Sample]) -> String {
     let mut hash = Sha256::new();
-    for sample in samples(run) {
+    for sample in samples {
         hash.update(sample.len.to_le_bytes());
         hash.update(sample.service_ns.to_le_bytes());
         hash.update(sample.due_ns.to_le_bytes());
@@ -247,12 +269,12 @@ fn samples_hash(run: &ClusterRun) -> String {
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;
-    use homa_sim::cluster::NodeRun;
+    use homa_sim::cluster::{ClusterRun, NodeRun};
     use homa_sim::fabric::{PortStats, SwitchStats};
     use homa_sim::time::Time;
 
     /// A hundred messages of 10, 20 … 1000 bytes that took 1, 2 … 100 us, in 1 ms on two nodes.
-    pub(in super::super) fn hundred() -> (SimSpec, ClusterRun, Baseline) {
+    pub(in super::super) fn hundred() -> (SimSpec, Outcome, Baseline) {
         let sample = |i: u32| Sample { len: 10 * i, service_ns: u64::from(i) * 1000, due_ns: u64::from(i) * 2000 };
         let node =
             NodeRun { samples: (1..=100).map(sample).collect(), failed: 1, outstanding: 2, ..NodeRun::default() };
@@ -271,7 +293,7 @@ pub(super) mod tests {
         let spec = SimSpec { nodes: 2, gbps: Some(1.0), ..SimSpec::default() };
         // 1 us at any length.
         let baseline = Baseline::new(Definition::Atc21, &vec![(10, vec![1000]), (1000, vec![1000])], 1e9).unwrap();
-        (spec, run, baseline)
+        (spec.clone(), Outcome::simulated(&spec, run), baseline)
     }
 
     #[test]
@@ -285,8 +307,11 @@ pub(super) mod tests {
         assert_eq!((figures.short_rtt_p50_us, figures.short_longest_bytes), (Some(6.0), Some(100)));
         // 50,500 bytes there and back in 1 ms, over two nodes.
         assert!((figures.achieved_gbps - 0.404).abs() < 1e-9);
-        assert_eq!((figures.buffer_max_us, figures.dropped_packets), (10.0, 7));
-        assert_eq!((figures.buffer_max_per_node_bytes, figures.resent_percent), (31_250.0, None));
+        assert_eq!((figures.buffer_max_us, figures.dropped_packets), (Some(10.0), Some(7)));
+        assert_eq!((figures.buffer_max_per_node_bytes, figures.resent_percent), (Some(31_250.0), None));
+        // 100 messages in 1 ms, of all and of each of two clients.
+        assert!((figures.client_krps - 50.0).abs() < 1e-9 && (figures.server_gbps - 0.202).abs() < 1e-9);
+        assert_eq!((figures.rtt_min_us, figures.rtt_p99_us, figures.rtt_max_us), (Some(1.0), Some(100.0), Some(100.0)));
         assert_eq!(figures.number("slowdown_mean"), Some(50.5));
         assert_eq!(figures.number("samples_hash"), None);
     }
@@ -295,9 +320,9 @@ pub(super) mod tests {
     fn equal_samples_have_equal_hashes_and_others_not() {
         let (_, run, _) = hundred();
         let mut other = run.clone();
-        other.nodes[0].samples[5].due_ns += 1;
-        assert_eq!(samples_hash(&run), samples_hash(&run.clone()));
-        assert_ne!(samples_hash(&run), samples_hash(&other));
+        other.samples[5].due_ns += 1;
+        assert_eq!(samples_hash(&run.samples), samples_hash(&run.samples.clone()));
+        assert_ne!(samples_hash(&run.samples), samples_hash(&other.samples));
     }
 
     #[test]
@@ -318,7 +343,7 @@ pub(super) mod tests {
         let lengths = spec.lengths().unwrap();
         for (index, point) in lengths.points().iter().enumerate() {
             let time = (index as u64 + 1) * 1000;
-            run.nodes[0].samples.push(Sample { len: point.len, service_ns: time, due_ns: time });
+            run.samples.push(Sample { len: point.len, service_ns: time, due_ns: time });
         }
         let rows = tenths(&spec, &run, &baseline);
         assert_eq!(rows.len(), 10);

@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+use crate::cli::TestbedKind;
 use crate::report::slowdown::Definition;
 
 /// An experiment as its file has it.
@@ -22,6 +23,12 @@ pub struct File {
     /// The figure that searches and plots are about: a column of results.csv.
     #[serde(default = "slowdown_mean")]
     pub metric: String,
+    /// Further figures worth a plot and a column of the report.
+    #[serde(default)]
+    pub figures: Vec<String>,
+    /// Where it can be run; default: everywhere.
+    #[serde(default = "everywhere")]
+    pub testbeds: Vec<TestbedKind>,
     /// What slowdowns are relative to.
     #[serde(default = "atc21")]
     pub slowdown: Definition,
@@ -30,6 +37,10 @@ pub struct File {
     /// Parameters that are the same at all points.
     #[serde(default)]
     pub fixed: Map<String, Value>,
+    /// On network namespaces, parameters instead of those that describe a cluster in `fixed`; a list replaces the values of
+    /// what varies.
+    #[serde(default)]
+    pub netns: Map<String, Value>,
     /// What varies: points are all combinations.
     #[serde(default)]
     pub vary: Vec<Vary>,
@@ -126,6 +137,10 @@ impl Default for Steps {
     }
 }
 
+fn everywhere() -> Vec<TestbedKind> {
+    vec![TestbedKind::Sim, TestbedKind::Netns, TestbedKind::Ssh]
+}
+
 fn slowdown_mean() -> String {
     "slowdown_mean".to_owned()
 }
@@ -181,7 +196,10 @@ impl File {
         if percents.is_empty() || percents.iter().any(|percent| !(*percent > 0.0 && *percent <= 100.0)) {
             return Err("[steps]: percent is a list of numbers above 0, up to 100".to_owned());
         }
-        super::columns::metric(&self.metric).map(|_| ())
+        if self.testbeds.is_empty() {
+            return Err("testbeds: name at least one of sim, netns and ssh".to_owned());
+        }
+        self.figures.iter().chain([&self.metric]).try_for_each(|name| super::columns::metric(name).map(drop))
     }
 
     /// The name by which published figures know it.
@@ -218,6 +236,8 @@ mod tests {
             ("name = 'x'\ntitle = 'y'\nseeds = [1]\nseconds = 5", "line 4"),
             ("name = 'x'\ntitle = 'y'\nseeds = [1]\nseconds = 5", "unknown field `seconds`"),
             ("name = 'x'\ntitle = 'y'\nseeds = [1]\nmetric = 'slowdwn_mean'", "did you mean `slowdown_mean`"),
+            ("name = 'x'\ntitle = 'y'\nseeds = [1]\nfigures = ['client_krp']", "did you mean `client_krps`"),
+            ("name = 'x'\ntitle = 'y'\nseeds = [1]\ntestbeds = []", "at least one of sim"),
             ("name = 'x'\ntitle = 'y'\nseeds = [1]\nmeasure = 'serach'", "unknown variant `serach`"),
             ("name = 'x'\ntitle = 'y'\nseeds = [1]\n[[vary]]\nparameter = 'gbps'", "[[vary]]: either"),
             ("name = 'x'\ntitle = 'y'\nseeds = [1]\n[search]\nlimit = 0.9", "limit is above 1"),

@@ -4,13 +4,16 @@ use serde_json::{Value, json};
 
 use crate::cli::RunArgs;
 use crate::error::Stop;
+use crate::sim::check;
 use crate::sim::spec::TopologyKind;
 
 /// Most hosts in a rack, where only the number of nodes is said.
 const RACK: u32 = 16;
 /// Options whose value is that of a parameter: option, parameter.
-const NAMES: [(&str, &str); 13] = [
+const NAMES: [(&str, &str); 15] = [
     ("nodes", "nodes"),
+    ("client-nodes", "client_nodes"),
+    ("server-nodes", "server_nodes"),
     ("gbps", "gbps"),
     ("load", "load"),
     ("seconds", "measure_s"),
@@ -32,6 +35,8 @@ const NAMES: [(&str, &str); 13] = [
 pub fn of(args: &RunArgs) -> Result<Vec<(String, Value)>, Stop> {
     let value = |option: &str| match option {
         "nodes" => json!(args.nodes),
+        "client-nodes" => json!(args.client_nodes),
+        "server-nodes" => json!(args.server_nodes),
         "gbps" => json!(args.gbps),
         "load" => json!(args.load),
         "seconds" => json!(args.seconds),
@@ -57,6 +62,11 @@ pub fn of(args: &RunArgs) -> Result<Vec<(String, Value)>, Stop> {
     if args.has("priorities") {
         all.push(("homa.num_priorities".to_owned(), json!(args.priorities)));
     }
+    for (name, _) in check::NODE {
+        if args.has(&name.replace('_', "-")) {
+            all.push((format!("node.{name}"), node(args, name)));
+        }
+    }
     for pair in &args.homa {
         let (name, value) = pair_of("--homa", pair)?;
         all.push((format!("homa.{name}"), value));
@@ -66,6 +76,20 @@ pub fn of(args: &RunArgs) -> Result<Vec<(String, Value)>, Stop> {
         all.push((name.to_owned(), value));
     }
     Ok(all)
+}
+
+/// The value of the option of real nodes that is the parameter `name`.
+fn node(args: &RunArgs, name: &str) -> Value {
+    match name {
+        "poll_usecs" => json!(args.poll_usecs),
+        "homa_workers" => json!(args.homa_workers),
+        "device" => json!(args.device),
+        "tcp_port_receivers" => json!(args.tcp_port_receivers),
+        "tcp_port_threads" => json!(args.tcp_port_threads),
+        "tcp_wait" => json!(args.tcp_wait),
+        "tcp_cc" => json!(args.tcp_cc),
+        _ => json!(args.cpu_latency_us),
+    }
 }
 
 /// The message of a wrong parameter with the option's name where one sets it: `nodes is 1: …` as `--nodes 1: …`.

@@ -5,14 +5,16 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use sha2::{Digest as _, Sha256};
 
-use super::SIMULATOR;
 use super::file::{File, Measure, Search, Steps, Times, Vary};
-use super::study;
+use super::{study, testbeds};
+use crate::cli::TestbedKind;
 use crate::report::slowdown::Definition;
 use crate::sim::spec::SimSpec;
 
 /// Format version of plans, points and results.
 pub const VERSION: u32 = 1;
+/// Not a parameter, but a case's name for people.
+pub const CASE: &str = "case";
 /// More points than this are a mistake in a file.
 const MOST_POINTS: usize = 100_000;
 
@@ -32,6 +34,9 @@ pub struct PointSpec {
     pub steps: Steps,
     /// The figure that both look at.
     pub metric: String,
+    /// Where it is measured.
+    #[serde(default = "sim", skip_serializing_if = "is_sim")]
+    pub testbed: TestbedKind,
     /// What slowdowns are relative to.
     pub slowdown: Definition,
     /// The measurement.
@@ -65,7 +70,16 @@ impl Plan {
     ///
     /// # Errors
     /// A parameter or value that does not exist, or a combination that cannot be.
-    pub fn new(mut file: File, set: &[(String, Value)]) -> Result<Self, String> {
+    pub fn new(file: File, set: &[(String, Value)]) -> Result<Self, String> {
+        Self::on(TestbedKind::Sim, file, set)
+    }
+
+    /// The same on a testbed.
+    ///
+    /// # Errors
+    /// As [`Self::new`], and what this testbed cannot do, with those that can.
+    pub fn on(testbed: TestbedKind, file: File, set: &[(String, Value)]) -> Result<Self, String> {
+        let mut file = testbeds::adapted(file, testbed)?;
         for case in file.vary.iter_mut().flat_map(|vary| &mut vary.cases) {
             *case = flat(case).into_iter().collect();
         }
@@ -87,21 +101,23 @@ impl Plan {
         let mut points = Vec::new();
         for varied in combinations(&file.vary)? {
             let mut sim = base.clone();
-            for (name, value) in &varied {
+            for (name, value) in varied.iter().filter(|(name, _)| name != CASE) {
                 sim = sim.with(name, value).map_err(|err| format!("[[vary]] {err}"))?;
             }
             times(&file, &varied, &mut sim);
             for &seed in &file.seeds {
                 let sim = SimSpec { seed, ..sim.clone() };
                 let sim = if study { study::resolved(&sim) } else { sim.resolved() };
-                let sim = sim.map_err(|err| format!("{}: {err}", describe(&varied)))?;
+                let possible = sim.and_then(|sim| testbeds::check(&sim, testbed).map(|()| sim));
+                let sim = possible.map_err(|err| format!("{}: {err}", describe(&varied)))?;
                 let spec = PointSpec {
                     version: VERSION,
-                    simulator: SIMULATOR.to_owned(),
+                    simulator: testbeds::version(testbed),
                     measure: file.measure,
                     search: file.search,
                     steps: file.steps.clone(),
                     metric: file.metric.clone(),
+                    testbed,
                     slowdown: file.slowdown,
                     sim,
                 };
@@ -148,6 +164,15 @@ fn times(file: &File, varied: &[(String, Value)], sim: &mut SimSpec) {
     }
 }
 
+fn sim() -> TestbedKind {
+    TestbedKind::Sim
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it so")]
+fn is_sim(testbed: &TestbedKind) -> bool {
+    *testbed == TestbedKind::Sim
+}
+
 /// 16 hexadecimal digits for a text.
 pub fn hash(text: &str) -> String {
     Sha256::digest(text.as_bytes())[..8].iter().map(|byte| format!("{byte:02x}")).collect()
@@ -188,9 +213,11 @@ fn insert(fixed: &mut Map<String, Value>, name: &str, value: Value) {
         "load" => drop(fixed.remove("gbps")),
         _ => {}
     }
-    match name.strip_prefix("homa.") {
-        Some(parameter) => {
-            let table = fixed.entry("homa").or_insert_with(|| Value::Object(Map::new()));
+    let table =
+        ["homa", "node"].into_iter().find_map(|table| Some((table, name.strip_prefix(table)?.strip_prefix('.')?)));
+    match table {
+        Some((table, parameter)) => {
+            let table = fixed.entry(table).or_insert_with(|| Value::Object(Map::new()));
             if let Value::Object(table) = table {
                 table.insert(parameter.to_owned(), value);
             }
@@ -199,7 +226,7 @@ fn insert(fixed: &mut Map<String, Value>, name: &str, value: Value) {
     }
 }
 
-/// Parameters of a table, those of its table `homa` as `homa.NAME`.
+/// Parameters of a table, those of its tables as `homa.NAME` and `node.NAME`.
 fn flat(table: &Map<String, Value>) -> Vec<(String, Value)> {
     let mut all = Vec::new();
     for (name, value) in table {

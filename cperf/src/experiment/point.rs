@@ -11,10 +11,14 @@ use serde::{Deserialize, Serialize};
 
 use super::figures::{Baseline, Figures, Tenth, tenths};
 use super::file::Measure;
+use super::lengths::Curves;
+use super::outcome::Outcome;
 use super::plan::{PointSpec, VERSION, hash};
-use super::search::{self, Least, Measurement};
+use super::real::{self, Real};
+use super::search::{self, Least, Measurement, Role};
 use super::study::{self, StudyResult};
-use super::{SIMULATOR, write};
+use super::{testbeds, write};
+use crate::cli::TestbedKind;
 use crate::error::Stop;
 use crate::run::stop;
 use crate::sim::cluster::{self, Unloaded, Watch};
@@ -24,7 +28,7 @@ use crate::sim::spec::SimSpec;
 const UNLOADED_SAMPLES: u32 = 25;
 
 /// What came of a point: `result.json`.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct PointResult {
     /// [`VERSION`].
     pub version: u32,
@@ -38,6 +42,9 @@ pub struct PointResult {
     pub least: Option<Least>,
     /// Of the first measurement.
     pub tenths: Vec<Tenth>,
+    /// Of the first measurement: what plots by length are made of.
+    #[serde(default)]
+    pub curves: Curves,
     /// Of a point of the SIGCOMM 2018 study, which has no other measurements.
     #[serde(default)]
     pub study: Option<StudyResult>,
@@ -49,6 +56,7 @@ struct Kept {
     sim: SimSpec,
     figures: Figures,
     tenths: Vec<Tenth>,
+    curves: Curves,
 }
 
 /// Times without load that were measured in this process, by what they depend on.
@@ -81,13 +89,21 @@ pub fn load(dir: &Path, id: &str) -> Option<PointResult> {
 }
 
 /// Measures a point, unless its directory `dir` has the result. `watch` is told how far the measurement under way is.
+/// `cluster`: the machines, for points on them.
 ///
 /// # Errors
 /// [`Stop::Usage`] for what cannot be measured, [`Stop::Interrupted`], or files that cannot be written.
-pub fn measure(spec: &PointSpec, dir: &Path, baselines: &Baselines, watch: &mut Watch<'_>) -> anyhow::Result<()> {
-    if spec.version != VERSION || spec.simulator != SIMULATOR {
+pub fn measure(
+    spec: &PointSpec,
+    dir: &Path,
+    cluster: Option<&Path>,
+    baselines: &Baselines,
+    watch: &mut Watch<'_>,
+) -> anyhow::Result<()> {
+    let version = testbeds::version(spec.testbed);
+    if spec.version != VERSION || spec.simulator != version {
         let text = format!(
-            "this point is for simulator {} (format {}), this is {SIMULATOR} (format {VERSION}): plan anew with `cperf run`",
+            "this point is for simulator {} (format {}), this is {version} (format {VERSION}): plan anew with `cperf run`",
             spec.simulator, spec.version
         );
         return Err(Stop::Usage(text).into());
@@ -99,23 +115,43 @@ pub fn measure(spec: &PointSpec, dir: &Path, baselines: &Baselines, watch: &mut 
     if spec.measure == Measure::Sigcomm18 {
         let study = Some(study::measure(&spec.sim, watch)?);
         let (slowdown, version) = (study::SLOWDOWN.to_owned(), VERSION);
-        let result =
-            PointResult { version, id, slowdown, measurements: Vec::new(), least: None, tenths: Vec::new(), study };
+        let result = PointResult { version, id, slowdown, study, ..PointResult::default() };
         return write(&dir.join("result.json"), &serde_json::to_vec_pretty(&result)?);
     }
     fs::create_dir_all(dir.join("runs")).with_context(|| format!("creating {}", dir.display()))?;
+    if spec.testbed != TestbedKind::Sim {
+        let real = real::measure(spec, cluster, &dir.join("runs").join("run"), watch)?;
+        return keep_real(spec, id, dir, &real);
+    }
     let times = baselines.get(&spec.sim, watch)?;
     let baseline = Baseline::new(spec.slowdown, &times, spec.sim.link_gbps).context("no time without load")?;
     let mut first = None;
     let mut one = |sim: &SimSpec| {
         let kept = measurement(sim, spec, dir, &baseline, watch)?;
-        first.get_or_insert(kept.tenths);
+        first.get_or_insert((kept.tenths, kept.curves));
         Ok(kept.figures)
     };
     let (measurements, least) = search::perform(spec, &mut one)?;
     let slowdown = baseline.text();
-    let tenths = first.unwrap_or_default();
-    let result = PointResult { version: VERSION, id, slowdown, measurements, least, tenths, study: None };
+    let (tenths, curves) = first.unwrap_or_default();
+    let result = PointResult { version: VERSION, id, slowdown, measurements, least, tenths, curves, study: None };
+    write(&dir.join("result.json"), &serde_json::to_vec_pretty(&result)?)
+}
+
+/// The result of a point whose nodes are not simulated.
+fn keep_real(spec: &PointSpec, id: String, dir: &Path, real: &Real) -> anyhow::Result<()> {
+    let fixed = || Baseline::without_times(real.link_gbps);
+    let baseline = Baseline::new(spec.slowdown, &real.unloaded, real.link_gbps).unwrap_or_else(fixed);
+    let figures = Figures::new(&spec.sim, &real.outcome, &baseline);
+    let result = PointResult {
+        version: VERSION,
+        id,
+        slowdown: baseline.text(),
+        measurements: vec![Measurement { role: Role::Base, figures }],
+        tenths: tenths(&spec.sim, &real.outcome, &baseline),
+        curves: Curves::new(&real.outcome, baseline.optimal()),
+        ..PointResult::default()
+    };
     write(&dir.join("result.json"), &serde_json::to_vec_pretty(&result)?)
 }
 
@@ -132,9 +168,13 @@ fn measurement(
     if let Some(known) = known.filter(|known| known.sim == *sim) {
         return Ok(known);
     }
-    let run = cluster::measure(sim, None, watch).map_err(stop)?;
-    let kept =
-        Kept { sim: sim.clone(), figures: Figures::new(sim, &run, baseline), tenths: tenths(sim, &run, baseline) };
+    let outcome = Outcome::simulated(sim, cluster::measure(sim, None, watch).map_err(stop)?);
+    let kept = Kept {
+        sim: sim.clone(),
+        figures: Figures::new(sim, &outcome, baseline),
+        tenths: tenths(sim, &outcome, baseline),
+        curves: Curves::new(&outcome, baseline.optimal()),
+    };
     write(&file, &serde_json::to_vec_pretty(&kept)?)?;
     Ok(kept)
 }

@@ -220,7 +220,7 @@ fn value(result: &PointResult, metric: &str) -> Option<f64> {
         "buffer_min_bytes" => result.least.map(|least| least.bytes),
         "buffer_min_us" => result.least.map(|least| least.us),
         "knee_percent" => knee(result),
-        "knee_bytes" => Some(knee(result)? / 100.0 * base.buffer_max_bytes as f64),
+        "knee_bytes" => Some(knee(result)? / 100.0 * base.buffer_max_bytes? as f64),
         name => base.number(name),
     }
 }
@@ -276,8 +276,8 @@ mod tests {
     fn every_statement_is_about_an_experiment_and_a_figure_that_exist() {
         let mut count = 0;
         for name in bundled::names() {
-            let plan = Plan::new(File::parse(bundled::find(name).unwrap()).unwrap(), &[]).unwrap();
-            for statement in statements(name) {
+            let plan = Plan::new(File::parse(&bundled::find(&name).unwrap()).unwrap(), &[]).unwrap();
+            for statement in statements(&name) {
                 count += 1;
                 let metric = statement.metric.split('@').next().unwrap();
                 let known = columns::TENTHS.iter().any(|column| column.name == metric) || metric.starts_with("knee_");

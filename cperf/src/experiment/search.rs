@@ -94,7 +94,7 @@ impl Course<'_> {
 
     fn search(&mut self, search: Search) -> anyhow::Result<Least> {
         let (base, used) = (self.base()?, self.used());
-        let used_us = self.all[0].figures.buffer_max_us;
+        let used_us = self.all[0].figures.buffer_max_us.unwrap_or(0.0);
         if used_us < search.least_us {
             return Ok(Least { bytes: 0.0, us: 0.0 });
         }
@@ -138,7 +138,7 @@ impl Course<'_> {
     }
 
     fn used(&self) -> f64 {
-        self.all[0].figures.buffer_max_bytes as f64
+        self.all[0].figures.buffer_max_bytes.unwrap_or(0) as f64
     }
 }
 
@@ -158,9 +158,9 @@ mod tests {
         move |sim| {
             let slowdown = (need / sim.switch_buffer_bytes as f64).max(1.0) * 2.0;
             Ok(Figures {
-                buffer_limit_bytes: sim.switch_buffer_bytes,
-                buffer_max_bytes: 1_000_000.min(sim.switch_buffer_bytes),
-                buffer_max_us: 32.0,
+                buffer_limit_bytes: Some(sim.switch_buffer_bytes),
+                buffer_max_bytes: Some(1_000_000.min(sim.switch_buffer_bytes)),
+                buffer_max_us: Some(32.0),
                 slowdown_mean: Some(slowdown),
                 ..Figures::default()
             })
@@ -190,7 +190,7 @@ mod tests {
         let mut measured = 0;
         let mut little = |_: &SimSpec| {
             measured += 1;
-            Ok(Figures { buffer_max_us: 4.9, slowdown_mean: Some(1.0), ..Figures::default() })
+            Ok(Figures { buffer_max_us: Some(4.9), slowdown_mean: Some(1.0), ..Figures::default() })
         };
         let (_, least) = perform(&point("buffer-search"), &mut little).unwrap();
         assert_eq!((least, measured), (Some(Least { bytes: 0.0, us: 0.0 }), 1));
@@ -202,7 +202,7 @@ mod tests {
         let percents: Vec<_> = all[1..].iter().filter_map(|one| one.figures.buffer_limit_percent).collect();
         // Base 2.0 with 13.2 MB; 3 MB / x > 5 first at 50 %.
         assert_eq!(percents, [90.0, 80.0, 70.0, 60.0, 50.0]);
-        assert_eq!(all[1].figures.buffer_limit_bytes, 900_000);
+        assert_eq!(all[1].figures.buffer_limit_bytes, Some(900_000));
         assert_eq!(least, None);
         let (all, _) = perform(&point("buffer-steps"), &mut cluster(0.0)).unwrap();
         assert_eq!(all.len(), 12, "all steps");
@@ -210,12 +210,12 @@ mod tests {
 
     #[test]
     fn a_base_without_messages_is_an_error_and_a_step_without_is_as_bad_as_can_be() {
-        let mut none = |_: &SimSpec| Ok(Figures { buffer_max_us: 100.0, ..Figures::default() });
+        let mut none = |_: &SimSpec| Ok(Figures { buffer_max_us: Some(100.0), ..Figures::default() });
         let error = perform(&point("buffer-search"), &mut none).unwrap_err().to_string();
         assert!(error.contains("slowdown_mean has no value"), "{error}");
         let mut only_base = |sim: &SimSpec| {
             let slowdown_mean = (sim.switch_buffer_bytes > 1_000_000).then_some(1.0);
-            Ok(Figures { buffer_max_bytes: 1_000_000, slowdown_mean, ..Figures::default() })
+            Ok(Figures { buffer_max_bytes: Some(1_000_000), slowdown_mean, ..Figures::default() })
         };
         let (all, _) = perform(&point("buffer-steps"), &mut only_base).unwrap();
         assert_eq!(all.len(), 2);

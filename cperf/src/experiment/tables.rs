@@ -4,7 +4,7 @@ use serde_json::Value;
 
 use super::columns::{self, Column};
 use super::file::Measure;
-use super::plan::{Plan, Point};
+use super::plan::{CASE, Plan, Point};
 use super::point::PointResult;
 use super::statistics::{self, Summary};
 use crate::sim::spec::SimSpec;
@@ -71,15 +71,23 @@ pub(super) fn keys(plan: &Plan, point: &Point, varied: &[String]) -> Vec<Value> 
         sim.nodes.into(),
         sim.seed.into(),
     ];
-    cells.extend(varied.iter().map(|name| parameter(sim, name)));
+    cells.extend(varied.iter().map(|name| value(point, name)));
     cells
+}
+
+/// The value of what varies at a point, by its name.
+pub fn value(point: &Point, name: &str) -> Value {
+    if name == CASE {
+        return point.varied.iter().find(|(known, _)| known == name).map(|(_, value)| value.clone()).into();
+    }
+    parameter(&point.spec.sim, name)
 }
 
 /// The value of a parameter by its name.
 pub fn parameter(sim: &SimSpec, name: &str) -> Value {
     let all = serde_json::to_value(sim).unwrap_or_default();
-    match name.strip_prefix("homa.") {
-        Some(parameter) => all["homa"][parameter].clone(),
+    match name.split_once('.') {
+        Some((table, parameter)) => all[table][parameter].clone(),
         None => all[name].clone(),
     }
 }
@@ -164,7 +172,7 @@ pub fn summary(plan: &Plan, measured: &[Measured<'_>]) -> Table {
                 let Some(all) = figure(group, step, name) else { continue };
                 let mut row = vec![plan.file.name.clone().into(), sim.protocol.name().into()];
                 row.extend([sim.workload.clone().into(), sim.nodes.into()]);
-                row.extend(varied.iter().map(|name| parameter(sim, name)));
+                row.extend(varied.iter().map(|name| value(group[0].0, name)));
                 row.push(figure(group, step, "buffer_limit_percent").map(|percent| percent.mean).into());
                 row.extend([name.into(), unit.into(), all.count.into(), all.mean.into()]);
                 row.extend([all.interval.map(|(low, _)| low).into(), all.interval.map(|(_, high)| high).into()]);
@@ -238,8 +246,7 @@ pub(super) mod tests {
                 slowdown: "as a test".into(),
                 measurements: all.to_vec(),
                 least,
-                tenths: Vec::new(),
-                study: None,
+                ..PointResult::default()
             };
             (index < 5).then_some(result)
         };

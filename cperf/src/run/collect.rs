@@ -7,7 +7,7 @@ use std::path::Path;
 use anyhow::Context;
 use scan_metrics::read::{difference as grown_between, total};
 
-use super::phase::experiment;
+use super::phase::{self, experiment};
 use crate::cli::{Protocol, RunArgs, TestbedKind};
 use crate::journal::Journal;
 use crate::outdir::OutDir;
@@ -53,21 +53,24 @@ pub(super) fn measured(
     };
     for node in 0..options.nodes {
         let path = out.path().join(format!("{stem}-{node}.rtts"));
-        measured.stats.push(counters(&path.with_extension("stats"))?);
-        if !path.exists() {
+        measured.stats.push(counters(&path.with_extension("stats"), &stem)?);
+        let asked = phase::asks(options, node);
+        if !path.exists() && asked {
             measured.missing_nodes.push(node);
             continue;
         }
-        file.clear();
-        let stats = read(&path, |sample| {
-            service.add(sample);
-            file.push(sample);
-        })?;
-        measured.service_order.add(&file, ports.into());
-        note_bad_lines(&path, &stats, journal);
-        let import = &mut measured.import;
-        import.samples += stats.samples;
-        import.bad_lines += stats.bad_lines;
+        if asked {
+            file.clear();
+            let stats = read(&path, |sample| {
+                service.add(sample);
+                file.push(sample);
+            })?;
+            measured.service_order.add(&file, ports.into());
+            note_bad_lines(&path, &stats, journal);
+            let import = &mut measured.import;
+            import.samples += stats.samples;
+            import.bad_lines += stats.bad_lines;
+        }
         let path = path.with_extension("rtts.due");
         if path.exists() {
             file.clear();
@@ -103,14 +106,20 @@ fn note_bad_lines(path: &Path, stats: &ImportStats, journal: &mut Journal) {
     }
 }
 
-/// A node's client counters; `None` if it did not write them.
-fn counters(path: &Path) -> anyhow::Result<Option<Counters>> {
+/// A node's client counters of the experiment `name`; `None` if it did not write them.
+fn counters(path: &Path, name: &str) -> anyhow::Result<Option<Counters>> {
     let Ok(text) = fs::read_to_string(path) else { return Ok(None) };
     // What a node on a full disk leaves.
     if text.is_empty() {
         return Ok(None);
     }
-    let stats: NodeStats = serde_json::from_str(&text).with_context(|| format!("reading {}", path.display()))?;
+    let reading = || format!("reading {}", path.display());
+    let mut stats: serde_json::Value = serde_json::from_str(&text).with_context(reading)?;
+    // Of several protocols at once each has counters of its own in it.
+    if let Some(experiments) = stats["experiments"].as_array_mut() {
+        experiments.retain(|experiment| experiment["name"].as_str().is_none_or(|known| known == name));
+    }
+    let stats: NodeStats = serde_json::from_value(stats).with_context(reading)?;
     Ok(stats.experiments.into_iter().find(|experiment| experiment.role == "client"))
 }
 

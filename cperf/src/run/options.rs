@@ -40,6 +40,9 @@ pub(super) fn effective(args: &RunArgs) -> Result<RunArgs, Stop> {
     require((2..=MAX_NODES).contains(&nodes), || {
         format!("--nodes {nodes}: a node talks to the others, so from 2 to {MAX_NODES} are needed")
     })?;
+    for (name, value) in [("--client-nodes", args.client_nodes), ("--server-nodes", args.server_nodes)] {
+        require(value <= nodes, || format!("{name} {value}: there are {nodes} nodes"))?;
+    }
     require(!options.protocols.contains(&Protocol::Dctcp), || {
         "--protocols dctcp: on --testbed netns there are homa and tcp (--tcp-cc dctcp where the kernel has it)"
             .to_owned()
@@ -322,6 +325,7 @@ mod tests {
             ("w4 --nodes 1", "--nodes 1"),
             ("w4 --nodes 0", "--nodes 0"),
             ("w4 --nodes 257", "2 to 256"),
+            ("w4 --nodes 3 --client-nodes 4", "--client-nodes 4: there are 3 nodes"),
             ("w4 --seconds 0", "--seconds 0"),
             ("w4 --seconds nan", "--seconds"),
             ("w4 --warmup=-1", "--warmup -1"),

@@ -4,6 +4,7 @@
 //! read first, which takes microseconds, then senders stop, and only then are samples written, which keeps a core busy
 //! for a while; RPCs that were under way then still count.
 
+use std::ops::Range;
 use std::time::Duration;
 
 use anyhow::Context;
@@ -15,6 +16,7 @@ use crate::node::{NodeError, Nodes};
 use crate::outdir::OutDir;
 use crate::rates;
 use crate::report::results::Status;
+use crate::sim::spec::SimSpec;
 use crate::sim::switch::Switch;
 use crate::testbed::Testbed;
 use crate::testbed::links::PortCounts;
@@ -49,7 +51,12 @@ pub(super) fn experiment(protocol: Protocol, workload: &str) -> String {
 }
 
 /// Starts `cp-node` on every node, tells each its log and everybody's address.
-pub(super) fn start(nodes: &mut Nodes, testbed: &mut dyn Testbed, out: &OutDir) -> anyhow::Result<()> {
+pub(super) fn start(
+    options: &RunArgs,
+    nodes: &mut Nodes,
+    testbed: &mut dyn Testbed,
+    out: &OutDir,
+) -> anyhow::Result<()> {
     for number in 0..testbed.nodes() {
         let stderr = format!("node{number}.stderr");
         nodes.add(testbed.start(number, &[], out.path(), &stderr, None)?);
@@ -57,10 +64,14 @@ pub(super) fn start(nodes: &mut Nodes, testbed: &mut dyn Testbed, out: &OutDir) 
     nodes.settle(QUICK)?;
     nodes.tell(QUICK, |number| Some(format!("log --file node{number}.log --level normal")))?;
     let hosts: String = (0..testbed.nodes()).map(|number| format!(" {number}={}", testbed.address(number))).collect();
-    nodes.tell(QUICK, |_| Some(format!("hosts{hosts}")))
+    nodes.tell(QUICK, |_| Some(format!("hosts{hosts}")))?;
+    match options.cpu_latency_us {
+        Some(us) => nodes.tell(QUICK, |_| Some(format!("cpu_latency {us}"))),
+        None => Ok(()),
+    }
 }
 
-/// The unloaded run if slowdowns need it, then each protocol in turn.
+/// The unloaded run if slowdowns need it, then each protocol in turn, or all together.
 pub(super) fn all(
     options: &RunArgs,
     nodes: &mut Nodes,
@@ -75,17 +86,23 @@ pub(super) fn all(
         journal.say("homa: round-trip times without load, the baseline of slowdowns");
         unloaded(options, nodes, &interfaces).context("in the unloaded run")?;
     }
-    for &protocol in &options.protocols {
-        let name = protocol.name();
+    let at_once = if options.together { options.protocols.len() } else { 1 };
+    for protocols in options.protocols.chunks(at_once) {
+        let name = names(protocols);
         let before = testbed.ports()?;
         let (interfaces, out) = (&interfaces[..], out.path());
-        let mut phase = Phase { options, protocol, nodes, journal, interfaces, measuring: false, written: false };
+        let mut phase = Phase { options, protocols, nodes, journal, interfaces, measuring: false, written: false };
         let result = phase.run();
         let (measuring, written) = (phase.measuring, phase.written);
         let status = super::status(&result);
         if measuring {
-            let ports = testbed.ports()?.iter().zip(&before).map(|(now, then)| now.since(then)).collect();
-            parts.push(Part { protocol, status, ports, switch: None });
+            let ports: Vec<_> = testbed.ports()?.iter().zip(&before).map(|(now, then)| now.since(then)).collect();
+            parts.extend(protocols.iter().map(|protocol| Part {
+                protocol: *protocol,
+                status,
+                ports: ports.clone(),
+                switch: None,
+            }));
         }
         if result.is_err() && measuring && !written {
             phase.salvage();
@@ -121,10 +138,15 @@ fn unloaded(options: &RunArgs, nodes: &mut Nodes, interfaces: &[Option<String>])
 /// A command for each node.
 type Line = Box<dyn Fn(usize) -> String>;
 
-/// One protocol's run.
+/// Names of protocols that run at the same time.
+fn names(protocols: &[Protocol]) -> String {
+    protocols.iter().map(|protocol| protocol.name()).collect::<Vec<_>>().join(" and ")
+}
+
+/// One protocol's run, or that of several at once.
 struct Phase<'a> {
     options: &'a RunArgs,
-    protocol: Protocol,
+    protocols: &'a [Protocol],
     nodes: &'a mut Nodes,
     journal: &'a mut Journal,
     /// Names of the nodes' interfaces, where they have to be told.
@@ -137,14 +159,25 @@ struct Phase<'a> {
 
 impl Phase<'_> {
     fn run(&mut self) -> anyhow::Result<()> {
-        let (name, everybody) = (self.protocol.name(), 0..self.options.nodes);
+        let (name, everybody) = (names(self.protocols), 0..self.options.nodes);
         self.journal.say(&format!("{name}: starting servers and clients, {} s of warm-up", self.options.warmup));
-        let server = self.server();
-        let (options, protocol, interfaces) = (self.options, self.protocol, self.interfaces);
+        let (options, interfaces) = (self.options, self.interfaces);
         // Kernel TCP finds its way by routes.
-        let place = |node| if protocol == Protocol::Homa { interface(interfaces, node) } else { String::new() };
-        self.nodes.tell(QUICK, |number| Some(server.clone() + &place(number)))?;
-        self.nodes.tell(CLIENT, |number| Some(client(options, protocol, number) + &place(number)))?;
+        let place = |protocol, node| match protocol {
+            Protocol::Homa => interface(interfaces, node),
+            Protocol::Tcp | Protocol::Dctcp => String::new(),
+        };
+        let (_, servers) = roles(options);
+        for &protocol in self.protocols {
+            let server = server(options, protocol);
+            let line = |number| servers.contains(&number).then(|| server.clone() + &place(protocol, number));
+            self.nodes.tell(QUICK, line)?;
+        }
+        for &protocol in self.protocols {
+            let line =
+                |number| asks(options, number).then(|| client(options, protocol, number) + &place(protocol, number));
+            self.nodes.tell(CLIENT, line)?;
+        }
         self.nodes.pass(Duration::from_secs_f64(options.warmup), |_| {})?;
         self.begin()?;
         self.measuring = true;
@@ -156,25 +189,32 @@ impl Phase<'_> {
 
     /// Forgets the warm-up.
     fn begin(&mut self) -> anyhow::Result<()> {
-        let stem = self.stem();
-        self.nodes.tell(WRITE, |_| Some(format!("dump_times /dev/null {stem}")))?;
-        if self.protocol == Protocol::Homa {
-            self.nodes.tell(QUICK, |number| Some(format!("metrics {stem}-{number}.metrics.before")))?;
-            self.nodes.tell(QUICK, |_| Some("tt unfreeze --until-full".to_owned()))?;
+        let options = self.options;
+        for stem in self.stems() {
+            self.nodes.tell(WRITE, |number| asks(options, number).then(|| format!("dump_times /dev/null {stem}")))?;
+        }
+        if self.protocols.contains(&Protocol::Homa) {
+            let stem = experiment(Protocol::Homa, &options.workload);
+            let busy = |number: usize, line: String| takes_part(options, number).then_some(line);
+            self.nodes.tell(QUICK, |number| busy(number, format!("metrics {stem}-{number}.metrics.before")))?;
+            self.nodes.tell(QUICK, |number| busy(number, "tt unfreeze --until-full".to_owned()))?;
         }
         self.nodes.tell(QUICK, |_| Some("stats reset".to_owned()))?;
-        self.nodes.tell(QUICK, |_| Some(format!("log Starting measurements for {stem} experiment")))
+        for stem in self.stems() {
+            self.nodes.tell(QUICK, |_| Some(format!("log Starting measurements for {stem} experiment")))?;
+        }
+        Ok(())
     }
 
     /// Lets the time pass.
     fn measure(&mut self) -> anyhow::Result<()> {
         let time = Duration::from_secs_f64(self.options.seconds);
-        let name = self.protocol.name();
+        let name = names(self.protocols);
         self.journal.say(&format!("{name}: measuring for {} s", self.options.seconds));
         let bar = ProgressBar::with_draw_target(Some(1000), ProgressDrawTarget::stderr());
         let style = ProgressStyle::with_template("{prefix:>6} [{bar:40}] {msg}").expect("a template without errors");
         bar.set_style(style.progress_chars("=> "));
-        bar.set_prefix(name);
+        bar.set_prefix(name.clone());
         let passed = self.nodes.pass(time, |passed| {
             let share = passed.as_secs_f64() / time.as_secs_f64();
             bar.set_position((share * 1000.0) as u64);
@@ -188,30 +228,42 @@ impl Phase<'_> {
     /// measured is no worse for it. Returns the first failure.
     fn finish(&mut self, mut which: Vec<usize>) -> anyhow::Result<()> {
         self.written = true;
-        let stem = self.stem();
-        let homa = self.protocol == Protocol::Homa;
+        let homa = self.protocols.contains(&Protocol::Homa).then(|| experiment(Protocol::Homa, &self.options.workload));
+        let stems: Vec<_> = self.stems().collect();
         let mut steps = Vec::new();
         let mut step = |limit, line: Line| steps.push((limit, line));
-        let name = |what: fn(&str, usize) -> String| {
+        let name = |stem: &String, what: fn(&str, usize) -> String| {
             let stem = stem.clone();
             Box::new(move |number| what(&stem, number))
         };
-        if homa {
-            step(QUICK, name(|_, _| "tt freeze".to_owned()));
+        if let Some(stem) = &homa {
+            step(QUICK, name(stem, |_, _| "tt freeze".to_owned()));
         }
-        step(QUICK, name(|stem, number| format!("stats {stem}-{number}.stats")));
-        if homa {
-            step(QUICK, name(|stem, number| format!("metrics {stem}-{number}.metrics.after")));
+        for stem in &stems {
+            step(QUICK, name(stem, |stem, number| format!("stats {stem}-{number}.stats")));
         }
-        step(QUICK, name(|stem, _| format!("log Ending measurements for {stem} experiment")));
-        step(QUICK, name(|_, _| "stop senders".to_owned()));
-        step(WRITE, name(|stem, number| format!("dump_times {stem}-{number}.rtts {stem}")));
-        if homa {
-            step(WRITE, name(|_, number| format!("tt print traces/node{number}.tt")));
+        if let Some(stem) = &homa {
+            step(QUICK, name(stem, |stem, number| format!("metrics {stem}-{number}.metrics.after")));
         }
-        let mut result = Ok(());
+        for stem in &stems {
+            step(QUICK, name(stem, |stem, _| format!("log Ending measurements for {stem} experiment")));
+        }
+        step(QUICK, name(&stems[0], |_, _| "stop senders".to_owned()));
+        for stem in &stems {
+            step(WRITE, name(stem, |stem, number| format!("dump_times {stem}-{number}.rtts {stem}")));
+        }
+        if let Some(stem) = &homa {
+            step(WRITE, name(stem, |_, number| format!("tt print traces/node{number}.tt")));
+        }
+        let (mut result, options) = (Ok(()), self.options);
         for (limit, line) in steps {
-            let told = self.nodes.tell(limit, |number| which.contains(&number).then(|| line(number)));
+            let told = self.nodes.tell(limit, |number| {
+                let line = which.contains(&number).then(|| line(number))?;
+                // Samples are the clients', metrics and traces of those that take part.
+                let has =
+                    if line.starts_with("dump_times") { asks(options, number) } else { takes_part(options, number) };
+                has.then_some(line)
+            });
             let Err(err) = told else { continue };
             // It has failed, or is gone: the others still have their prompts to come.
             let failed = err.downcast_ref::<NodeError>().map(NodeError::node);
@@ -236,30 +288,31 @@ impl Phase<'_> {
         }
     }
 
-    fn stem(&self) -> String {
-        experiment(self.protocol, &self.options.workload)
+    fn stems(&self) -> impl Iterator<Item = String> + use<> {
+        let of = |protocol: &Protocol| experiment(*protocol, &self.options.workload);
+        self.protocols.iter().map(of).collect::<Vec<_>>().into_iter()
     }
+}
 
-    fn server(&self) -> String {
-        let (stem, options) = (self.stem(), self.options);
-        let common = common(options, self.protocol);
-        match self.protocol {
-            Protocol::Homa => format!("server --ports {} --exp {stem}{common}", options.server_ports),
-            Protocol::Tcp | Protocol::Dctcp => format!(
-                "server --ports {} --port-threads {} --exp {stem}{common}",
-                options.tcp_server_ports, options.tcp_port_threads
-            ),
-        }
+/// The server command of a node.
+fn server(options: &RunArgs, protocol: Protocol) -> String {
+    let (stem, common) = (experiment(protocol, &options.workload), common(options, protocol));
+    match protocol {
+        Protocol::Homa => format!("server --ports {} --exp {stem}{common}", options.server_ports),
+        Protocol::Tcp | Protocol::Dctcp => format!(
+            "server --ports {} --port-threads {} --exp {stem}{common}",
+            options.tcp_server_ports, options.tcp_port_threads
+        ),
     }
 }
 
 /// The client command of node `number`: load to all others.
 fn client(options: &RunArgs, protocol: Protocol, number: usize) -> String {
     let RunArgs { workload, client_max, seed, .. } = options;
-    let servers: Vec<_> = (0..options.nodes).filter(|&other| other != number).map(|other| other.to_string()).collect();
+    let (_, servers) = roles(options);
+    let servers: Vec<_> = servers.filter(|&other| other != number).map(|other| other.to_string()).collect();
     let servers = servers.join(",");
-    // A node sends requests and the responses to others' requests, so the former are half of its load: cperf.md 2.6.
-    let gbps = options.gbps.unwrap_or(0.0) / 2.0;
+    let gbps = client_gbps(options);
     let stem = experiment(protocol, workload);
     let common = common(options, protocol);
     let shape = match protocol {
@@ -273,6 +326,37 @@ fn client(options: &RunArgs, protocol: Protocol, number: usize) -> String {
         "client {shape} --workload {workload} --servers {servers} --gbps {gbps:.6} --client-max {client_max} \
          --id {number} --seed {seed} --exp {stem}{common}"
     )
+}
+
+/// Numbers of the nodes that are clients, and of those that are servers.
+pub(super) fn roles(options: &RunArgs) -> (Range<usize>, Range<usize>) {
+    let of = |some: usize| if some == 0 { options.nodes } else { some };
+    (options.nodes - of(options.client_nodes)..options.nodes, 0..of(options.server_nodes))
+}
+
+/// Whether a node sends requests.
+pub(super) fn asks(options: &RunArgs, number: usize) -> bool {
+    let (clients, mut servers) = roles(options);
+    clients.contains(&number) && servers.any(|server| server != number)
+}
+
+/// Whether a node is client or server.
+fn takes_part(options: &RunArgs, number: usize) -> bool {
+    asks(options, number) || roles(options).1.contains(&number)
+}
+
+/// Requests of each client, 10^9 bit/s. A node that is both sends requests and the responses to others' requests, so the
+/// former are half of its load: cperf.md 2.6.
+fn client_gbps(options: &RunArgs) -> f64 {
+    let number = |value: usize| u32::try_from(value).unwrap_or(u32::MAX);
+    let spec = SimSpec {
+        nodes: number(options.nodes),
+        client_nodes: number(options.client_nodes),
+        server_nodes: number(options.server_nodes),
+        gbps: options.gbps,
+        ..SimSpec::default()
+    };
+    spec.client_gbps()
 }
 
 /// Options that clients and servers of a protocol share.

@@ -32,6 +32,31 @@ pub fn homa(name: &str, value: &Value) -> Result<Parameter, String> {
     format!("{name}={value}").parse()
 }
 
+/// Options of real nodes, as parameters `node.NAME`, and what each says. Simulated nodes have none of them.
+pub const NODE: [(&str, &str); 8] = [
+    ("poll_usecs", "longest time that a node spins before it sleeps, us"),
+    ("homa_workers", "threads with a Homa stack of their own"),
+    ("device", "what carries Homa's packets: af-packet, af-xdp"),
+    ("tcp_port_receivers", "receiving threads of a TCP client port"),
+    ("tcp_port_threads", "threads of a TCP server port"),
+    ("tcp_wait", "how TCP threads wait: epoll, spin"),
+    ("tcp_cc", "TCP congestion control"),
+    ("cpu_latency_us", "cores may not sleep deeper than what ends within so long, us"),
+];
+
+/// Whether `name` is an option of real nodes.
+///
+/// # Errors
+/// What there is.
+pub fn node(name: &str) -> Result<(), String> {
+    let names = || NODE.iter().map(|(name, _)| *name);
+    if names().any(|known| known == name) {
+        return Ok(());
+    }
+    let (near, all) = (crate::error::nearest(name, names()), names().collect::<Vec<_>>().join(", "));
+    Err(format!("nodes have no option `{name}`; did you mean `{near}`? there are {all}"))
+}
+
 impl SimSpec {
     /// The lengths that it draws.
     ///
@@ -71,12 +96,20 @@ impl SimSpec {
             });
             spec.load = None;
         }
-        if self.protocol != Protocol::Homa {
+        if self.beside.is_none() {
+            spec.beside_gbps = 0.0;
+        }
+        let speaks = |protocol| self.protocol == protocol || self.beside == Some(protocol);
+        if !speaks(Protocol::Homa) {
             spec.homa.clear(); // they have no part in it: the same measurement whatever they are
         }
-        if self.protocol != Protocol::Dctcp {
+        if !speaks(Protocol::Dctcp) {
             spec.dctcp_threshold_bytes = 0;
         }
+        // All of them are the same as nothing said.
+        let all_to_none = |some: u32| if some == self.nodes { 0 } else { some };
+        spec.client_nodes = all_to_none(self.client_nodes);
+        spec.server_nodes = all_to_none(self.server_nodes);
         if self.topology == TopologyKind::Tor {
             let Self { racks, spines, spine_gbps, routing, .. } = Self::default();
             spec = Self { racks, spines, spine_gbps, routing, ..spec };
@@ -105,6 +138,8 @@ impl SimSpec {
             if good { Ok(()) } else { Err(format!("{name} is {value}: from {least} to {most} is possible")) }
         };
         within("nodes", self.nodes.into(), 2.0, MOST_NODES.into())?;
+        within("client_nodes", self.client_nodes.into(), 0.0, self.nodes.into())?;
+        within("server_nodes", self.server_nodes.into(), 0.0, self.nodes.into())?;
         within("max_message_bytes", self.max_message_bytes.into(), 12.0, f64::from(1 << 28))?;
         within("min_fraction", self.min_fraction, 0.0, 0.5)?;
         within("client_max", self.client_max.into(), 1.0, 65_000.0)?;
@@ -113,6 +148,18 @@ impl SimSpec {
         within("gbps", self.gbps.unwrap_or(0.0), 0.0, 10_000.0)?;
         if let Some(load) = self.load {
             within("load", load, 1e-6, 1.0)?;
+        }
+        within("beside_gbps", self.beside_gbps, 0.0, 10_000.0)?;
+        if let Some(other) = self.beside {
+            if (self.protocol == Protocol::Homa) == (other == Protocol::Homa) {
+                let (one, other) = (self.protocol.name(), other.name());
+                return Err(format!(
+                    "beside is {other}: beside {one} one of homa on the one hand, tcp and dctcp on the other"
+                ));
+            }
+            if self.one_way || self.converge_within > 0.0 {
+                return Err("beside: with it messages have responses, and there is no test of convergence".to_owned());
+            }
         }
         within("warmup_s", self.warmup_s, 0.0, LONGEST_S)?;
         within("measure_s", self.measure_s, 1e-6, LONGEST_S)?;
@@ -126,6 +173,7 @@ impl SimSpec {
         for (name, value) in &self.homa {
             homa(name, &(*value).into())?;
         }
+        self.node.keys().try_for_each(|name| node(name))?;
         if self.topology == TopologyKind::LeafSpine {
             within("racks", self.racks.into(), 1.0, self.nodes.into())?;
             within("spines", self.spines.into(), 1.0, 1024.0)?;
@@ -179,6 +227,8 @@ mod tests {
             (SimSpec { topology: TopologyKind::LeafSpine, nodes: 10, ..default() }, "multiple of racks, which is 9"),
             (SimSpec { homa: [("windw".to_owned(), 1)].into(), ..default() }, "did you mean `window`"),
             (SimSpec { client_max: 0, ..default() }, "client_max is 0"),
+            (SimSpec { beside: Some(Protocol::Homa), ..default() }, "beside is homa"),
+            (SimSpec { client_nodes: 11, ..default() }, "client_nodes is 11: from 0 to 10"),
         ] {
             let error = spec.resolved().unwrap_err();
             assert!(error.contains(part), "{error}");

@@ -2,11 +2,11 @@
 
 use std::ops::ControlFlow;
 
-use cp_node::samples::Sample;
 use cp_node::workload::Workload;
 use homa_sim::cluster::{ClusterRun, ClusterSpec, SpecError, StopRule, TraceSpec};
 use homa_sim::cluster::{Progress, Protocol as Transport};
 use homa_sim::fabric::{Routing, SwitchConfig, Topology};
+use homa_sim::load::Roles;
 use homa_sim::tcp::TcpConfig;
 use homa_sim::time::Time;
 
@@ -38,7 +38,30 @@ pub type Unloaded = Vec<(u32, Vec<u64>)>;
 pub fn measure(spec: &SimSpec, trace: Option<TraceSpec>, watch: &mut Watch<'_>) -> Result<ClusterRun, SimError> {
     let spec = spec.resolved().map_err(SimError::Spec)?;
     let cluster = cluster(&spec, trace).map_err(SimError::Spec)?;
-    run(&cluster, watch)
+    match spec.beside {
+        Some(other) => beside(&spec, other, &cluster, watch),
+        None => run(&cluster, watch),
+    }
+}
+
+/// Runs both protocols, and returns what came of the one that the results are about. Whichever that is, it is the same run.
+fn beside(spec: &SimSpec, other: Protocol, one: &ClusterSpec, watch: &mut Watch<'_>) -> Result<ClusterRun, SimError> {
+    let ports = |homa, tcp| Some(if other == Protocol::Homa { homa } else { tcp });
+    let second = SimSpec {
+        protocol: other,
+        gbps: Some(spec.beside_gbps),
+        client_ports: ports(3, 4),
+        server_ports: ports(3, 8),
+        ..spec.clone()
+    };
+    let two = cluster(&second, None).map_err(SimError::Spec)?;
+    let is_homa = spec.protocol == Protocol::Homa;
+    let (homa, tcp) = if is_homa { (one, &two) } else { (&two, one) };
+    let mut progress = progress(watch);
+    match homa_sim::both::run(homa, tcp, &mut progress) {
+        Ok([of_homa, of_tcp]) => Ok(if is_homa { of_homa } else { of_tcp }),
+        Err(err) => Err(ended(err)),
+    }
 }
 
 /// Homa's round-trip times without load, of each length that `spec` draws: `samples` or so of each.
@@ -78,6 +101,11 @@ pub fn baseline(spec: &SimSpec) -> SimSpec {
     SimSpec {
         protocol: Protocol::Homa,
         nodes: 2,
+        client_nodes: 0,
+        server_nodes: 0,
+        node: Default::default(),
+        beside: None,
+        beside_gbps: 0.0,
         gbps: Some(1.0),
         load: None,
         client_max: 1,
@@ -96,17 +124,19 @@ pub fn baseline(spec: &SimSpec) -> SimSpec {
     }
 }
 
-/// Samples of all nodes, node after node.
-pub fn samples(run: &ClusterRun) -> impl Iterator<Item = &Sample> {
-    run.nodes.iter().flat_map(|node| &node.samples)
+fn run(cluster: &ClusterSpec, watch: &mut Watch<'_>) -> Result<ClusterRun, SimError> {
+    homa_sim::cluster::run(cluster, &mut progress(watch)).map_err(ended)
 }
 
-fn run(cluster: &ClusterSpec, watch: &mut Watch<'_>) -> Result<ClusterRun, SimError> {
-    let mut progress = |at: Progress| watch(at.now.as_secs_f64() / at.end.as_secs_f64().max(1e-12));
-    homa_sim::cluster::run(cluster, &mut progress).map_err(|err| match err {
+fn progress<'a>(watch: &'a mut Watch<'_>) -> impl FnMut(Progress) -> ControlFlow<()> + 'a {
+    |at| watch(at.now.as_secs_f64() / at.end.as_secs_f64().max(1e-12))
+}
+
+fn ended(err: SpecError) -> SimError {
+    match err {
         SpecError::Ended(_) => SimError::Stopped,
         other => SimError::Spec(other.to_string()),
-    })
+    }
 }
 
 /// A resolved specification in the simulator's terms.
@@ -123,14 +153,16 @@ fn cluster(spec: &SimSpec, trace: Option<TraceSpec>) -> Result<ClusterSpec, Stri
     } else {
         StopRule::After(measure)
     };
-    // A node's load is requests and, of echoed messages, responses: half of it is what its clients send.
-    let share = if spec.one_way { 1.0 } else { 0.5 };
     Ok(ClusterSpec {
         topology: topology(spec),
+        roles: spec.has_roles().then(|| {
+            let (clients, servers) = spec.roles();
+            Roles { clients, servers }
+        }),
         protocol,
         workload: spec.workload()?,
         reduction: spec.reduction(),
-        gbps: spec.gbps.unwrap_or(0.0) * share,
+        gbps: spec.client_gbps(),
         client_ports: spec.client_ports.unwrap_or(1),
         server_ports: spec.server_ports.unwrap_or(1),
         client_max: spec.client_max,
@@ -179,7 +211,9 @@ fn switch(spec: &SimSpec) -> SwitchConfig {
     SwitchConfig {
         pool: spec.switch_buffer_bytes,
         alpha: if spec.switch_alpha > 0.0 { spec.switch_alpha } else { f64::INFINITY },
-        ecn_threshold: (spec.protocol == Protocol::Dctcp).then_some(spec.dctcp_threshold_bytes),
+        ecn_threshold: [Some(spec.protocol), spec.beside]
+            .contains(&Some(Protocol::Dctcp))
+            .then_some(spec.dctcp_threshold_bytes),
         loss: spec.loss,
         ..SwitchConfig::default()
     }

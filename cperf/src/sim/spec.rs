@@ -22,13 +22,22 @@ pub struct SimSpec {
     pub max_message_bytes: u32,
     /// Points of the workload's distribution are kept if they add this share of the messages; 0 keeps all.
     pub min_fraction: f64,
-    /// Hosts; each is client and server.
+    /// Hosts.
     pub nodes: u32,
+    /// How many of them are clients: the last; 0: all.
+    pub client_nodes: u32,
+    /// How many are servers: the first; 0: all.
+    pub server_nodes: u32,
     /// Message payload per node and direction, 10^9 bit/s: requests and responses, or one-way messages; 0: as much as
     /// `client_max` allows.
     pub gbps: Option<f64>,
     /// Instead of `gbps`: share of the host's link, with headers and framing.
     pub load: Option<f64>,
+    /// Another protocol that loads the same nodes at the same time with the same workload: `tcp` or `dctcp` beside `homa`,
+    /// or `homa` beside one of these. Results are those of `protocol`.
+    pub beside: Option<Protocol>,
+    /// Payload per node and direction of the other one, 10^9 bit/s.
+    pub beside_gbps: f64,
     /// Messages have no responses: their time ends when the server has them.
     pub one_way: bool,
     /// Most requests outstanding from a node.
@@ -56,6 +65,8 @@ pub struct SimSpec {
     pub spine_gbps: f64,
     /// leaf-spine: how packets choose a spine.
     pub routing: RoutingKind,
+    /// False: links are as fast as the machine that they are on; simulated ones cannot be.
+    pub shaped: bool,
     /// Rate of each host's link, 10^9 bit/s.
     pub link_gbps: f64,
     /// Delay of each link in one direction, ns.
@@ -74,6 +85,9 @@ pub struct SimSpec {
     pub host_model: HostKind,
     /// Parameters of Homa by name, over the simulator's defaults.
     pub homa: BTreeMap<String, u64>,
+    /// Options of nodes that are real, by name: see [`NODE`](crate::sim::check::NODE).
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub node: BTreeMap<String, serde_json::Value>,
 }
 
 impl Default for SimSpec {
@@ -85,8 +99,12 @@ impl Default for SimSpec {
             max_message_bytes: MAX_MESSAGE,
             min_fraction: 0.0025,
             nodes: DEFAULT_NODES,
+            client_nodes: 0,
+            server_nodes: 0,
             gbps: None,
             load: None,
+            beside: None,
+            beside_gbps: 0.0,
             one_way: false,
             client_max: 200,
             client_ports: None,
@@ -100,6 +118,7 @@ impl Default for SimSpec {
             spines: 4,
             spine_gbps: 40.0,
             routing: RoutingKind::Spray,
+            shaped: true,
             link_gbps: DEFAULT_LINK_GBPS,
             link_delay_ns: 250,
             mtu_bytes: DEFAULT_MTU,
@@ -109,6 +128,7 @@ impl Default for SimSpec {
             dctcp_threshold_bytes: DEFAULT_THRESHOLD,
             host_model: HostKind::Xl170,
             homa: BTreeMap::new(),
+            node: BTreeMap::new(),
         }
     }
 }
@@ -175,6 +195,10 @@ impl SimSpec {
         if let Some(parameter) = name.strip_prefix("homa.") {
             fields["homa"][parameter] = value.clone();
             super::check::homa(parameter, value)?;
+        } else if let Some(option) = name.strip_prefix("node.") {
+            super::check::node(option)?;
+            let options = fields.entry("node").or_insert_with(|| serde_json::json!({}));
+            options[option] = value.clone();
         } else if fields.contains_key(name) {
             // A length is a workload too.
             let text = value.as_u64().filter(|_| name == "workload").map(|length| length.to_string().into());
@@ -191,6 +215,39 @@ impl SimSpec {
             _ => {}
         }
         serde_json::from_value(all).map_err(|err| format!("{name} = {value}: {err}"))
+    }
+
+    /// How many nodes are clients, and how many servers.
+    pub fn roles(&self) -> (u32, u32) {
+        let of = |some: u32| if some == 0 { self.nodes } else { some };
+        (of(self.client_nodes), of(self.server_nodes))
+    }
+
+    /// True if not every node is client and server.
+    pub fn has_roles(&self) -> bool {
+        self.roles() != (self.nodes, self.nodes)
+    }
+
+    /// Payload per node and direction, 10^9 bit/s, if all nodes' requests together make `requests_gbps`: on links to
+    /// nodes that are client and server there are as many bytes of responses, if there are any; otherwise the fewer of
+    /// clients and servers have most to carry. Source: cperf.md 2.6.
+    pub fn payload_gbps(&self, requests_gbps: f64) -> f64 {
+        requests_gbps * self.payload_share()
+    }
+
+    /// Requests of each client, 10^9 bit/s, that make the load which is asked for.
+    pub fn client_gbps(&self) -> f64 {
+        let (clients, _) = self.roles();
+        self.gbps.unwrap_or(0.0) / self.payload_share() / f64::from(clients)
+    }
+
+    fn payload_share(&self) -> f64 {
+        let (clients, servers) = self.roles();
+        match (self.has_roles(), self.one_way) {
+            (true, _) => 1.0 / f64::from(clients.min(servers)),
+            (false, true) => 1.0 / f64::from(self.nodes),
+            (false, false) => 2.0 / f64::from(self.nodes),
+        }
     }
 
     /// As JSON without spaces, always the same for the same measurement: what its identity is computed from.
@@ -213,6 +270,22 @@ mod tests {
         assert_eq!(spec.with("workload", &json!(500)).unwrap().workload, "500");
         let loaded = spec.with("gbps", &json!(20)).unwrap().with("load", &json!(0.8)).unwrap();
         assert_eq!((loaded.gbps, loaded.load), (None, Some(0.8)), "the later kind of load counts");
+        let polling = spec.with("node.poll_usecs", &json!(50)).unwrap();
+        assert_eq!(polling.node["poll_usecs"], 50);
+        assert!(spec.with("node.pol_usecs", &json!(50)).unwrap_err().contains("did you mean `poll_usecs`"));
+    }
+
+    #[test]
+    fn a_load_is_what_the_busiest_links_carry() {
+        let of = |client_nodes, server_nodes, one_way| {
+            let spec =
+                SimSpec { nodes: 10, gbps: Some(20.0), client_nodes, server_nodes, one_way, ..SimSpec::default() };
+            let requests = spec.client_gbps() * f64::from(spec.roles().0);
+            assert!((spec.payload_gbps(requests) - 20.0).abs() < 1e-9);
+            spec.client_gbps()
+        };
+        assert_eq!((of(0, 0, false), of(0, 0, true)), (10.0, 20.0), "half of it is responses, if there are any");
+        assert_eq!((of(1, 9, false), of(8, 2, false), of(5, 5, false)), (20.0, 5.0, 20.0));
     }
 
     #[test]

@@ -4,12 +4,14 @@
 
 #![expect(unsafe_code, reason = "namespaces, netlink sockets and pre-exec steps have no safe interface in std")]
 
+mod children;
 mod clock;
 mod launch;
 mod namespace;
 mod netlink;
 mod offloads;
 
+pub use children::{ends_with_parent, interrupt};
 pub use clock::{LocalTime, local_time};
 pub use launch::{Launch, SLICE_NS, prepare};
 pub use namespace::{

@@ -14,7 +14,7 @@ use cp_node::workload::{Distribution, Reduction, Workload};
 use homa_sim::fabric::{SwitchConfig, Topology};
 use homa_sim::homa::{Homa, fit_cutoffs};
 use homa_sim::host::{Delay, Noise};
-use homa_sim::load::{Load, LoadSpec};
+use homa_sim::load::{Load, LoadSpec, Roles};
 use homa_sim::tcp::{Tcp, TcpConfig};
 use homa_sim::{HostId, HostModel, Sim, Time, Transport};
 use homa_stack::Config;
@@ -196,6 +196,7 @@ struct Moment {
 fn profile<T: Transport>(wanted: &Wanted, make: impl Fn(HostId) -> T, flows: impl Fn(&T) -> Vec<(HostId, u32)>) {
     let load = Load::new(LoadSpec {
         nodes: wanted.nodes,
+        roles: Roles::all(wanted.nodes),
         lengths: Arc::new(lengths(wanted)),
         gbps: wanted.gbps / 2.0,
         client_ports: wanted.client_ports,

@@ -7,11 +7,12 @@ use cp_node::samples::Sample;
 use cp_node::workload::{Distribution, Reduction, Workload};
 
 use crate::alone;
+use crate::app::App;
 use crate::engine::Sim;
 use crate::fabric::{SwitchConfig, SwitchStats, Topology};
 use crate::homa::{Homa, fit_cutoffs};
 use crate::host::HostModel;
-use crate::load::{Load, LoadSpec, NodeLoad};
+use crate::load::{Load, LoadSpec, NodeLoad, Roles};
 use crate::packet::HostId;
 use crate::tcp::{Congestion, Tcp, TcpConfig};
 use crate::time::Time;
@@ -49,8 +50,10 @@ pub enum StopRule {
 /// A measurement.
 #[derive(Clone, Debug)]
 pub struct ClusterSpec {
-    /// Hosts, links and switches; each host is a node, client and server at once.
+    /// Hosts, links and switches; each host is a node.
     pub topology: Topology,
+    /// Who of them asks and who answers; without it each node is client and server at once.
+    pub roles: Option<Roles>,
     /// What the nodes speak.
     pub protocol: Protocol,
     /// Lengths of requests; responses are as long, unless messages are one-way.
@@ -91,6 +94,7 @@ impl ClusterSpec {
         let config = homa_stack::Config { auto_cutoffs: true, ..homa_stack::Config::default() };
         Self {
             topology: Topology::rack(nodes),
+            roles: None,
             protocol: Protocol::Homa(Box::new(config)),
             workload: Workload::Named("w4"),
             reduction: Reduction::default(),
@@ -207,7 +211,7 @@ pub fn run(spec: &ClusterSpec, progress: &mut dyn FnMut(Progress) -> ControlFlow
     let lengths = Arc::new(Distribution::new(spec.workload, spec.reduction));
     match &spec.protocol {
         Protocol::Homa(config) => {
-            let config = homa_config(config, spec, &lengths);
+            let config = fitted(config, spec, &lengths);
             let make =
                 |host| Homa::new(host, &config, spec.client_ports, spec.server_ports).acquainted(spec.topology.hosts());
             measure(spec, lengths, make, progress)
@@ -240,7 +244,7 @@ pub fn unloaded(spec: &ClusterSpec, lengths: &[u32], repeats: usize) -> Result<V
     };
     Ok(match &spec.protocol {
         Protocol::Homa(config) => {
-            let config = homa_config(config, spec, &Distribution::new(spec.workload, spec.reduction));
+            let config = fitted(config, spec, &Distribution::new(spec.workload, spec.reduction));
             let transports = hosts().map(|host| Homa::new(host, &config, 1, 1)).collect();
             alone::run(&spec.topology, network, transports, lengths, how)
         }
@@ -254,7 +258,7 @@ pub fn unloaded(spec: &ClusterSpec, lengths: &[u32], repeats: usize) -> Result<V
 /// The parameters as they are used: those that the network decides are made to fit it, and with
 /// [`auto_cutoffs`](homa_stack::Config::auto_cutoffs) the levels of unscheduled packets are worked out from the lengths
 /// that will come, where real nodes would find them out by and by.
-fn homa_config(config: &homa_stack::Config, spec: &ClusterSpec, lengths: &Distribution) -> homa_stack::Config {
+fn fitted(config: &homa_stack::Config, spec: &ClusterSpec, lengths: &Distribution) -> homa_stack::Config {
     let mut config = homa_stack::Config {
         mtu: spec.mtu as usize,
         link_mbps: (spec.topology.host_gbps() * 1e3).round().max(1.0) as u64,
@@ -266,7 +270,7 @@ fn homa_config(config: &homa_stack::Config, spec: &ClusterSpec, lengths: &Distri
     config
 }
 
-fn check(spec: &ClusterSpec) -> Result<(), SpecError> {
+pub(crate) fn check(spec: &ClusterSpec) -> Result<(), SpecError> {
     let hosts = spec.topology.hosts();
     if !(2..=65535).contains(&hosts) {
         return Err(SpecError::Nodes(hosts));
@@ -285,6 +289,12 @@ fn check(spec: &ClusterSpec) -> Result<(), SpecError> {
     if !(100..=65_535).contains(&spec.mtu) {
         return wrong("mtu", spec.mtu.to_string(), "100 to 65535");
     }
+    if let Some(Roles { clients, servers }) = spec.roles {
+        let possible = 1..=hosts;
+        if !possible.contains(&clients) || !possible.contains(&servers) {
+            return wrong("roles", format!("{clients} clients, {servers} servers"), "1 to all nodes of each");
+        }
+    }
     if spec.client_max == 0 {
         return wrong("client_max", "0".into(), "1 or more");
     }
@@ -292,6 +302,39 @@ fn check(spec: &ClusterSpec) -> Result<(), SpecError> {
         return wrong("the time between looks at convergence", "0".into(), "more than 0");
     }
     Ok(())
+}
+
+/// The load of `spec`.
+pub(crate) fn load(spec: &ClusterSpec, lengths: Arc<Distribution>) -> Load {
+    let nodes = spec.topology.hosts();
+    Load::new(LoadSpec {
+        nodes,
+        roles: spec.roles.unwrap_or(Roles::all(nodes)),
+        lengths,
+        gbps: spec.gbps,
+        client_ports: spec.client_ports,
+        server_ports: spec.server_ports,
+        client_max: spec.client_max,
+        one_way: spec.one_way,
+        seed: spec.seed,
+    })
+}
+
+/// Homa's parameters as they are used; those by default if `spec` is about another protocol.
+pub(crate) fn homa_config(spec: &ClusterSpec, lengths: &Distribution) -> homa_stack::Config {
+    match &spec.protocol {
+        Protocol::Homa(config) => fitted(config, spec, lengths),
+        Protocol::Tcp(_) | Protocol::Dctcp(_) => fitted(&homa_stack::Config::default(), spec, lengths),
+    }
+}
+
+/// TCP's parameters as they are used, if `spec` is about TCP.
+pub(crate) fn tcp_config(spec: &ClusterSpec) -> Option<TcpConfig> {
+    match &spec.protocol {
+        Protocol::Homa(_) => None,
+        Protocol::Tcp(config) => Some(TcpConfig { mtu: spec.mtu, ..config.clone() }),
+        Protocol::Dctcp(config) => Some(TcpConfig { mtu: spec.mtu, congestion: Congestion::Dctcp, ..config.clone() }),
+    }
 }
 
 /// Virtual time between two calls of `progress`.
@@ -304,16 +347,7 @@ fn measure<T: Transport>(
     progress: &mut dyn FnMut(Progress) -> ControlFlow<()>,
 ) -> Result<ClusterRun, SpecError> {
     let nodes = spec.topology.hosts();
-    let load = Load::new(LoadSpec {
-        nodes,
-        lengths,
-        gbps: spec.gbps,
-        client_ports: spec.client_ports,
-        server_ports: spec.server_ports,
-        client_max: spec.client_max,
-        one_way: spec.one_way,
-        seed: spec.seed,
-    });
+    let load = load(spec, lengths);
     let transports = (0..nodes).map(|host| make(HostId(host))).collect();
     let mut sim = Sim::new(&spec.topology, spec.switch.clone(), spec.host.clone(), transports, load, spec.seed);
     let longest = match spec.stop {
@@ -388,8 +422,8 @@ fn mean_and_p99(mut values: Vec<f64>) -> (f64, f64) {
 }
 
 /// Runs until `until`, step by step.
-fn advance<T: Transport>(
-    sim: &mut Sim<T, Load>,
+pub(crate) fn advance<T: Transport, A: App>(
+    sim: &mut Sim<T, A>,
     until: Time,
     end: Time,
     progress: &mut dyn FnMut(Progress) -> ControlFlow<()>,

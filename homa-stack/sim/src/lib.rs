@@ -20,6 +20,7 @@
 
 mod alone;
 pub mod app;
+pub mod both;
 pub mod cluster;
 pub mod engine;
 pub mod fabric;

@@ -19,8 +19,10 @@ use crate::transport::{Call, Event};
 /// What the nodes do.
 #[derive(Clone, Debug)]
 pub struct LoadSpec {
-    /// Nodes, each client and server.
+    /// Nodes.
     pub nodes: u32,
+    /// Who of them asks and who answers.
+    pub roles: Roles,
     /// Lengths of requests.
     pub lengths: Arc<Distribution>,
     /// Bytes of requests that each node sends, in Gbit/s; 0: as fast as `client_max` allows.
@@ -35,6 +37,28 @@ pub struct LoadSpec {
     pub one_way: bool,
     /// All random numbers come from it.
     pub seed: u64,
+}
+
+/// Which nodes are clients and which are servers: the last and the first of all, so that few of one kind leave all others to
+/// the other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Roles {
+    /// Nodes that are clients.
+    pub clients: u32,
+    /// Nodes that are servers.
+    pub servers: u32,
+}
+
+impl Roles {
+    /// Each of `nodes` nodes is both.
+    pub const fn all(nodes: u32) -> Self {
+        Self { clients: nodes, servers: nodes }
+    }
+
+    /// How many servers `host`, one of `nodes`, sends to; 0 if it is no client.
+    fn targets(self, nodes: u32, host: u32) -> u32 {
+        if host < nodes.saturating_sub(self.clients) { 0 } else { self.servers - u32::from(host < self.servers) }
+    }
 }
 
 /// What one node has done since counting began.
@@ -83,9 +107,14 @@ impl Load {
         let ports = usize::from(spec.client_ports);
         let rate = rate_per_port(spec.gbps, spec.lengths.mean(), ports);
         let slots = (spec.client_max as usize / ports.max(1)).clamp(1, 1 << 16);
-        let targets = (spec.nodes as usize - 1) * usize::from(spec.server_ports);
-        let port = |rng| ClientPort {
-            arrivals: Arrivals::new(Arc::clone(&spec.lengths), targets, rate, rng),
+        let port = |node: u32, rng| ClientPort {
+            arrivals: Arrivals::new(
+                Arc::clone(&spec.lengths),
+                // Who is no client sends nothing, to nobody.
+                spec.roles.targets(spec.nodes, node).max(1) as usize * usize::from(spec.server_ports),
+                rate,
+                rng,
+            ),
             slots: vec![Slot::default(); slots],
             free: (0..slots).rev().map(|slot| slot as u16).collect(),
             timed: false,
@@ -95,7 +124,8 @@ impl Load {
             let seed = spec.seed.wrapping_add(u64::from(node >> 8) << 32);
             Rng::streams(seed, Some(node as u8), ports)
         };
-        let ports = (0..spec.nodes).flat_map(streams).map(port).collect();
+        let of_node = |node| streams(node).into_iter().map(move |rng| (node, rng));
+        let ports = (0..spec.nodes).flat_map(of_node).map(|(node, rng)| port(node, rng)).collect();
         let nodes = vec![NodeLoad::default(); spec.nodes as usize];
         let outstanding = vec![0; spec.nodes as usize];
         Self { spec, ports, nodes, outstanding, measuring: false }
@@ -184,7 +214,8 @@ fn add(sum: &mut (u64, u64), len: u32) {
 
 impl App for Load {
     fn start(&mut self, cx: &mut Cx<'_>) {
-        for host in 0..self.spec.nodes {
+        let is_client = |host: &u32| self.spec.roles.targets(self.spec.nodes, *host) > 0;
+        for host in (0..self.spec.nodes).filter(is_client).collect::<Vec<_>>() {
             for port in 0..self.spec.client_ports {
                 self.send_due(cx, HostId(host), port);
             }

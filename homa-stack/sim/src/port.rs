@@ -153,6 +153,24 @@ impl<S> Port<S> {
         self.inbox.push_back((packet, seen, core));
     }
 
+    /// Hands on a packet that another port of the host has received.
+    pub(crate) fn pass(&mut self, packet: Packet<S>, seen: Time, core: u16) {
+        let index = self.packets.put(packet);
+        self.inbox.push_back((index, seen, core));
+    }
+
+    /// Becomes what `other`, the port of the same host for other packets, is now.
+    pub(crate) fn follow<T>(&mut self, other: &Port<T>) {
+        (self.host, self.now, self.delay) = (other.host, other.now, other.delay);
+        (self.link, self.limit, self.refused) = (other.link, other.limit, false);
+        (self.busy_until, self.out_until) = (other.busy_until, other.out_until);
+    }
+
+    /// Remembers that a packet was refused, if one was.
+    pub(crate) fn refuse(&mut self, refused: bool) {
+        self.refused |= refused;
+    }
+
     /// All packets of the network.
     #[inline]
     pub(crate) fn packets(&mut self) -> &mut Packets<S> {

@@ -5,6 +5,7 @@ use std::ops::ControlFlow;
 use cp_node::workload::Workload;
 use homa_sim::cluster::{ClusterRun, ClusterSpec, Protocol, SpecError, StopRule, TraceSpec, run, unloaded};
 use homa_sim::fabric::Topology;
+use homa_sim::load::Roles;
 use homa_sim::{HostModel, Time};
 
 fn done(spec: &ClusterSpec) -> ClusterRun {
@@ -47,6 +48,45 @@ fn the_load_is_carried_and_every_call_has_its_end() {
             assert!(node.samples.iter().all(|sample| sample.due_ns >= sample.service_ns));
         }
         assert_eq!(run.switches[0].drops.iter().sum::<u64>(), 0);
+    }
+}
+
+#[test]
+fn the_last_nodes_are_clients_and_the_first_servers() {
+    for (clients, servers) in [(1, 3), (3, 1), (2, 2), (4, 1)] {
+        let roles = Some(Roles { clients, servers });
+        let run = done(&ClusterSpec { roles, workload: Workload::Fixed(1000), gbps: 0.5, ..short(4) });
+        for (index, node) in run.nodes.iter().enumerate() {
+            // A server that is the only one has nobody to ask.
+            let asks = index as u32 >= 4 - clients && !(servers == 1 && index == 0);
+            let answers = (index as u32) < servers;
+            assert_eq!(!node.samples.is_empty(), asks, "node {index} of {clients}, {servers}");
+            // Requests, and responses to its own.
+            assert_eq!(node.received.0 > node.samples.len() as u64 + 10, answers, "node {index}");
+        }
+    }
+}
+
+#[test]
+fn two_protocols_at_once_carry_both_their_loads_and_slow_each_other() {
+    let homa = ClusterSpec { workload: Workload::Named("w3"), gbps: 3.0, ..short(4) };
+    for tcp in [Protocol::Tcp(Default::default()), Protocol::Dctcp(Default::default())] {
+        let tcp = ClusterSpec { protocol: tcp, gbps: 5.0, ..homa.clone() };
+        let both = || homa_sim::both::run(&homa, &tcp, &mut |_| ControlFlow::Continue(())).unwrap();
+        let [of_homa, of_tcp] = both();
+        assert_eq!(digest(&of_homa), digest(&both()[0]), "the same again");
+        for (run, offered) in [(&of_homa, 6.0), (&of_tcp, 10.0)] {
+            assert!((run.in_gbps / offered - 1.0).abs() < 0.2, "{} of {offered} Gbit/s", run.in_gbps);
+            assert!(run.nodes.iter().all(|node| node.failed == 0 && node.outstanding < 60));
+        }
+        let mean = |run: &ClusterRun| {
+            let times: Vec<_> =
+                run.nodes.iter().flat_map(|node| &node.samples).map(|sample| sample.service_ns).collect();
+            times.iter().sum::<u64>() as f64 / times.len() as f64
+        };
+        // As many messages alone take less time.
+        let alone = mean(&done(&tcp));
+        assert!(mean(&of_tcp) > 1.05 * alone, "{} with Homa, {alone} alone", mean(&of_tcp));
     }
 }
 
@@ -112,6 +152,7 @@ fn nonsense_is_refused() {
     for (spec, part) in [
         (ClusterSpec { client_ports: 0, ..short(4) }, "client_ports is 0"),
         (ClusterSpec { gbps: f64::NAN, ..short(4) }, "gbps is NaN"),
+        (ClusterSpec { roles: Some(Roles { clients: 0, servers: 4 }), ..short(4) }, "roles is 0 clients"),
         (ClusterSpec { mtu: 60, ..short(4) }, "mtu is 60"),
         (short(1), "1 nodes"),
     ] {

@@ -19,6 +19,7 @@ fn alone(len: u32) -> Vec<f64> {
         client_ports: 1,
         server_ports: 1,
         client_max: 1,
+        roles: None,
         one_way: false,
         seed: 3,
         warmup: Time::ZERO,
