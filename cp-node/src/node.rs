@@ -21,7 +21,7 @@ use crate::rng::{self, Rng};
 use crate::rtts::{self, Facts};
 use crate::stats::Seconds;
 use crate::totals::Totals;
-use crate::transport::{ClientHandle, ServerCounters, ServerHandle, homa, tcp};
+use crate::transport::{ClientHandle, ServerCounters, ServerHandle, homa, kernel, tcp};
 use crate::workload::{Distribution, Reduction, Workload};
 
 /// Longest wait for outstanding RPCs when clients are stopped.
@@ -124,8 +124,8 @@ impl Node {
     fn start_clients(&mut self, options: ClientOptions) -> Result<()> {
         self.addresses.extend(options.hosts.iter().map(|p| (p.node, p.addr)));
         let protocol = options.common.protocol();
-        if options.unloaded > 0 && protocol != Protocol::Homa {
-            bail!(Usage("--unloaded works with --protocol homa only".into()));
+        if options.unloaded > 0 && protocol == Protocol::Tcp {
+            bail!(Usage("--unloaded works with --protocol homa and homa-kernel only".into()));
         }
         if options.port_max() > MAX_SLOTS {
             bail!(Usage(format!(
@@ -154,6 +154,7 @@ impl Node {
             .collect();
         let handle = match protocol {
             Protocol::Tcp => tcp::open_client(&options, &ports, loads, &self.log)?,
+            Protocol::HomaKernel => kernel::open_client(&options, &ports, loads, &lengths, &self.log)?,
             Protocol::Homa => {
                 let debug = self.debug;
                 let engine = self.open_homa(&options.common)?;
@@ -242,6 +243,7 @@ impl Node {
             (0..usize::from(options.ports) * parts).map(|_| Arc::new(ServerCounters::default())).collect();
         let handle = match options.common.protocol() {
             Protocol::Tcp => tcp::open_server(&options, &counters, &self.log)?,
+            Protocol::HomaKernel => kernel::open_server(&options, &counters, &self.log)?,
             Protocol::Homa => self.open_homa(&options.common)?.open_server(&options, &counters)?,
         };
         let protocol = options.common.protocol;

@@ -276,10 +276,10 @@ pub struct RunArgs {
     /// TCP server ports per node [default: 8; 1 on netns]
     #[arg(long, default_value_t = 1, hide_default_value = true, value_name = "N")]
     pub tcp_server_ports: u16,
-    /// Receiving threads per TCP client port
+    /// Receiving threads per client port of TCP and homa-kernel
     #[arg(long, default_value_t = 1, value_name = "N")]
     pub tcp_port_receivers: u16,
-    /// Threads per TCP server port
+    /// Threads per server port of TCP and homa-kernel
     #[arg(long, default_value_t = 1, value_name = "N")]
     pub tcp_port_threads: u16,
     /// How TCP threads wait: asleep in epoll, or spinning

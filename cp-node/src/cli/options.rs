@@ -42,7 +42,7 @@ pub(crate) struct ClientOptions {
     /// Client ports
     #[arg(long, default_value_t = 1, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=256))]
     pub(crate) ports: u16,
-    /// Receiving threads per port (TCP); Homa ports share the node's --homa-workers
+    /// Receiving threads per port (TCP and homa-kernel); Homa ports share the node's --homa-workers
     #[arg(long, default_value_t = 1, value_name = "N", value_parser = clap::value_parser!(u16).range(0..=256))]
     pub(crate) port_receivers: u16,
     /// Server nodes, numbered from --first-server
@@ -83,7 +83,7 @@ pub(crate) struct ServerOptions {
     /// Restrict the server threads to this core; Homa's workers to this and the next ones
     #[arg(long, value_name = "C")]
     pub(crate) pin: Option<u16>,
-    /// Threads per port (TCP); Homa ports share the node's --homa-workers
+    /// Threads per port (TCP and homa-kernel); Homa ports share the node's --homa-workers
     #[arg(long, default_value_t = 1, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=256))]
     pub(crate) port_threads: u16,
     /// Ports to open
@@ -100,13 +100,13 @@ pub(crate) struct Common {
     /// Experiment that this belongs to [default: PROTOCOL_WORKLOAD]
     #[arg(long, value_name = "NAME")]
     pub(crate) exp: Option<String>,
-    /// Lowest server port [default: 4000 for homa, 5000 for tcp]
+    /// Lowest server port [default: 4000 for homa and homa-kernel, 5000 for tcp]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
     pub(crate) first_port: Option<u16>,
     /// Use IPv6
     #[arg(long)]
     pub(crate) ipv6: bool,
-    /// Transport: homa, or any other word for kernel TCP
+    /// Transport: homa, homa-kernel (the module of the kernel), or any other word for kernel TCP
     #[arg(long, default_value = "homa", value_name = "P")]
     pub(crate) protocol: String,
     /// Network interface for Homa [default: the only one that is up]
@@ -140,12 +140,16 @@ pub(crate) struct Common {
 
 impl Common {
     pub(crate) fn protocol(&self) -> Protocol {
-        if self.protocol == "homa" { Protocol::Homa } else { Protocol::Tcp }
+        match self.protocol.as_str() {
+            "homa" => Protocol::Homa,
+            "homa-kernel" => Protocol::HomaKernel,
+            _ => Protocol::Tcp,
+        }
     }
 
     pub(crate) fn first_port(&self) -> u16 {
         self.first_port.unwrap_or(match self.protocol() {
-            Protocol::Homa => 4000,
+            Protocol::Homa | Protocol::HomaKernel => 4000,
             Protocol::Tcp => 5000,
         })
     }
@@ -182,7 +186,10 @@ impl ClientOptions {
 /// A transport.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Protocol {
+    /// This program's stack.
     Homa,
+    /// The kernel's module.
+    HomaKernel,
     Tcp,
 }
 

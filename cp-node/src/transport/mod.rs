@@ -8,7 +8,9 @@ use rustix::thread::CpuSet;
 use crate::errors::Missing;
 
 pub(crate) mod homa;
+pub(crate) mod kernel;
 pub(crate) mod tcp;
+mod unloaded;
 
 /// The running client ports of one `client` command.
 pub(crate) trait ClientHandle: Send {

@@ -41,9 +41,12 @@ pub enum EngineKind {
 pub enum Protocol {
     /// This project's Homa
     Homa,
+    /// Homa by the kernel's module, where it is loaded; on netns and ssh
+    #[serde(rename = "homa-kernel")]
+    HomaKernel,
     /// TCP (cubic): the kernel's, or on sim a model of it
     Tcp,
-    /// DCTCP, on sim
+    /// DCTCP, on sim, and on ssh the kernel's
     Dctcp,
 }
 
@@ -52,6 +55,7 @@ impl Protocol {
     pub fn name(self) -> &'static str {
         match self {
             Self::Homa => "homa",
+            Self::HomaKernel => "homa-kernel",
             Self::Tcp => "tcp",
             Self::Dctcp => "dctcp",
         }

@@ -6,6 +6,7 @@ use serde_json::{Map, Value, json};
 use super::SIMULATOR;
 use super::file::{File, Measure, Vary};
 use crate::cli::{Protocol, TestbedKind};
+use crate::sim::cluster::NO_KERNEL;
 use crate::sim::spec::SimSpec;
 
 /// Parameters that describe a cluster: on another one they are what `[netns]` says, or the default there.
@@ -136,6 +137,9 @@ pub fn check(sim: &SimSpec, testbed: TestbedKind) -> Result<(), String> {
         if let Some(option) = sim.node.keys().next() {
             return Err(format!("node.{option}: nodes on --testbed sim have no such; those on netns and ssh have"));
         }
+        if [Some(sim.protocol), sim.beside].contains(&Some(Protocol::HomaKernel)) {
+            return Err(NO_KERNEL.to_owned());
+        }
         return if sim.shaped {
             Ok(())
         } else {
@@ -199,6 +203,7 @@ mod tests {
             ("cstates", Sim, ("nodes", json!(4)), "it can on --testbed netns, --testbed ssh"),
             ("config_window", Netns, ("nodes", json!(4)), "it can on --testbed sim"),
             ("vs_tcp", Sim, ("node.poll_usecs", json!(4)), "those on netns and ssh have"),
+            ("vs_tcp", Sim, ("protocol", json!("homa-kernel")), "those on --testbed netns and ssh have"),
             ("vs_tcp", Netns, ("topology", json!("leaf-spine")), "topology is leaf-spine"),
             ("vs_tcp", Netns, ("protocol", json!("dctcp")), "those on --testbed sim do"),
             ("vs_tcp", Ssh, ("loss", json!(0.1)), "those on --testbed sim and netns can"),

@@ -43,7 +43,8 @@ mod with_ssh {
         let out = make_out(&mut options, &SUBDIRECTORIES)?;
         let interrupt = Interrupt::install()?;
         let begun = Instant::now();
-        let homa = options.protocols.contains(&Protocol::Homa) || options.slowdown.needs_unloaded();
+        let homa = options.protocols.contains(&Protocol::Homa)
+            || options.slowdown.needs_unloaded() && !options.protocols.contains(&Protocol::HomaKernel);
         let mut testbed = match Ssh::build(cluster, options.nodes, &run_name(), homa) {
             Ok(testbed) => testbed,
             Err(err) => {

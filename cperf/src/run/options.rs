@@ -3,10 +3,11 @@
 use cp_node::workload::{Distribution, Reduction};
 
 use super::homa;
-use crate::cli::{Device, Protocol, RunArgs};
+use crate::cli::{Device, Protocol, RunArgs, TestbedKind};
 use crate::error::Stop;
 use crate::experiment::overrides;
 use crate::rates::{self, Workload};
+use crate::sim::cluster::NO_KERNEL;
 use crate::sim::spec::SimSpec;
 use crate::testbed::netns::{MAX_NODES, MTU_RANGE};
 
@@ -43,7 +44,12 @@ pub(super) fn effective(args: &RunArgs) -> Result<RunArgs, Stop> {
     for (name, value) in [("--client-nodes", args.client_nodes), ("--server-nodes", args.server_nodes)] {
         require(value <= nodes, || format!("{name} {value}: there are {nodes} nodes"))?;
     }
-    require(!options.protocols.contains(&Protocol::Dctcp), || {
+    let has = |protocol| options.protocols.contains(&protocol);
+    require(!(has(Protocol::Homa) && has(Protocol::HomaKernel)), || {
+        "--protocols homa,homa-kernel: both would answer packets of the other on the same interface; run one, then the other"
+            .to_owned()
+    })?;
+    require(!has(Protocol::Dctcp) || args.testbed == TestbedKind::Ssh, || {
         "--protocols dctcp: on --testbed netns there are homa and tcp (--tcp-cc dctcp where the kernel has it)"
             .to_owned()
     })?;
@@ -154,6 +160,7 @@ pub(super) fn simulated(args: &RunArgs) -> Result<(RunArgs, Vec<SimSpec>), Stop>
         options.protocols = vec![Protocol::Homa, Protocol::Tcp, Protocol::Dctcp];
     }
     once_each(&mut options.protocols)?;
+    require(!options.protocols.contains(&Protocol::HomaKernel), || format!("--protocols: {NO_KERNEL}"))?;
     require(args.threads != Some(0), || "--threads 0: at least 1 is needed".to_owned())?;
     require(args.unloaded_samples >= 1, || "--unloaded-samples 0: at least 1 is needed".to_owned())?;
     positive("--base-usecs", args.base_usecs, 1e9)?;
@@ -163,7 +170,7 @@ pub(super) fn simulated(args: &RunArgs) -> Result<(RunArgs, Vec<SimSpec>), Stop>
     }
     let spec = |protocol: &Protocol| {
         let (client, server) = match protocol {
-            Protocol::Homa => (("client-ports", args.client_ports), ("server-ports", args.server_ports)),
+            Protocol::Homa | Protocol::HomaKernel => (("client-ports", args.client_ports), ("server-ports", args.server_ports)),
             _ => (("tcp-client-ports", args.tcp_client_ports), ("tcp-server-ports", args.tcp_server_ports)),
         };
         let ports = |(option, value): (&str, u16)| args.has(option).then_some(value);
@@ -284,6 +291,7 @@ mod tests {
             ("w4 --homa window", "NAME=VALUE"),
             ("w4 --priorities 9", "from 1 to 8"),
             ("w4 --protocols homa,tcp,homa", "each can be named once"),
+            ("w4 --protocols homa-kernel", "those on --testbed netns and ssh have"),
         ] {
             let stop = simulated(&given(words)).unwrap_err();
             assert_eq!(stop.code(), 2, "{words}");
@@ -344,6 +352,7 @@ mod tests {
             ("w4 --protocols homa,tcp,homa", "each can be named once"),
             ("w4 --protocols dctcp", "on --testbed netns there are homa and tcp"),
             ("w4 --load 0.5", "--link-gbps, which is missing"),
+            ("w4 --protocols homa-kernel,homa", "run one, then the other"),
         ] {
             let stop = parse(words).unwrap_err();
             assert_eq!(stop.code(), 2, "{words}");

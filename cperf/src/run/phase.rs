@@ -122,10 +122,16 @@ fn unloaded(options: &RunArgs, nodes: &mut Nodes, interfaces: &[Option<String>])
     let (samples, workload, seed) = (options.unloaded_samples, &options.workload, options.seed);
     // Only two nodes are busy here, so they may spin: the baseline is the best that this machine does.
     let poll = if rates::cores() >= 2 { String::new() } else { poll(options) };
-    let common = |node: usize| format!("{poll}{}{}{}", version(options), homa(options), interface(interfaces, node));
-    nodes.tell(QUICK, only(0, format!("server --ports 1 --protocol homa --exp unloaded{}", common(0))))?;
+    // What is to be measured is in the way of another stack on the same interface.
+    let kernel = options.protocols.contains(&Protocol::HomaKernel);
+    let protocol = if kernel { Protocol::HomaKernel } else { Protocol::Homa }.name();
+    let common = |node: usize| match kernel {
+        true => format!("{poll}{}", version(options)),
+        false => format!("{poll}{}{}{}", version(options), homa(options), interface(interfaces, node)),
+    };
+    nodes.tell(QUICK, only(0, format!("server --ports 1 --protocol {protocol} --exp unloaded{}", common(0))))?;
     let client = format!(
-        "client --protocol homa --ports 1 --server-ports 1 --client-max 1 --servers 0 --id 1 --workload {workload} \
+        "client --protocol {protocol} --ports 1 --server-ports 1 --client-max 1 --servers 0 --id 1 --workload {workload} \
          --unloaded {samples} --seed {seed} --exp unloaded{}",
         common(1)
     );
@@ -162,10 +168,10 @@ impl Phase<'_> {
         let (name, everybody) = (names(self.protocols), 0..self.options.nodes);
         self.journal.say(&format!("{name}: starting servers and clients, {} s of warm-up", self.options.warmup));
         let (options, interfaces) = (self.options, self.interfaces);
-        // Kernel TCP finds its way by routes.
+        // The kernel finds its way by routes.
         let place = |protocol, node| match protocol {
             Protocol::Homa => interface(interfaces, node),
-            Protocol::Tcp | Protocol::Dctcp => String::new(),
+            Protocol::HomaKernel | Protocol::Tcp | Protocol::Dctcp => String::new(),
         };
         let (_, servers) = roles(options);
         for &protocol in self.protocols {
@@ -299,6 +305,10 @@ fn server(options: &RunArgs, protocol: Protocol) -> String {
     let (stem, common) = (experiment(protocol, &options.workload), common(options, protocol));
     match protocol {
         Protocol::Homa => format!("server --ports {} --exp {stem}{common}", options.server_ports),
+        Protocol::HomaKernel => format!(
+            "server --ports {} --port-threads {} --exp {stem}{common}",
+            options.server_ports, options.tcp_port_threads
+        ),
         Protocol::Tcp | Protocol::Dctcp => format!(
             "server --ports {} --port-threads {} --exp {stem}{common}",
             options.tcp_server_ports, options.tcp_port_threads
@@ -317,6 +327,10 @@ fn client(options: &RunArgs, protocol: Protocol, number: usize) -> String {
     let common = common(options, protocol);
     let shape = match protocol {
         Protocol::Homa => format!("--ports {} --server-ports {}", options.client_ports, options.server_ports),
+        Protocol::HomaKernel => format!(
+            "--ports {} --server-ports {} --port-receivers {}",
+            options.client_ports, options.server_ports, options.tcp_port_receivers
+        ),
         Protocol::Tcp | Protocol::Dctcp => format!(
             "--ports {} --server-ports {} --port-receivers {}",
             options.tcp_client_ports, options.tcp_server_ports, options.tcp_port_receivers
@@ -365,8 +379,13 @@ fn common(options: &RunArgs, protocol: Protocol) -> String {
     if protocol == Protocol::Homa {
         text += &homa(options);
     }
-    if protocol == Protocol::Tcp {
-        text += &format!(" --tcp-wait {} --tcp-cc {}", options.tcp_wait.name(), options.tcp_cc);
+    let control = match protocol {
+        Protocol::Tcp => Some(options.tcp_cc.as_str()),
+        Protocol::Dctcp => Some("dctcp"),
+        Protocol::Homa | Protocol::HomaKernel => None,
+    };
+    if let Some(control) = control {
+        text += &format!(" --tcp-wait {} --tcp-cc {control}", options.tcp_wait.name());
     }
     text
 }
@@ -383,7 +402,7 @@ fn homa(options: &RunArgs) -> String {
     if options.homa_workers > 1 {
         text += &format!(" --homa-workers {}", options.homa_workers);
     }
-    if options.protocols.contains(&Protocol::Tcp) {
+    if options.protocols.iter().any(|protocol| matches!(protocol, Protocol::Tcp | Protocol::Dctcp)) {
         // The choice of a congestion control may need them.
         text += " --keep-privileges";
     }

@@ -84,7 +84,7 @@ impl SimSpec {
         let mut spec = self.clone();
         self.check()?;
         let (client, server) = match self.protocol {
-            Protocol::Homa => (3, 3),
+            Protocol::Homa | Protocol::HomaKernel => (3, 3),
             Protocol::Tcp | Protocol::Dctcp => (4, 8),
         };
         spec.client_ports.get_or_insert(client);

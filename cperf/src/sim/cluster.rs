@@ -28,6 +28,10 @@ pub enum SimError {
 /// Told how far a measurement is, 0 to 1, now and then; may end it.
 pub type Watch<'a> = dyn FnMut(f64) -> ControlFlow<()> + 'a;
 
+/// Why one protocol is none of theirs.
+pub const NO_KERNEL: &str = "protocol is homa-kernel: nodes on --testbed sim have no kernel whose module could be measured; \
+                             those on --testbed netns and ssh have, where it is loaded";
+
 /// A message length and its round-trip times without load, ns.
 pub type Unloaded = Vec<(u32, Vec<u64>)>;
 
@@ -144,6 +148,7 @@ fn cluster(spec: &SimSpec, trace: Option<TraceSpec>) -> Result<ClusterSpec, Stri
     let tcp = || TcpConfig { mtu: spec.mtu_bytes, ..TcpConfig::default() };
     let protocol = match spec.protocol {
         Protocol::Homa => Transport::Homa(Box::new(homa(spec)?)),
+        Protocol::HomaKernel => return Err(NO_KERNEL.to_owned()),
         Protocol::Tcp => Transport::Tcp(tcp()),
         Protocol::Dctcp => Transport::Dctcp(tcp()),
     };

@@ -5,7 +5,6 @@
 //! its answer, without any hand-over between threads. Other threads ask it to do things ([`Engine`]).
 
 mod several;
-mod unloaded;
 mod worker;
 
 use std::fs::File;
@@ -22,7 +21,6 @@ use homa_stack::Nanos;
 use homa_stack::driver::{DeviceKind, Framing, Host, HostConfig, Waker, drop_privileges, open_group};
 use homa_stack::trace::write_merged;
 
-use self::unloaded::Plan;
 use self::worker::{Load, Worker};
 use crate::arrivals::Arrivals;
 use crate::cli::{ClientOptions, Common, ServerOptions};
@@ -30,6 +28,7 @@ use crate::client::ClientPort;
 use crate::errors::{Missing, Usage};
 use crate::log::Log;
 use crate::parameters::Parameter;
+use crate::transport::unloaded::Plan;
 use crate::transport::{ClientHandle, ServerCounters, ServerHandle, pin_to};
 use crate::workload::Distribution;
 

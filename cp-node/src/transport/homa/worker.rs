@@ -11,13 +11,13 @@ use bytes::Bytes;
 use homa_stack::driver::{Host, ResolveError};
 use homa_stack::{Event, Instant, Message, Nanos, Payload, RpcError, ServerRpc};
 
-use super::unloaded::{MAX_FAILURES, Plan, Step};
 use super::{Job, RESOLVE_LIMIT};
 use crate::arrivals::Arrivals;
 use crate::client::{ClientPort, Ended, Target};
 use crate::log::Log;
 use crate::message::{HEADER_LEN, Header, MessageError};
 use crate::transport::ServerCounters;
+use crate::transport::unloaded::{MAX_FAILURES, Plan, Step};
 use crate::workload::MAX_MESSAGE;
 
 /// Requests that a port sends before packets are received again.

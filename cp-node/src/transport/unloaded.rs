@@ -8,11 +8,11 @@ const LENGTH_LIMIT_NS: u64 = 100_000_000;
 /// Samples that are enough.
 const ENOUGH: u32 = 10;
 /// Failed RPCs after which the measurement is given up.
-pub(super) const MAX_FAILURES: u32 = 20;
+pub(crate) const MAX_FAILURES: u32 = 20;
 
 /// What comes after an RPC.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Step {
+pub(crate) enum Step {
     /// A request of this length.
     Send(u32),
     /// The warm-up is over: forget its samples.
@@ -23,7 +23,7 @@ pub(super) enum Step {
 
 /// The order of an unloaded measurement: one RPC of each length to warm up, then some of each length that count.
 #[derive(Clone, Debug)]
-pub(super) struct Plan {
+pub(crate) struct Plan {
     lengths: Vec<u32>,
     per_length: u32,
     measuring: bool,
@@ -32,18 +32,18 @@ pub(super) struct Plan {
     done: u32,
     /// When the current length was begun.
     since_ns: u64,
-    pub(super) failures: u32,
+    pub(crate) failures: u32,
 }
 
 impl Plan {
     /// `per_length` samples of each length of the distribution.
-    pub(super) fn new(lengths: &Distribution, per_length: u32) -> Self {
+    pub(crate) fn new(lengths: &Distribution, per_length: u32) -> Self {
         let lengths = lengths.points().iter().map(|p| p.len.max(HEADER_LEN as u32)).collect();
         Self { lengths, per_length, measuring: false, index: 0, done: 0, since_ns: 0, failures: 0 }
     }
 
     /// What to do now that no RPC is outstanding.
-    pub(super) fn next(&mut self, now_ns: u64) -> Step {
+    pub(crate) fn next(&mut self, now_ns: u64) -> Step {
         let spent = now_ns.saturating_sub(self.since_ns) >= LENGTH_LIMIT_NS && self.done >= ENOUGH;
         let wanted = if self.measuring { self.per_length } else { 1 };
         if self.done >= wanted || (self.measuring && spent) {
