@@ -12,9 +12,11 @@ pub mod facts;
 mod files;
 mod link;
 mod reach;
+pub mod settings;
 pub mod wire;
 
 use std::io::{self, BufReader, Read, Write as _};
+use std::path::Path;
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -200,6 +202,17 @@ impl Agent {
                     let round_trips = reach::reach(&from, &to, packet_bytes)?;
                     Ok(News::Reached { round_trips })
                 });
+            }
+            Order::Change { record, interface, wishes, dry_run } => {
+                self.aside(id, move |_| {
+                    let (places, record) = (settings::Places::default(), Path::new(&record));
+                    let changes = settings::change(&places, record, &interface, &wishes, dry_run)?;
+                    Ok(News::Changed { changes })
+                });
+            }
+            Order::Restore { record, dry_run } => {
+                let done = move |_: &Out| settings::restore(Path::new(&record), dry_run);
+                self.aside(id, move |out| Ok(News::Changed { changes: done(out)? }));
             }
             Order::Latency { count } => {
                 self.aside(id, move |_| Ok(News::Latency { medians: reach::latency_of_cores(count) }));

@@ -4,6 +4,7 @@ pub mod compare;
 pub mod doctor;
 mod given;
 mod kinds;
+pub mod setup;
 pub mod shell;
 
 use std::path::PathBuf;
@@ -56,6 +57,9 @@ pub enum Command {
     /// Check machines reached by SSH before a run, and say what to do about what is found
     #[command(after_help = doctor::HELP)]
     Doctor(doctor::DoctorArgs),
+    /// Set machines reached by SSH, and their switch, up for benchmarks, and back
+    #[command(after_help = setup::HELP)]
+    Setup(setup::SetupArgs),
     /// Print completions for a shell
     #[command(after_help = shell::COMPLETIONS_HELP)]
     Completions(shell::CompletionsArgs),

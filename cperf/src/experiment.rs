@@ -172,15 +172,27 @@ fn planned(args: &RunArgs, source: &Source) -> anyhow::Result<Plan> {
         set.remove(at);
     }
     if args.has("protocols") {
-        let values = args.protocols.iter().map(|protocol| protocol.name().into()).collect();
-        let vary = file::Vary { parameter: Some("protocol".to_owned()), values, cases: Vec::new() };
-        match file.vary.iter_mut().find(|vary| vary.parameter.as_deref() == Some("protocol")) {
-            Some(existing) => *existing = vary,
-            None => file.vary.insert(0, vary),
-        }
-        file.fixed.remove("protocol");
+        let values: Vec<_> = args.protocols.iter().map(|protocol| protocol.name().into()).collect();
+        protocols(&mut file, values).map_err(usage)?;
     }
     Ok(Plan::on(args.testbed, file, &set).map_err(usage)?)
+}
+
+/// Measures these protocols instead of those of the file; of cases that have one, those that have one of these.
+fn protocols(file: &mut File, values: Vec<serde_json::Value>) -> Result<(), String> {
+    let has_one = |vary: &file::Vary| vary.cases.iter().any(|case| case.contains_key("protocol"));
+    if let Some(vary) = file.vary.iter_mut().find(|vary| has_one(vary)) {
+        vary.cases.retain(|case| case.get("protocol").is_none_or(|protocol| values.contains(protocol)));
+        let none = vary.cases.is_empty();
+        return if none { Err("--protocols: none of its cases is about these".to_owned()) } else { Ok(()) };
+    }
+    let vary = file::Vary { parameter: Some("protocol".to_owned()), values, cases: Vec::new() };
+    match file.vary.iter_mut().find(|vary| vary.parameter.as_deref() == Some("protocol")) {
+        Some(existing) => *existing = vary,
+        None => file.vary.insert(0, vary),
+    }
+    file.fixed.remove("protocol");
+    Ok(())
 }
 
 /// `1,2,5` or `1-5`, or both.

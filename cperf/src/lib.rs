@@ -32,6 +32,8 @@ pub mod outdir;
 pub mod rates;
 pub mod report;
 pub mod run;
+#[cfg(feature = "ssh")]
+pub mod setup;
 pub mod signals;
 pub mod sim;
 #[cfg(feature = "ssh")]

@@ -4,7 +4,7 @@
 use std::ffi::OsString;
 use std::process::ExitCode;
 
-use cperf::cli::{Cli, Command, ExperimentsCommand, doctor::DoctorArgs, shell};
+use cperf::cli::{Cli, Command, ExperimentsCommand, doctor::DoctorArgs, setup::SetupArgs, shell};
 use cperf::{error, experiment};
 
 #[global_allocator]
@@ -33,6 +33,7 @@ fn main() -> ExitCode {
         }
         Command::Compare(args) => cperf::compare::run(&args),
         Command::Doctor(args) => doctor(&args),
+        Command::Setup(args) => setup(&args),
         Command::Completions(args) => shell::completions(&args),
         Command::Man(args) => shell::man(&args),
         Command::Metrics(args) => scan_metrics::cli::metrics(&args),
@@ -51,6 +52,16 @@ fn main() -> ExitCode {
 #[cfg(feature = "ssh")]
 fn doctor(args: &DoctorArgs) -> anyhow::Result<()> {
     cperf::doctor::run(args)
+}
+
+#[cfg(feature = "ssh")]
+fn setup(args: &SetupArgs) -> anyhow::Result<()> {
+    cperf::setup::run(args)
+}
+
+#[cfg(not(feature = "ssh"))]
+fn setup(_: &SetupArgs) -> anyhow::Result<()> {
+    Err(error::without_ssh("cperf setup").into())
 }
 
 #[cfg(not(feature = "ssh"))]

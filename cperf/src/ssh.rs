@@ -9,6 +9,7 @@ pub(crate) mod agent;
 mod auth;
 pub mod cluster;
 mod connect;
+mod console;
 pub(crate) mod deploy;
 mod hostkeys;
 mod pump;
@@ -24,6 +25,7 @@ use cp_node::agent::wire::{self, News, Order};
 use self::agent::Agent;
 use self::cluster::{Access, Cluster, Machine};
 use self::connect::Connection;
+use self::console::SwitchConsole;
 use self::deploy::Program;
 use self::pump::Pump;
 use crate::error::Stop;
@@ -47,6 +49,14 @@ impl Fleet {
         let program = Program::own()?;
         let jump = cluster.jump.as_ref().map(jump).transpose()?;
         Ok(Self { cluster, program, jump })
+    }
+
+    /// The switch's command line.
+    ///
+    /// # Errors
+    /// [`Stop::Missing`], naming the host and what to do.
+    pub(crate) fn switch_console(&self, access: &Access) -> anyhow::Result<SwitchConsole> {
+        SwitchConsole::open(access, self.jump.as_ref())
     }
 
     /// The cluster.

@@ -117,7 +117,7 @@ fn experiments_run_on_network_namespaces() {
         }
         assert_eq!(output.status.code(), Some(0), "{said}");
         let summary = fs::read_to_string(dir.join("summary.csv")).unwrap();
-        let rows: Vec<_> = summary.lines().filter(|line| line.contains(metric)).collect();
+        let rows: Vec<_> = summary.lines().filter(|line| line.contains(&format!(",{metric},"))).collect();
         assert_eq!(rows.len().to_string(), points, "{summary}");
         let csv = fs::read_to_string(dir.join("results.csv")).unwrap();
         let (names, row) = (csv.lines().next().unwrap(), csv.lines().nth(1).unwrap());

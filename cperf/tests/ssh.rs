@@ -20,10 +20,11 @@ use serde_json::Value;
 type Result<T> = std::result::Result<T, String>;
 type Check = fn(&mut Lab) -> Result<()>;
 
-const CHECKS: [(&str, Check); 8] = [
+const CHECKS: [(&str, Check); 9] = [
     ("the_program_is_copied_once_and_whole", copied_once),
     ("eight_machines_run_w4_with_homa_and_tcp", eight_machines),
     ("the_doctor_finds_a_cut_link_and_no_more_than_there_is", doctor),
+    ("settings_are_changed_written_down_and_put_back", settings),
     ("machines_behind_a_jump_host", jump_host),
     ("an_unknown_host_key_is_refused_and_another_one_too", host_keys),
     ("a_wrong_key_is_told_and_what_to_do", wrong_key),
@@ -74,6 +75,65 @@ fn says(output: &Output, part: &str) -> Result<()> {
 
 fn holds(what: bool, text: impl FnOnce() -> String) -> Result<()> {
     if what { Ok(()) } else { Err(text()) }
+}
+
+/// What a machine's namespace has: a kernel parameter, the MTU and the queueing discipline of the data plane.
+fn settings_of(lab: &Lab, node: usize) -> Result<[String; 3]> {
+    let here = cperf::sys::Namespace::current().map_err(|err| err.to_string())?;
+    let inside = || -> std::io::Result<[String; 3]> {
+        let word = |words: &[&str], after: &str| -> std::io::Result<String> {
+            let text = Command::new(words[0]).args(&words[1..]).output()?.stdout;
+            let text = String::from_utf8_lossy(&text).into_owned();
+            let mut all = text.split_whitespace().skip_while(|word| *word != after).skip(1);
+            Ok(all.next().unwrap_or_default().to_owned())
+        };
+        Ok([
+            fs::read_to_string("/proc/sys/net/ipv4/tcp_max_syn_backlog")?.trim().to_owned(),
+            word(&["ip", "-o", "link", "show", "dev", lab::DATA], "mtu")?,
+            word(&["tc", "qdisc", "show", "dev", lab::DATA], "qdisc")?,
+        ])
+    };
+    cperf::sys::enter(lab.net.namespace(node)).map_err(|err| err.to_string())?;
+    let found = inside();
+    cperf::sys::enter(&here).map_err(|err| err.to_string())?;
+    found.map_err(|err| err.to_string())
+}
+
+fn settings(lab: &mut Lab) -> Result<()> {
+    let cluster = lab.cluster(2, "", |_| String::new())?;
+    let setup = |lab: &Lab, words: &[&str]| {
+        let mut command = lab.cperf();
+        command.args(["setup", "--cluster"]).arg(&cluster).args(words).output().map_err(|err| err.to_string())
+    };
+    let all = |lab: &Lab| -> Result<Vec<_>> { (0..2).map(|node| settings_of(lab, node)).collect() };
+    let before = all(lab)?;
+    let wanted = ["--only-given", "--mtu", "1400", "--qdisc", "pfifo", "--sysctl", "net.ipv4.tcp_max_syn_backlog=4321"];
+    let dry = setup(lab, &[&wanted[..], &["--dry-run"]].concat())?;
+    ended(&dry, 0)?;
+    let text = String::from_utf8_lossy(&dry.stdout).into_owned();
+    for part in
+        ["node 1", "ip link set dev veth0 mtu 1400", "tc qdisc replace dev veth0 root pfifo", "sysctl -w net.ipv4"]
+    {
+        holds(text.contains(part), || format!("no `{part}` in: {text}"))?;
+    }
+    holds(all(lab)? == before, || "a dry run changes something".to_owned())?;
+
+    // One of the settings does not exist: the others are made, and it is told.
+    let done = setup(lab, &[&wanted[..], &["--sysctl", "net.ipv4.no_such_thing=1"]].concat())?;
+    ended(&done, 1)?;
+    says(&done, "2 settings could not be changed")?;
+    let changed = ["4321", "1400", "pfifo"].map(str::to_owned);
+    let found = all(lab)?;
+    holds(found.iter().all(|one| *one == changed), || format!("not changed: {found:?}"))?;
+    let records = || fs::read_dir(lab.directory()).into_iter().flatten().flatten();
+    let records = || records().filter(|entry| entry.file_name().to_string_lossy().starts_with("setup-")).count();
+    holds(records() == 2, || "what was is not written down for each machine".to_owned())?;
+
+    let back = setup(lab, &["--restore"])?;
+    ended(&back, 0)?;
+    let found = all(lab)?;
+    holds(found == before, || format!("not put back: {found:?}, it was {before:?}"))?;
+    holds(records() == 0, || "what was is still written down".to_owned())
 }
 
 fn copied_once(lab: &mut Lab) -> Result<()> {

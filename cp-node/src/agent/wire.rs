@@ -9,8 +9,10 @@ use std::io::{self, Read, Write};
 
 use serde::{Deserialize, Serialize};
 
+use super::settings::{Change, Wish};
+
 /// Version of this protocol; both ends must have the same.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 /// What an agent writes first.
 pub const GREETING: &[u8] = b"\ncp-node agent\n";
 /// Longest body, bytes.
@@ -126,6 +128,24 @@ pub enum Order {
         /// Sends on each core.
         count: u32,
     },
+    /// Changes settings of the machine, and writes down what they were. Answer: [`News::Changed`].
+    Change {
+        /// File that what they were is written to, before anything is changed.
+        record: String,
+        /// Data-plane interface.
+        interface: String,
+        /// What is wanted.
+        wishes: Vec<Wish>,
+        /// Only says what would be changed.
+        dry_run: bool,
+    },
+    /// Puts settings back. Answer: [`News::Changed`].
+    Restore {
+        /// The file that says what they were.
+        record: String,
+        /// Only says what would be put back.
+        dry_run: bool,
+    },
     /// Kills the node and ends. No answer.
     End,
 }
@@ -198,6 +218,11 @@ pub enum News {
     Reached {
         /// Of each address, in order: the round trip, us, or why there was none.
         round_trips: Vec<Result<f64, String>>,
+    },
+    /// Settings that were changed, or would be.
+    Changed {
+        /// In order.
+        changes: Vec<Change>,
     },
     /// How long sends take.
     Latency {

@@ -74,7 +74,7 @@ mod tests {
             let file = File::parse(&find(&name).unwrap()).unwrap_or_else(|err| panic!("{name}: {err}"));
             assert_eq!(file.name, name);
             assert!(file.seeds.len() >= 3, "{name}: intervals need several seeds");
-            let plan = Plan::new(file, &[]).unwrap_or_else(|err| panic!("{name}: {err}"));
+            let plan = Plan::on(file.testbeds[0], file, &[]).unwrap_or_else(|err| panic!("{name}: {err}"));
             assert!(plan.points.len() >= 6, "{name}");
         }
     }

@@ -142,13 +142,15 @@ pub fn measure(
 fn keep_real(spec: &PointSpec, id: String, dir: &Path, real: &Real) -> anyhow::Result<()> {
     let fixed = || Baseline::without_times(real.link_gbps);
     let baseline = Baseline::new(spec.slowdown, &real.unloaded, real.link_gbps).unwrap_or_else(fixed);
-    let figures = Figures::new(&spec.sim, &real.outcome, &baseline);
+    // Machines are as many as the cluster has.
+    let sim = SimSpec { nodes: real.nodes, ..spec.sim.clone() };
+    let figures = Figures::new(&sim, &real.outcome, &baseline);
     let result = PointResult {
         version: VERSION,
         id,
         slowdown: baseline.text(),
         measurements: vec![Measurement { role: Role::Base, figures }],
-        tenths: tenths(&spec.sim, &real.outcome, &baseline),
+        tenths: tenths(&sim, &real.outcome, &baseline),
         curves: Curves::new(&real.outcome, baseline.optimal()),
         ..PointResult::default()
     };

@@ -276,7 +276,8 @@ mod tests {
     fn every_statement_is_about_an_experiment_and_a_figure_that_exist() {
         let mut count = 0;
         for name in bundled::names() {
-            let plan = Plan::new(File::parse(&bundled::find(&name).unwrap()).unwrap(), &[]).unwrap();
+            let file = File::parse(&bundled::find(&name).unwrap()).unwrap();
+            let plan = Plan::on(file.testbeds[0], file, &[]).unwrap();
             for statement in statements(&name) {
                 count += 1;
                 let metric = statement.metric.split('@').next().unwrap();

@@ -31,6 +31,8 @@ pub struct Real {
     pub outcome: Outcome,
     /// Times without load.
     pub unloaded: Unloaded,
+    /// How many nodes there were.
+    pub nodes: u32,
     /// Rate of its links, 10^9 bit/s, for slowdowns.
     pub link_gbps: f64,
 }
@@ -146,7 +148,8 @@ fn read(spec: &PointSpec, dir: &Path) -> anyhow::Result<Real> {
     let result = &json["results"][0];
     let stem = format!("{}_{}", sim.protocol.name(), sim.workload);
     let mut samples = Vec::new();
-    for node in 0..json["options"]["nodes"].as_u64().unwrap_or_else(|| u64::from(sim.nodes)) {
+    let nodes = json["options"]["nodes"].as_u64().and_then(|nodes| u32::try_from(nodes).ok()).unwrap_or(sim.nodes);
+    for node in 0..nodes {
         let path = dir.join(format!("{stem}-{node}.rtts"));
         let (service, due) = (times(&path)?, times(&path.with_extension("rtts.due"))?);
         let both = service.into_iter().zip(due);
@@ -179,7 +182,8 @@ fn read(spec: &PointSpec, dir: &Path) -> anyhow::Result<Real> {
     };
     let link_gbps = json["options"]["link_gbps"].as_f64();
     let link_gbps = link_gbps.or_else(|| json["options"]["link_mbps"].as_f64().map(|mbps| mbps / 1e3));
-    Ok(Real { outcome, unloaded: unloaded.into_iter().collect(), link_gbps: link_gbps.unwrap_or(ANY_LINK_GBPS) })
+    let (unloaded, link_gbps) = (unloaded.into_iter().collect(), link_gbps.unwrap_or(ANY_LINK_GBPS));
+    Ok(Real { outcome, unloaded, nodes, link_gbps })
 }
 
 /// Lengths and times of a file of samples; none if there is no such file: a node that is no client has none.

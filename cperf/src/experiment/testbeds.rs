@@ -64,15 +64,16 @@ pub fn adapted(mut file: File, testbed: TestbedKind) -> Result<File, String> {
     }
     let table = std::mem::take(&mut file.netns);
     if !table.is_empty() {
-        rescale(&mut file, &table);
+        let netns = testbed == TestbedKind::Netns;
+        if netns {
+            rescale(&mut file, &table);
+        }
         for name in CLUSTER {
             file.fixed.remove(name);
         }
-        if testbed == TestbedKind::Netns {
-            table.iter().for_each(|(name, value)| replace(&mut file, name, value));
-        } else if let Some(protocols) = table.get("protocol") {
-            replace(&mut file, "protocol", protocols);
-        }
+        // Machines have links, and a number, of their own; what they are told is how long.
+        let said = table.iter().filter(|(name, _)| netns || ["warmup_s", "measure_s"].contains(&name.as_str()));
+        said.for_each(|(name, value)| replace(&mut file, name, value));
     }
     for (name, ports) in [("client_ports", 1), ("server_ports", 1)] {
         let varies = |vary: &Vary| {

@@ -170,7 +170,9 @@ pub(super) fn simulated(args: &RunArgs) -> Result<(RunArgs, Vec<SimSpec>), Stop>
     }
     let spec = |protocol: &Protocol| {
         let (client, server) = match protocol {
-            Protocol::Homa | Protocol::HomaKernel => (("client-ports", args.client_ports), ("server-ports", args.server_ports)),
+            Protocol::Homa | Protocol::HomaKernel => {
+                (("client-ports", args.client_ports), ("server-ports", args.server_ports))
+            }
             _ => (("tcp-client-ports", args.tcp_client_ports), ("tcp-server-ports", args.tcp_server_ports)),
         };
         let ports = |(option, value): (&str, u16)| args.has(option).then_some(value);

@@ -62,8 +62,19 @@ pub struct Cluster {
     pub silence: Duration,
     /// Rate of each node's link, 10^9 bit/s.
     pub link_gbps: Option<f64>,
-    /// The switch, for `cperf setup`: as the file has it.
-    pub switch: Option<Table>,
+    /// The switch, for `cperf setup`.
+    pub switch: Option<Switch>,
+}
+
+/// The switch between the nodes.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Switch {
+    /// What it is: `mellanox`, `dell-os10`.
+    pub kind: String,
+    /// How its command line is reached.
+    pub access: Access,
+    /// Numbers of the ports that nodes are on.
+    pub ports: Vec<u16>,
 }
 
 /// Keys at the top, all of which but the last row are defaults of the nodes.
@@ -105,6 +116,9 @@ const NODE: [&str; 14] = [
 ];
 /// Keys of the jump host.
 const JUMP: [&str; 8] = ["user", "port", "key", "agent", "passphrase_env", "known_hosts", "timeout_s", "host"];
+/// Keys of the switch.
+const SWITCH: [&str; 10] =
+    ["user", "port", "key", "agent", "passphrase_env", "known_hosts", "timeout_s", "host", "kind", "ports"];
 
 impl Cluster {
     /// Reads and checks a cluster file.
@@ -140,7 +154,11 @@ impl Cluster {
             reader.known(&place, &JUMP);
             reader.access(&place)
         });
-        let switch = reader.table(&top, "switch").cloned();
+        let switch = reader.table(&top, "switch").map(|table| {
+            let place = Place { table, defaults: Some(&top), name: "switch: ".to_owned() };
+            reader.known(&place, &SWITCH);
+            reader.switch(&place)
+        });
         let machines = reader.machines(&top);
         if reader.mistakes.is_empty() {
             Ok(Self { machines, jump, silence, link_gbps, switch })
@@ -250,6 +268,24 @@ impl Reader {
         let clock_offset_s = self.number(place, "clock_offset_s").unwrap_or(0.0);
         let prefix = self.words(place, "prefix");
         Machine { access, address: address.unwrap_or(UNKNOWN), interface, core, directory, prefix, clock_offset_s }
+    }
+
+    fn switch(&mut self, place: &Place<'_>) -> Switch {
+        let kind = self.text(place, "kind").unwrap_or_default();
+        if let Err(stop) = crate::setup::switch::driver(&kind) {
+            self.say(place, "kind", stop);
+        }
+        let numbers: Vec<Option<u16>> = match place.table.get("ports") {
+            Some(Value::Array(ports)) => {
+                let number = |port: &Value| port.as_integer().and_then(|port| u16::try_from(port).ok());
+                ports.iter().map(|port| number(port).filter(|port| (1..=512).contains(port))).collect()
+            }
+            _ => Vec::new(),
+        };
+        if numbers.is_empty() || numbers.contains(&None) {
+            self.say(place, "ports", "numbers from 1 to 512 of the ports that nodes are on are needed, like [1, 2, 3]");
+        }
+        Switch { kind, access: self.access(place), ports: numbers.into_iter().flatten().collect() }
     }
 
     fn access(&mut self, place: &Place<'_>) -> Access {
