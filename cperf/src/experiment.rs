@@ -258,7 +258,7 @@ pub fn report(dir: &Path) -> anyhow::Result<()> {
             write(&dir.join(name).with_extension("parquet"), &parquet::file(&table))?;
         }
     }
-    for (name, text) in lengths::data_files(&plan, &measured) {
+    for (name, text) in lengths::data_files(&measured) {
         write(&dir.join("reports").join(name), text.as_bytes())?;
     }
     for (name, svg) in document.plots() {

@@ -80,7 +80,7 @@ fn every_experiment_runs_on_simulated_nodes_and_reports_what_it_is_about() {
             let head = if unit.is_empty() { format!("| {figure} |") } else { format!("| {figure}, {unit} |") };
             assert!(text.contains(&head), "{name}: no column `{head}`");
         }
-        let files = lengths::data_files(&plan, &measured);
+        let files = lengths::data_files(&measured);
         assert!(files.iter().any(|(name, text)| name.ends_with("_cdf.data") && text.lines().count() > 4), "{name}");
     }
     fs::remove_dir_all(out).unwrap();

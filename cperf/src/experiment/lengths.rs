@@ -67,11 +67,11 @@ impl Curves {
 }
 
 /// Names and texts of the column files of all points that have a result, as the originals have them.
-pub fn data_files(plan: &Plan, measured: &[Measured<'_>]) -> Vec<(String, String)> {
+pub fn data_files(measured: &[Measured<'_>]) -> Vec<(String, String)> {
     let mut files = Vec::new();
     for (point, result) in measured {
         let Some(result) = result.as_ref().filter(|result| !result.curves.lengths.is_empty()) else { continue };
-        let (name, curves) = (file_name(plan, point), &result.curves);
+        let (name, curves) = (file_name(point), &result.curves);
         let mut text = format!("# {name}: {}; slowdown {}\n", describe(&point.varied), result.slowdown);
         text += "# length  cum_frac  samples     p50      p99     p999     s50      s99     s999\n";
         for row in &curves.lengths {
@@ -95,12 +95,11 @@ pub fn data_files(plan: &Plan, measured: &[Measured<'_>]) -> Vec<(String, String
 }
 
 /// `homa_w4` with what else varies, and the seed.
-fn file_name(plan: &Plan, point: &Point) -> String {
+fn file_name(point: &Point) -> String {
     let sim = &point.spec.sim;
     let mut name = format!("{}_{}", sim.protocol.name(), sim.workload);
-    for other in tables::varied(plan) {
-        let value = super::plan::text(&tables::value(point, &other));
-        name += &format!("-{other}_{value}");
+    for (other, value) in point.varied.iter().filter(|(name, _)| name != "protocol" && name != "workload") {
+        name += &format!("-{other}_{}", super::plan::text(value));
     }
     name += &format!("-seed_{}", sim.seed);
     name.chars().map(|c| if c.is_ascii_alphanumeric() || "._-".contains(c) { c } else { '_' }).collect()
@@ -210,7 +209,7 @@ mod tests {
         for result in all.iter_mut().filter_map(|(_, result)| result.as_mut()) {
             result.curves = curves.clone();
         }
-        let files = data_files(&plan, &all);
+        let files = data_files(&all);
         assert_eq!(files.len(), 10, "two for each of five results");
         assert_eq!(files[0].0, "homa_w5-gbps_12-seed_1.data");
         assert_eq!(files[0].1.lines().count(), 102);

@@ -205,7 +205,7 @@ mod tests {
             ("config_window", Netns, ("nodes", json!(4)), "it can on --testbed sim"),
             ("vs_tcp", Sim, ("node.poll_usecs", json!(4)), "those on netns and ssh have"),
             ("vs_tcp", Sim, ("protocol", json!("homa-kernel")), "those on --testbed netns and ssh have"),
-            ("vs_tcp", Netns, ("topology", json!("leaf-spine")), "topology is leaf-spine"),
+            ("vs_tcp", Netns, ("one_way", json!(true)), "one_way is true"),
             ("vs_tcp", Netns, ("protocol", json!("dctcp")), "those on --testbed sim do"),
             ("vs_tcp", Ssh, ("loss", json!(0.1)), "those on --testbed sim and netns can"),
             ("both", Netns, ("beside_gbps", json!(0.3)), "the same load by both"),

@@ -67,7 +67,7 @@ pub(super) fn start<S: Socket + 'static>(
     for (port, load) in shared.into_iter().zip(loads) {
         let mut running = Running { port: Arc::clone(&port), sender: None, receivers: Vec::new() };
         let index = port.client.index;
-        let mut spawn = |name: String, run: Box<dyn FnOnce() + Send>| {
+        let spawn = |name: String, run: Box<dyn FnOnce() + Send>| {
             thread::Builder::new().name(name).spawn(run).context("can't start a thread")
         };
         let started = (0..options.port_receivers).try_for_each(|receiver| {
