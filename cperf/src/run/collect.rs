@@ -48,7 +48,7 @@ pub(super) fn measured(
     // Simulated nodes write all ports' samples in order of time.
     let ports = match (options.testbed, protocol) {
         (TestbedKind::Sim, _) => 1,
-        (_, Protocol::Homa) => options.client_ports,
+        (_, Protocol::Homa | Protocol::HomaKernel) => options.client_ports,
         _ => options.tcp_client_ports,
     };
     for node in 0..options.nodes {
