@@ -4,6 +4,7 @@ mod net;
 
 use std::net::SocketAddr;
 
+use homa_stack::policy::InformedConfig;
 use homa_stack::wire::{Ends, Kind, RESEND_ALL, Resend};
 use homa_stack::{Config, Endpoint, Instant, Nanos, Payload, RpcError};
 use net::Net;
@@ -134,4 +135,19 @@ fn a_message_is_listed_once_however_often_it_is_asked_for() {
     assert_eq!(host.sizes().resending, 1);
     let again = std::iter::from_fn(|| host.poll_transmit(now, &mut packet)).count();
     assert_eq!((again, host.sizes().resending), (4, 0));
+}
+
+/// Each step of a policy was a packet, hundreds of which waited in a row for the same message.
+#[test]
+fn grants_in_steps_smaller_than_packets_are_joined() {
+    let policy = InformedConfig { step: 100, least: 100, ..InformedConfig::for_round_trip(100_000) }.policy();
+    let server = Config { grant_policy: Some(policy), ..Config::default() };
+    let mut net = Net::with(vec![Config::default(), server]);
+    net.response_len = Some(10);
+    let id = net.call(0, 1, 500_000);
+    net.run_for(Nanos::from_secs(1));
+    assert!(net.done.contains_key(&id));
+    let data = net.count(Kind::Data);
+    assert!(net.count(Kind::Grant) <= data, "{} grants for {data} packets", net.count(Kind::Grant));
+    net.assert_settled("small steps");
 }

@@ -305,7 +305,16 @@ impl Endpoint {
         rx.granted = decision.offset;
         let grant = Grant { offset: decision.offset as u32, priority: decision.priority };
         let header = ends(rpc.wire_port, rpc.peer_port, rpc.id);
-        self.control.push_back(Control::new(rpc.peer, header, Body::Grant { grant, increment }));
+        let to = rpc.peer;
+        match self.control.back_mut() {
+            // One that has not left yet is raised: policies may grant in steps much smaller than packets.
+            Some(Control { to: To::Peer(peer), ends, body: Body::Grant { grant: last, increment: sum } })
+                if *peer == to && *ends == header =>
+            {
+                (*last, *sum) = (grant, *sum + increment);
+            }
+            _ => self.control.push_back(Control::new(to, header, Body::Grant { grant, increment })),
+        }
         self.count_incoming(decision.rpc);
         if !timed {
             self.watch_message(now, decision.rpc);
