@@ -33,7 +33,7 @@ pub fn html(all: &[Statistics]) -> String {
         let mut names = vec!["protocol", "RPCs"];
         names.extend(NAMES);
         if averages {
-            names.extend(["P99 average, 10 classes", "100 classes"]);
+            names.extend(["P99 average: 10 classes", "100"]);
         }
         let whole = rows().filter(|(_, row)| row.class.is_none()).map(|(one, row)| {
             let mut cells = vec![label(&one.protocol), row.rpcs.to_string()];
@@ -85,10 +85,10 @@ fn figures(row: &Row) -> impl Iterator<Item = String> + '_ {
     row.figures.iter().map(shown)
 }
 
-/// `12.3 (11.9 to 12.8)`.
+/// The figure, and its interval on a line below.
 fn shown(estimate: &Estimate) -> String {
     match (estimate.value, estimate.interval) {
-        (Some(value), Some((low, high))) => format!("{} ({} to {})", number(value), number(low), number(high)),
+        (Some(value), Some((low, high))) => format!("{}\n{} to {}", number(value), number(low), number(high)),
         (Some(value), None) => number(value),
         (None, _) => "-".to_owned(),
     }
@@ -111,9 +111,9 @@ mod tests {
             let html = html(run.statistics);
             // All messages and ten classes of two protocols, from sending and from the due time.
             assert_eq!(html.matches("<th scope=\"row\">").count(), 4 * 2 * 11, "{html}");
-            assert!(html.contains("P99 average, 10 classes") && html.contains("bootstrap"));
+            assert!(html.contains("P99 average: 10 classes") && html.contains("bootstrap"));
             // The mean of 1 to 100 us.
-            assert!(html.contains(">50.5 ("), "{html}");
+            assert!(html.contains(">50.5\n"), "{html}");
         });
         assert_eq!([number(0.0), number(0.1234), number(12.34), number(8125.6)], ["0", "0.123", "12.3", "8126"]);
         assert_eq!(shown(&Estimate { value: None, interval: None }), "-");
