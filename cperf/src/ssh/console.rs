@@ -30,7 +30,7 @@ impl SwitchConsole {
     ///
     /// # Errors
     /// As for machines; or it gives no command line.
-    pub(crate) fn open(access: &Access, jump: Option<&Pump>) -> anyhow::Result<Self> {
+    pub(super) fn open(access: &Access, jump: Option<&Pump>) -> anyhow::Result<Self> {
         let session = connect::open(access, jump).context("the switch")?.session;
         session.set_timeout(LIMIT_MS);
         let mut channel = session.channel_session().context("the switch opens no channel")?;
