@@ -311,7 +311,7 @@ fn entries(dir: &Path) -> Vec<String> {
 fn mask(cores: usize) -> String {
     let full = cores / 32;
     let mut words = vec!["ffffffff".to_owned(); full];
-    if cores % 32 > 0 {
+    if !cores.is_multiple_of(32) {
         words.insert(0, format!("{:x}", (1u64 << (cores % 32)) - 1));
     }
     words.join(",")
