@@ -26,7 +26,7 @@ use crate::workload::Distribution;
 const SENDER_STOP: Duration = Duration::from_millis(500);
 /// Longest sleep of a sender: it looks for the end meanwhile.
 const LONGEST_SLEEP: Duration = Duration::from_millis(50);
-/// How long a receiver rests after an error of its socket.
+/// How long a thread rests after an error of its socket.
 const AFTER_ERROR: Duration = Duration::from_millis(10);
 /// Errors of a socket in a row after which its receiver gives up.
 const MOST_ERRORS: u32 = 20;
@@ -148,7 +148,10 @@ impl<S: Socket> Port<S> {
                 }
             } else if let Some(slot) = self.client.take_slot() {
                 let plan = load.take();
-                self.send(slot, plan.server, plan.len, plan.due_ns);
+                if !self.send(slot, plan.server, plan.len, plan.due_ns) {
+                    // So would the next one, and the log would be full of it.
+                    thread::sleep(AFTER_ERROR);
+                }
             } else {
                 self.wait_for_slot(now + poll_ns);
             }
