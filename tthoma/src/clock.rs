@@ -12,7 +12,9 @@
 
 use serde::Serialize;
 
+use crate::analyze::Options;
 use crate::packets::{Flow, Packets, UNSEEN, is_retransmitted};
+use crate::read::Counter;
 
 /// Offsets of all nodes' clocks. All times in ns.
 #[derive(Clone, Debug)]
@@ -28,6 +30,8 @@ pub struct Clock {
     pub contradictions: Vec<(usize, usize)>,
     /// False if the traces' times are used as they are.
     pub applied: bool,
+    /// Offsets are those of one counter that all nodes have.
+    pub by_counters: bool,
 }
 
 /// Packets from one node to another.
@@ -97,7 +101,15 @@ impl Clock {
             removed[worst] = true;
         };
         let offset = |i: usize| Some((bound[i][reference]? - bound[reference][i]?).div_euclid(2));
-        Self { offsets: (0..nodes).map(offset).collect(), bound, reference, pairs, contradictions, applied: true }
+        Self {
+            offsets: (0..nodes).map(offset).collect(),
+            bound,
+            reference,
+            pairs,
+            contradictions,
+            applied: true,
+            by_counters: false,
+        }
     }
 
     /// The same knowledge, but with the traces' times as they are.
@@ -105,6 +117,30 @@ impl Clock {
         self.offsets.fill(Some(0));
         self.applied = false;
         self
+    }
+
+    /// The same knowledge, but with offsets as the counters at the traces' times 0 have them, which must be one for all
+    /// nodes. A node whose trace does not tell its counter can't be placed.
+    pub fn set_by(mut self, counters: &[Option<Counter>]) -> Self {
+        self.reference = counters.iter().position(Option::is_some).unwrap_or(0);
+        let reference = counters.get(self.reference).copied().flatten();
+        self.offsets = counters.iter().map(|counter| Some((*counter)?.since(reference?))).collect();
+        let apart = |i: &Option<i64>, j: &Option<i64>| Some((*i)? - (*j)?);
+        self.bound = self.offsets.iter().map(|i| self.offsets.iter().map(|j| apart(i, j)).collect()).collect();
+        self.contradictions.clear();
+        self.by_counters = true;
+        self
+    }
+
+    /// The same knowledge, used as the options say; `counters` of the nodes' traces.
+    pub(crate) fn used<'a>(self, options: &Options, counters: impl Iterator<Item = &'a Option<Counter>>) -> Self {
+        if options.one_clock {
+            self.set_by(&counters.copied().collect::<Vec<_>>())
+        } else if options.no_sync {
+            self.unapplied()
+        } else {
+            self
+        }
     }
 
     /// What to add to the times of `node`; `None` if it can't be placed.
@@ -297,6 +333,16 @@ mod tests {
         let clock = Clock::from_pairs(3, triangle);
         assert_eq!(clock.unplaced().len(), 1);
         assert_eq!(clock.offset(0), Some(0));
+    }
+
+    #[test]
+    fn nodes_with_one_counter_are_set_by_it_without_error() {
+        let counter = |cycles| Some(Counter { cycles, ghz: 2.0 });
+        let clock = Clock::from_pairs(4, pairs(&[0, 2000, 0], &[(0, 1, 4000), (1, 0, 4000)]));
+        let clock = clock.set_by(&[None, counter(5000), counter(9000), counter(1000)]);
+        assert_eq!((clock.reference, clock.by_counters), (1, true));
+        assert_eq!((0..4).map(|node| clock.offset(node)).collect::<Vec<_>>(), [None, Some(0), Some(2000), Some(-2000)]);
+        assert_eq!((clock.between(3, 100, 2, 50), clock.error(3, 2), clock.error(0, 1)), (Some(3950), Some(0), None));
     }
 
     #[test]

@@ -167,8 +167,9 @@ impl Traces {
     /// For standard output.
     fn text(&self, simulated: bool) -> String {
         let part = if simulated { "the last part" } else { "the begin" };
+        let option = if simulated { " --one-clock" } else { "" };
         let heading =
-            format!("Time traces from {part} of the measured interval on (again with `tthoma analyze delay`)");
+            format!("Time traces from {part} of the measured interval on (again with `tthoma analyze delay{option}`)");
         format!("\n{heading}\n{}", self.delays)
     }
 }
@@ -182,7 +183,7 @@ fn traces(simulated: bool, out: &OutDir, journal: &mut Journal) -> anyhow::Resul
         return Ok(None);
     }
     // Simulated nodes have one clock. Plots are drawn on the page; no file is written.
-    let common = Options { no_sync: simulated, ..Options::default() };
+    let common = Options { one_clock: simulated, ..Options::default() };
     let options = Options { plot: Some(traces.clone()), ..common.clone() };
     let run = match analyze::run(&page::ANALYSES, &[traces], &options) {
         Ok(run) => run,

@@ -19,6 +19,10 @@ pub struct Options {
     #[arg(long)]
     pub no_sync: bool,
 
+    /// The nodes have one clock (simulated nodes, or one machine's): set times by the counters in the traces' first lines
+    #[arg(long, conflicts_with = "no_sync")]
+    pub one_clock: bool,
+
     /// Do not list negative delays; they stay in the tables
     #[arg(long)]
     pub negative_ok: bool,
@@ -193,6 +197,7 @@ impl Default for Options {
         Self {
             verbose: false,
             no_sync: false,
+            one_clock: false,
             negative_ok: false,
             events: None,
             no_cache: false,
@@ -241,7 +246,8 @@ impl Default for Options {
 
 impl Options {
     /// Options that mean something to every analysis.
-    pub const COMMON: &[&str] = &["verbose", "no_sync", "negative_ok", "events", "no_cache", "data", "plot"];
+    pub const COMMON: &[&str] =
+        &["verbose", "no_sync", "one_clock", "negative_ok", "events", "no_cache", "data", "plot"];
 
     /// Names of the options that differ from their default.
     pub fn given(&self) -> Vec<String> {

@@ -125,6 +125,8 @@ impl Plot {
         let mut chart = ChartBuilder::on(root)
             .caption(&self.title, (FONT, 20))
             .margin(12)
+            // Half of the last number below the axis.
+            .margin_right(32)
             .x_label_area_size(44)
             .y_label_area_size(70)
             .build_cartesian_2d(x, y)

@@ -97,6 +97,8 @@ impl NodeReport {
 pub struct ClockReport {
     /// False if the traces' times were used as they are.
     pub applied: bool,
+    /// Offsets are those of one counter that all nodes have.
+    pub by_counters: bool,
     /// Node whose clock all others are set by.
     pub reference: String,
     /// Each node.
@@ -137,6 +139,7 @@ impl ClockReport {
         };
         Self {
             applied: clock.applied,
+            by_counters: clock.by_counters,
             reference: names.get(clock.reference).cloned().unwrap_or_default(),
             nodes: clock.nodes(names),
             pairs: clock.pairs.iter().map(pair).collect(),
@@ -148,7 +151,11 @@ impl ClockReport {
     /// A line for each node, and what is wrong.
     pub(crate) fn table(&self) -> String {
         let mut out = String::new();
-        let how = if self.applied { "added to its times" } else { "not applied: times are as in the traces" };
+        let how = match (self.by_counters, self.applied) {
+            (true, _) => "by its counter, which is that of all",
+            (_, true) => "added to its times",
+            _ => "not applied: times are as in the traces",
+        };
         let _ = writeln!(out, "Clocks, set by {} (offset of each node, {how}):", self.reference);
         let _ = writeln!(out, "{:<16} {:>14} {:>10}", "Node", "Offset us", "Error us");
         let number = |value: Option<f64>| value.map_or_else(|| "-".to_string(), |v| format!("{v:.3}"));

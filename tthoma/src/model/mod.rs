@@ -113,7 +113,7 @@ impl Model {
         let hosts = hosts::resolve(&mut traces);
         let packets = Packets::collect(&traces);
         let clock = Clock::estimate(traces.len(), &packets);
-        let clock = if options.no_sync { clock.unapplied() } else { clock };
+        let clock = clock.used(options, traces.iter().map(|trace| &trace.stats.counter));
         Self {
             traces,
             hosts,

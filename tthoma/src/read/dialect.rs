@@ -19,10 +19,39 @@ pub enum Dialect {
     Syslog,
 }
 
+/// What a machine's counter read at time 0 of a trace, as its first line has it.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Counter {
+    /// The reading.
+    pub cycles: u64,
+    /// Rate, 10^9 a second.
+    pub ghz: f64,
+}
+
+impl Counter {
+    const FIRST: &str = "First event has timestamp ";
+
+    /// Of the message of a first line.
+    pub(crate) fn of(message: &[u8]) -> Option<Self> {
+        let text = std::str::from_utf8(message).ok()?;
+        let (cycles, ghz) = text[text.find(Self::FIRST)? + Self::FIRST.len()..].split_once(" (cpu_ghz ")?;
+        let counter = Self { cycles: cycles.parse().ok()?, ghz: ghz.split(')').next()?.parse().ok()? };
+        (counter.ghz > 0.0).then_some(counter)
+    }
+
+    /// Its time 0 on the clock of which another's is time 0, in ns.
+    pub(crate) fn since(self, other: Self) -> i64 {
+        let cycles = i128::from(self.cycles) - i128::from(other.cycles);
+        (cycles as f64 / self.ghz).round() as i64
+    }
+}
+
 /// What the beginning of a file tells about all of it.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub(crate) struct Head {
     pub(crate) dialect: Dialect,
+    /// Only of [`Dialect::Tt`], if told.
+    pub(crate) counter: Option<Counter>,
     /// Rate of the counter, kHz; 0 in [`Dialect::Tt`].
     khz: f64,
     /// Reading of the counter that is time 0.
@@ -36,7 +65,7 @@ impl Head {
         let first = text.split(|b| *b == b'\n').next().unwrap_or_default();
         let dialect = match first.strip_prefix(b"cpu_khz: ") {
             Some(_) => Dialect::Raw,
-            None if memmem::find(text, b" us (+").is_some() => return none,
+            None if memmem::find(text, b" us (+").is_some() => return Self { counter: Counter::of(first), ..none },
             None => Dialect::Syslog,
         };
         let Some(at) = memmem::find(text, b"cpu_khz: ") else { return none };
@@ -47,7 +76,7 @@ impl Head {
         let rest = &text[at..];
         let entries = rest.split(|b| *b == b'\n').skip(1).filter_map(entry).map(|(cycles, _, _)| cycles);
         let start = told.or_else(|| if dialect == Dialect::Raw { entries.take(1).next() } else { entries.min() });
-        Self { dialect, khz, start: start.unwrap_or(0) }
+        Self { dialect, counter: None, khz, start: start.unwrap_or(0) }
     }
 
     /// Rate of the counter, 10^9 a second.
@@ -122,7 +151,7 @@ mod tests {
     fn the_first_line_tells_the_raw_form() {
         let text = b"cpu_khz: 2400000\n8213442210111 [C05] a\n8213442212400 [C120] b [C07] c\n";
         let head = Head::of(text);
-        assert_eq!(head, Head { dialect: Dialect::Raw, khz: 2_400_000.0, start: 8_213_442_210_111 });
+        assert_eq!(head, Head { dialect: Dialect::Raw, counter: None, khz: 2_400_000.0, start: 8_213_442_210_111 });
         let line = |text: &'static str| head.parse(text.as_bytes());
         assert_eq!(line("8213442210111 [C05] a"), Ok((0, Core::Number(5), &b"a"[..])));
         assert_eq!(line("8213442212400 [C120] b [C07] c"), Ok((954, Core::Number(120), &b"b [C07] c"[..])));
@@ -136,7 +165,7 @@ mod tests {
         let text = b"[    5.1] usb 1-1: new\n[    6.2] cpu_khz: 1000000, start: 500\n\
                      kernel: [    6.3] 2500 [C05] b\nkernel: [    6.3] 500 [C12] a\n";
         let head = Head::of(text);
-        assert_eq!(head, Head { dialect: Dialect::Syslog, khz: 1e6, start: 500 });
+        assert_eq!(head, Head { dialect: Dialect::Syslog, counter: None, khz: 1e6, start: 500 });
         assert_eq!(head.parse(b"kernel: [    6.3] 2500 [C05] b"), Ok((2000, Core::Number(5), &b"b"[..])));
         // Without a start the smallest entry is time 0.
         let text = String::from_utf8_lossy(text).replace(", start: 500", "");

@@ -21,7 +21,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 
-pub use dialect::Dialect;
+pub use dialect::{Counter, Dialect};
 pub use line::BadLine;
 pub use source::{Format, ReadError, node_name};
 pub use stats::{Backwards, BadLines, FileStats, KindCount, Located, Shape};

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use rustc_hash::FxHashMap;
 use serde::{Deserialize, Serialize};
 
-use super::dialect::Dialect;
+use super::dialect::{Counter, Dialect};
 use super::line::BadLine;
 use super::source::Format;
 use crate::event::Kind;
@@ -23,6 +23,9 @@ pub struct FileStats {
     pub format: Format,
     /// How its lines are written.
     pub dialect: Dialect,
+    /// The machine's counter at time 0.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub counter: Option<Counter>,
     /// Bytes of text, after decompression.
     pub bytes: u64,
     /// Lines of text.
@@ -125,6 +128,7 @@ impl FileStats {
             node: node.to_string(),
             format,
             dialect,
+            counter: None,
             bytes: 0,
             lines: 0,
             records: 0,

@@ -111,7 +111,10 @@ impl Chunk {
             records: Vec::new(),
             times: None,
             threads: Vec::new(),
-            stats: FileStats::new(about.path, about.node, about.format, about.head.dialect),
+            stats: FileStats {
+                counter: about.head.counter,
+                ..FileStats::new(about.path, about.node, about.format, about.head.dialect)
+            },
             classifier: classifier(),
             user: about.user.clone(),
             counts: [0; Kind::COUNT],

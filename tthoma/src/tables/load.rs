@@ -55,7 +55,7 @@ pub fn load(dir: &Path, manifest: &Manifest, options: &Options, kinds: Kinds) ->
         min: *min,
     });
     let clock = Clock::from_pairs(manifest.nodes.len(), pairs.collect());
-    let clock = if options.no_sync { clock.unapplied() } else { clock };
+    let clock = clock.used(options, manifest.nodes.iter().map(|node| &node.stats.counter));
     let hosts = Hosts {
         nodes: manifest.nodes.iter().map(|n| n.node.clone()).collect(),
         outside: manifest.outside.clone(),

@@ -3,24 +3,7 @@
 use std::io::{self, BufRead, Write};
 
 use super::{split, write_line};
-
-/// The clock of a trace: what its first line tells.
-#[derive(Clone, Copy, Debug, PartialEq)]
-struct Start {
-    cycles: u64,
-    ghz: f64,
-}
-
-const FIRST: &str = "First event has timestamp ";
-
-/// Counter and rate in a first line.
-fn start(line: &[u8]) -> Option<Start> {
-    let (_, rest) = split(line)?;
-    let text = std::str::from_utf8(rest).ok()?;
-    let (cycles, ghz) = text[text.find(FIRST)? + FIRST.len()..].split_once(" (cpu_ghz ")?;
-    let start = Start { cycles: cycles.parse().ok()?, ghz: ghz.split(')').next()?.parse().ok()? };
-    (start.ghz > 0.0).then_some(start)
-}
+use crate::read::Counter;
 
 /// Merges traces by the counter of their first lines, in the time base of the one that begins first. Traces without such
 /// a line are left out; returns the places of these.
@@ -34,7 +17,7 @@ pub fn merge(inputs: &mut [Box<dyn BufRead>], out: &mut dyn Write) -> io::Result
     for (place, input) in inputs.iter_mut().enumerate() {
         let mut line = Vec::new();
         input.read_until(b'\n', &mut line)?;
-        match start(line.trim_ascii_end()) {
+        match split(line.trim_ascii_end()).and_then(|(_, message)| Counter::of(message)) {
             Some(start) => traces.push(Trace { input, start, next: None }),
             None => skipped.push(place),
         }
@@ -56,13 +39,13 @@ pub fn merge(inputs: &mut [Box<dyn BufRead>], out: &mut dyn Write) -> io::Result
 
 struct Trace<'a> {
     input: &'a mut Box<dyn BufRead>,
-    start: Start,
+    start: Counter,
     /// Next record: time on the common base, and the text from its bracket on.
     next: Option<(i64, Vec<u8>)>,
 }
 
 impl Trace<'_> {
-    fn advance(&mut self, base: Start) -> io::Result<()> {
+    fn advance(&mut self, base: Counter) -> io::Result<()> {
         let mut line = Vec::new();
         while self.input.read_until(b'\n', &mut line)? > 0 {
             if let Some((time, rest)) = split(line.strip_suffix(b"\n").unwrap_or(&line)) {

@@ -20,7 +20,7 @@ const ROWS: usize = 60;
 /// The sections, as HTML; none if there are no traces.
 pub fn html(traces: &Run) -> String {
     let mut out = String::new();
-    let option = if traces.clock.applied { "" } else { " --no-sync" };
+    let option = if traces.clock.by_counters { " --one-clock" } else { "" };
     if let Some(finding) = find(traces, "delay") {
         out += "<section id=\"delays\">\n<h2>Where packets spent their time</h2>\n";
         let _ = writeln!(

@@ -331,8 +331,8 @@ fn clocks(run: &Source<'_>) -> Check {
         return check(Verdict::Unchecked, "no time traces were kept".to_owned());
     };
     let clock = &traces.clock;
-    if !clock.applied {
-        return check(Verdict::Ok, "simulated nodes have one clock: times are used as they are".to_owned());
+    if clock.by_counters && clock.unplaced.is_empty() {
+        return check(Verdict::Ok, "the nodes have one clock: times are set by it".to_owned());
     }
     let worst =
         clock.pairs.iter().filter_map(|pair| Some((pair.clock_error_us?, pair))).max_by(|a, b| a.0.total_cmp(&b.0));
