@@ -192,6 +192,7 @@ fn protocols(file: &mut File, values: Vec<serde_json::Value>) -> Result<(), Stri
         None => file.vary.insert(0, vary),
     }
     file.fixed.remove("protocol");
+    file.netns.remove("protocol");
     Ok(())
 }
 
