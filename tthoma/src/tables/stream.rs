@@ -168,7 +168,7 @@ impl Work<'_> {
         }
         let Known { witnesses, lone_ring_waits } = known;
         let clock = Clock::of(witnesses);
-        let clock = clock.used(&self.options, self.traces.iter().map(|trace| &trace.stats.counter));
+        let clock = clock.used(self.options, self.traces.iter().map(|trace| &trace.stats.counter));
         let model = |traces, packets| {
             let handoffs = Handoffs::default();
             Model::of_parts(traces, hosts.clone(), packets, clock.clone(), handoffs, user.clone())
