@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 
 use super::abi::{RecvArgs, SendArgs};
-use super::{FILLER, Socket};
+use super::{AFTER_ERROR, FILLER, Socket, receive_until};
 use crate::arrivals::Arrivals;
 use crate::cli::ClientOptions;
 use crate::client::ClientPort;
@@ -26,10 +26,6 @@ use crate::workload::Distribution;
 const SENDER_STOP: Duration = Duration::from_millis(500);
 /// Longest sleep of a sender: it looks for the end meanwhile.
 const LONGEST_SLEEP: Duration = Duration::from_millis(50);
-/// How long a thread rests after an error of its socket.
-const AFTER_ERROR: Duration = Duration::from_millis(10);
-/// Errors of a socket in a row after which its receiver gives up.
-const MOST_ERRORS: u32 = 20;
 
 /// What the threads of a port share.
 pub(super) struct Port<S> {
@@ -201,19 +197,7 @@ impl<S: Socket> Port<S> {
 
     /// The loop of a receiver, until the port is closed.
     fn receive(&self) {
-        let (mut args, mut errors) = (RecvArgs::default(), 0);
-        while !self.closing.load(Ordering::Acquire) && errors < MOST_ERRORS {
-            match self.next(&mut args) {
-                Ok(_) => errors = 0,
-                Err(err) if err.kind() == io::ErrorKind::Interrupted => {}
-                Err(err) if err.raw_os_error() == Some(libc::ESHUTDOWN) => return,
-                Err(err) => {
-                    self.log.line(format_args!("ERROR: receiving from a Homa socket failed: {err}"));
-                    errors += 1;
-                    thread::sleep(AFTER_ERROR);
-                }
-            }
-        }
+        receive_until(&self.closing, &self.log, |args| self.next(args).map(drop));
     }
 
     /// Takes one message, or the failure of an RPC; whether an RPC was completed.

@@ -17,6 +17,9 @@ mod sys;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::Duration;
 
 use anyhow::Result;
 
@@ -36,6 +39,11 @@ pub(crate) const MAX_MESSAGE: u32 = 1_000_000;
 /// What messages have after their headers.
 static FILLER: [u8; MAX_MESSAGE as usize] = [0; MAX_MESSAGE as usize];
 
+/// How long a thread rests after an error of its socket.
+const AFTER_ERROR: Duration = Duration::from_millis(10);
+/// Errors of a socket in a row after which its receivers give up.
+const MOST_ERRORS: u32 = 20;
+
 /// What the kernel's sockets do, and a test's in their place.
 trait Socket: Send + Sync {
     /// Sends a message in two pieces; returns the RPC's id, which is that of `args` or, of a request, a new one.
@@ -49,6 +57,23 @@ trait Socket: Send + Sync {
     fn head(&self, args: &RecvArgs) -> [u8; HEADER_LEN];
     /// Ends all waiting in `receive`, now and later, with `ESHUTDOWN`.
     fn shutdown(&self);
+}
+
+/// The loop of a receiver: the `next` message with the same `RecvArgs`, until the port is closed or its socket fails for good.
+fn receive_until(closing: &AtomicBool, log: &Log, mut next: impl FnMut(&mut RecvArgs) -> io::Result<()>) {
+    let (mut args, mut errors) = (RecvArgs::default(), 0);
+    while !closing.load(Ordering::Acquire) && errors < MOST_ERRORS {
+        match next(&mut args) {
+            Ok(()) => errors = 0,
+            Err(err) if err.kind() == io::ErrorKind::Interrupted => {}
+            Err(err) if err.raw_os_error() == Some(libc::ESHUTDOWN) => return,
+            Err(err) => {
+                log.line(format_args!("ERROR: receiving from a Homa socket failed: {err}"));
+                errors += 1;
+                thread::sleep(AFTER_ERROR);
+            }
+        }
+    }
 }
 
 /// Opens the client ports and starts their threads; `loads` in the order of `ports`. With `--unloaded` it measures, and

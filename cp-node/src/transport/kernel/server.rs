@@ -1,24 +1,17 @@
 //! Server ports over the kernel's sockets: threads that wait for requests and answer them.
 
-use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
-use std::time::Duration;
 
 use anyhow::{Context, Result};
 
 use super::abi::{RecvArgs, SendArgs};
-use super::{FILLER, MAX_MESSAGE, Socket};
+use super::{FILLER, MAX_MESSAGE, Socket, receive_until};
 use crate::cli::ServerOptions;
 use crate::log::Log;
 use crate::message::{HEADER_LEN, Header};
 use crate::transport::{ServerCounters, ServerHandle, pin_to};
-
-/// How long a thread rests after an error of its socket.
-const AFTER_ERROR: Duration = Duration::from_millis(10);
-/// Errors of a socket in a row after which its threads give up.
-const MOST_ERRORS: u32 = 20;
 
 /// Starts the threads of all ports.
 pub(super) fn start<S: Socket + 'static>(
@@ -79,23 +72,12 @@ struct Port<S> {
 
 impl<S: Socket> Port<S> {
     fn serve(&self, closing: &AtomicBool) {
-        let (mut args, mut errors) = (RecvArgs::default(), 0);
-        while !closing.load(Ordering::Acquire) && errors < MOST_ERRORS {
+        receive_until(closing, &self.log, |args| {
             args.again();
-            match self.socket.receive(&mut args) {
-                Ok((length, from)) => {
-                    errors = 0;
-                    self.answer(&args, length, from);
-                }
-                Err(err) if err.kind() == io::ErrorKind::Interrupted => {}
-                Err(err) if err.raw_os_error() == Some(libc::ESHUTDOWN) => return,
-                Err(err) => {
-                    self.log.line(format_args!("ERROR: receiving from a Homa socket failed: {err}"));
-                    errors += 1;
-                    thread::sleep(AFTER_ERROR);
-                }
-            }
-        }
+            let (length, from) = self.socket.receive(args)?;
+            self.answer(args, length, from);
+            Ok(())
+        });
     }
 
     /// Answers a request as its header wants it. What is none gets no answer: its client is none of this benchmark.
