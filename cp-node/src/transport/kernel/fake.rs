@@ -260,6 +260,7 @@ mod tests {
     #[test]
     fn ports_that_are_closed_end_their_threads_with_rpcs_outstanding() {
         let mut test = start("--client-max 50", Workload::Fixed(100), (0, 0));
+        wait("a first RPC", || test.port.counters.issued.load(Ordering::Acquire) > 0);
         test.server.close();
         test.client.close();
         assert!(test.port.counters.issued.load(Ordering::Acquire) > 0);
