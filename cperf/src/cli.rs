@@ -16,7 +16,7 @@ use crate::rates;
 use crate::report::slowdown::Definition;
 use crate::sim::spec::{HostKind, TopologyKind};
 use crate::testbed::links::{Links, Shape};
-pub use kinds::{Device, EngineKind, Format, Protocol, TcpWait, TestbedKind};
+pub use kinds::{Device, EngineKind, Format, OnFailure, Protocol, TcpWait, TestbedKind};
 
 /// Benchmarks of the Homa and TCP transports over many nodes.
 #[derive(Debug, Parser)]
@@ -29,7 +29,7 @@ pub struct Cli {
 
 const EXIT_CODES: &str = "\
 Exit codes: 0 done; 1 a run failed (what was measured is kept); 2 wrong usage or input; 3 a node, an interface or a \
-privilege is missing; 130 interrupted (what was measured is kept).
+privilege is missing; 4 done, but points that failed were left out; 130 interrupted (what was measured is kept).
 Results go to standard output, everything else to standard error.";
 
 /// Subcommands.
@@ -131,7 +131,7 @@ about.json (times, machine, command) and cperf.log are the same bytes for the sa
 results.parquet, by_length.csv, summary.csv, columns.csv, report.md, report.html.
 
 Exit codes: 0 done; 1 a run failed (what was measured is kept); 2 wrong usage or input; 3 a node, an interface or a \
-privilege is missing; 130 interrupted (what was measured is kept; a second Ctrl-C ends at once).";
+privilege is missing; 4 done, but points that failed were left out; 130 interrupted (what was measured is kept; a second Ctrl-C ends at once).";
 
 /// Options of `cperf run`.
 #[derive(Clone, Debug, Args, serde::Serialize, serde::Deserialize)]
@@ -237,6 +237,20 @@ pub struct RunArgs {
     /// Experiments: set a parameter, instead of what the file says, NAME=VALUE
     #[arg(long, value_name = "NAME=VALUE")]
     pub set: Vec<String>,
+    /// On netns and ssh: how often a point of an experiment, or a protocol of a run, that failed (a node died, hung, lost its
+    /// link or filled its disk) is measured again [default: 1; 0 for a run]
+    #[arg(long, value_name = "N")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retry: Option<u32>,
+    /// On netns and ssh: what is done about one that failed more often than that [default: leave-out; stop for a run]
+    #[arg(long, value_enum)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub on_failure: Option<OnFailure>,
+    /// On netns and ssh: how long nodes that cannot be used any more are waited for before a point is left out, seconds
+    /// [default: 300]
+    #[arg(long, value_name = "S")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub wait_nodes: Option<f64>,
     /// Share of the IP packets that the switch loses at random, 0 to below 1
     #[arg(long, default_value_t = 0.0, value_name = "SHARE")]
     pub loss: f64,

@@ -11,6 +11,9 @@ pub enum Stop {
     /// A node, an interface or a privilege is missing: code 3.
     #[error("{0}")]
     Missing(String),
+    /// All was tried, and something was left out by policy: code 4.
+    #[error("{0}")]
+    Incomplete(String),
     /// Ctrl-C or a termination signal: code 130.
     #[error("interrupted by a signal")]
     Interrupted,
@@ -22,6 +25,7 @@ impl Stop {
         match self {
             Self::Usage(_) => 2,
             Self::Missing(_) => 3,
+            Self::Incomplete(_) => 4,
             Self::Interrupted => 130,
         }
     }
@@ -68,6 +72,7 @@ mod tests {
         let usage = Err::<(), _>(Stop::Usage("bad".into())).context("reading options").unwrap_err();
         assert_eq!(code(&usage), 2);
         assert_eq!(code(&anyhow!(Stop::Missing("none".into()))), 3);
+        assert_eq!(code(&anyhow!(Stop::Incomplete("a point".into()))), 4);
         assert_eq!(code(&anyhow!(Stop::Interrupted)), 130);
         assert_eq!(code(&anyhow!("a node died")), 1);
     }

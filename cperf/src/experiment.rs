@@ -6,6 +6,7 @@
 //! | [`plan`], [`overrides`] | points: all combinations, with all seeds; what the command line sets |
 //! | [`search`], [`outcome`], [`figures`], [`statistics`] | what is done at a point, and the figures of each measurement |
 //! | [`study`], [`deciles`], [`study_report`] | the study of SIGCOMM 2018: its points, tables and report |
+//! | [`attempts`], [`account`] | points on nodes that can fail: tried again or left out, and what is told of it |
 //! | [`mod@point`], [`engine`], [`slurm`] | measuring points, here or on a scheduler's machines; results are kept |
 //! | [`columns`], [`tables`] | tidy tables: CSV and Parquet |
 //! | [`published`], [`chart`], [`document`] | published figures, plots, and the report that shows both |
@@ -13,7 +14,9 @@
 //! A directory of an experiment has `plan.json` (everything that is measured), `points/ID/` with `spec.json` and
 //! `result.json`, and tables and reports, which are made from these anew each time.
 
+pub mod account;
 pub mod aspects;
+pub mod attempts;
 pub mod bundled;
 pub mod chart;
 pub mod columns;
@@ -40,14 +43,18 @@ pub mod testbeds;
 
 use std::fs;
 use std::io::Write as _;
+use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 
 use crate::cli::{EngineKind, RunArgs, TestbedKind};
 use crate::error::{Stop, nearest};
+use crate::policy::Policy;
 use crate::rates::{self, Workload};
+use crate::run::LIMITS;
 use crate::signals::Interrupt;
+use account::Account;
 use file::File;
 use plan::{Plan, PointSpec};
 
@@ -122,10 +129,12 @@ pub fn is_basic(args: &RunArgs) -> bool {
 /// [`Stop`] for wrong usage and interruptions; others mean that points failed.
 pub fn run(args: &RunArgs, source: &Source) -> anyhow::Result<()> {
     let plan = planned(args, source)?;
+    let policy = Policy::of(args, true)?;
     let out = args.out.clone().unwrap_or_else(|| PathBuf::from("out").join(&plan.file.name));
     let missing = engine::missing(&plan, &out);
     if args.dry_run {
-        return print(&describe(&plan, &missing, &out));
+        let real = (args.testbed != TestbedKind::Sim).then_some(&policy);
+        return print(&describe(&plan, &missing, &out, real));
     }
     if args.threads == Some(0) || args.slurm_tasks == 0 {
         return Err(Stop::Usage("--threads and --slurm-tasks: at least 1 is needed".to_owned()).into());
@@ -144,11 +153,18 @@ pub fn run(args: &RunArgs, source: &Source) -> anyhow::Result<()> {
     let (all, have) = (plan.points.len(), plan.points.len() - missing.len());
     eprintln!("cperf: {}: {all} points, {have} measured already; files in {}", plan.file.name, out.display());
     let measured = match args.engine {
-        EngineKind::Local => {
-            // Nodes that are real have the machine, or the machines, to themselves.
-            let threads = if args.testbed == TestbedKind::Sim { args.threads.unwrap_or_else(rates::cores) } else { 1 };
-            engine::local(&missing, &out, args.cluster.as_deref(), threads, &interrupt)
+        // Nodes that are real have the machine, or the machines, to themselves.
+        EngineKind::Local if args.testbed != TestbedKind::Sim => {
+            let mut account = Account::begin(&plan, &out, policy);
+            account.write(&out)?;
+            let baselines = point::Baselines::default();
+            let mut watch = |_| if interrupt.is_set() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) };
+            let cluster = args.cluster.as_deref();
+            attempts::measure(&missing, &out, &mut account, &interrupt, |point, dir| {
+                point::measure(&point.spec, dir, cluster, &baselines, &mut watch)
+            })
         }
+        EngineKind::Local => engine::local(&missing, &out, args.threads.unwrap_or_else(rates::cores), &interrupt),
         EngineKind::Slurm => slurm::measure(&missing, &out, &args.slurm_args, args.slurm_tasks, &interrupt),
     };
     // What there is, is reported, however it ended.
@@ -214,8 +230,8 @@ fn seeds_of(text: &str) -> Result<Vec<u64>, Stop> {
     Ok(seeds)
 }
 
-/// What would be measured.
-fn describe(plan: &Plan, missing: &[&plan::Point], out: &Path) -> String {
+/// What would be measured; on nodes that can fail, how long what may take, and by which policy.
+fn describe(plan: &Plan, missing: &[&plan::Point], out: &Path, policy: Option<&Policy>) -> String {
     let mut text = format!("{}: {}\n", plan.file.name, plan.file.title);
     for group in plan.groups() {
         let open = group.iter().filter(|point| missing.iter().any(|other| other.id == point.id)).count();
@@ -224,6 +240,13 @@ fn describe(plan: &Plan, missing: &[&plan::Point], out: &Path) -> String {
         text += &format!("  {what}; seeds {seeds}: {open} of {} to measure\n", group.len());
     }
     let (all, open) = (plan.points.len(), missing.len());
+    if let Some(policy) = policy {
+        let limits = LIMITS.map(|(phase, limit)| format!("{phase} {} s", limit.as_secs()));
+        let limits = limits.join(", ");
+        text +=
+            &format!("Longest answer of a node, by phase: {limits}; besides, warm-up and measuring take their time.\n");
+        text += &format!("Policy: {}.\n", policy.text());
+    }
     text + &format!("{all} points, {open} to measure; files in {}\n", out.display())
 }
 
@@ -242,7 +265,7 @@ pub fn report(dir: &Path) -> anyhow::Result<()> {
     let plan: Plan = serde_json::from_slice(&text).context("reading plan.json")?;
     let load = |point: &plan::Point| point::load(&engine::dir(dir, &point.id), &point.id);
     let measured: Vec<tables::Measured<'_>> = plan.points.iter().map(|point| (point, load(point))).collect();
-    let (tables, document) = if plan.file.measure == file::Measure::Sigcomm18 {
+    let (tables, mut document) = if plan.file.measure == file::Measure::Sigcomm18 {
         (deciles::tables(&plan, &measured), study_report::report(&plan, &measured)?)
     } else {
         let all = vec![
@@ -253,6 +276,10 @@ pub fn report(dir: &Path) -> anyhow::Result<()> {
         ];
         (all, document::report(&plan, &measured)?)
     };
+    let mut account = Account::load(dir);
+    if let Some(account) = &account {
+        document.insert(account.parts());
+    }
     for (name, table) in tables {
         write(&dir.join(name).with_extension("csv"), table.csv().as_bytes())?;
         if !["summary", "columns"].contains(&name) {
@@ -268,6 +295,9 @@ pub fn report(dir: &Path) -> anyhow::Result<()> {
     let text = document.markdown();
     write(&dir.join("report.md"), text.as_bytes())?;
     write(&dir.join("report.html"), document.html().as_bytes())?;
+    if let Some(account) = &mut account {
+        account.close(dir)?;
+    }
     print(&format!("{text}\nreport.md, report.html and tables (*.csv, *.parquet) are in {}\n", dir.display()))
 }
 

@@ -29,6 +29,7 @@ pub mod manifest;
 pub mod netlink;
 pub mod node;
 pub mod outdir;
+pub mod policy;
 pub mod rates;
 pub mod report;
 pub mod run;

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use crate::outdir::OutDir;
+use crate::policy::{Policy, Round};
 use crate::sys;
 use crate::testbed::Testbed;
 
@@ -37,6 +38,15 @@ pub struct Manifest {
     pub testbed: serde_json::Value,
     /// Nodes in order.
     pub nodes: Vec<NodeFacts>,
+    /// What was done about what failed, where nodes can fail.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub policy: Option<Policy>,
+    /// What became of each thing that was measured, in order, where nodes can fail.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub rounds: Vec<Round>,
+    /// What was odd about nodes and ended nothing.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub remarks: Vec<String>,
     /// What the run left, except this manifest.
     pub files: Vec<FileFacts>,
 }
@@ -118,6 +128,9 @@ impl Manifest {
             about: Some(About::now(command)),
             testbed: testbed.facts(),
             nodes: nodes.collect(),
+            policy: None,
+            rounds: Vec::new(),
+            remarks: Vec::new(),
             files: Vec::new(),
         }
     }
@@ -135,6 +148,9 @@ impl Manifest {
             about: None,
             testbed,
             nodes: (0..nodes as usize).map(facts).collect(),
+            policy: None,
+            rounds: Vec::new(),
+            remarks: Vec::new(),
             files: Vec::new(),
         }
     }
@@ -155,6 +171,11 @@ impl Manifest {
         let files = out.files()?.into_iter().filter(listed);
         self.files = files.map(|name| file_facts(out.path(), &name)).collect::<io::Result<_>>()?;
         Ok(())
+    }
+
+    /// What failed, and what was done about it: nothing if nothing did.
+    pub fn failures(&self) -> Vec<String> {
+        self.rounds.iter().filter(|round| !round.attempts.is_empty()).map(Round::text).collect()
     }
 
     /// Lists one more file, which was written after all others.
@@ -182,6 +203,11 @@ impl About {
     pub fn now(command: Vec<String>) -> Self {
         let host = Host::here();
         Self { command, started: now(), ended: None, host, threads: None, elapsed_s: None, memory_max_kib: None }
+    }
+
+    /// That it ends now.
+    pub fn end(&mut self) {
+        self.ended = Some(now());
     }
 
     /// That simulating, on so many threads, has ended now.
@@ -228,12 +254,12 @@ impl Host {
 }
 
 /// Local time as text.
-fn now() -> String {
+pub(crate) fn now() -> String {
     sys::local_time(SystemTime::now()).text()
 }
 
 /// Length and checksum of a file.
-fn file_facts(dir: &Path, name: &Path) -> io::Result<FileFacts> {
+pub(crate) fn file_facts(dir: &Path, name: &Path) -> io::Result<FileFacts> {
     let mut file = fs::File::open(dir.join(name))?;
     let mut hash = Sha256::new();
     let mut size_bytes = 0;

@@ -101,13 +101,55 @@ pub struct Nodes {
     send: Sender<Heard>,
     interrupt: Interrupt,
     dir: PathBuf,
+    /// What the run does.
+    stage: &'static str,
+    /// Trouble of a machine ends the run.
+    strict: bool,
+    /// What was odd and ended nothing.
+    remarks: Vec<String>,
 }
 
 impl Nodes {
     /// No nodes yet; their files are in `dir`.
     pub fn new(dir: &Path, interrupt: Interrupt) -> Self {
         let (send, receive) = mpsc::channel();
-        Self { nodes: Vec::new(), receive, send, interrupt, dir: dir.to_owned() }
+        let (stage, strict, remarks) = ("starting", true, Vec::new());
+        Self { nodes: Vec::new(), receive, send, interrupt, dir: dir.to_owned(), stage, strict, remarks }
+    }
+
+    /// Says what the run does from now on. `strict`: trouble of a machine ends it; else that is noted, as what was measured
+    /// before is none the worse for it.
+    pub fn enter(&mut self, stage: &'static str, strict: bool) {
+        (self.stage, self.strict) = (stage, strict);
+    }
+
+    /// What the run does.
+    pub fn stage(&self) -> &'static str {
+        self.stage
+    }
+
+    /// What was odd so far and ended nothing.
+    pub fn remarks(&self) -> &[String] {
+        &self.remarks
+    }
+
+    /// Looks at all machines and notes what is odd: also nodes that have ended although nobody asked them to.
+    pub fn observe(&mut self) {
+        let mut found = Vec::new();
+        for (number, node) in self.nodes.iter_mut().enumerate().filter(|(_, node)| !node.given_up && !node.closed) {
+            let ended = node.process.ended().map(|how| format!("it died: {how}"));
+            let odd = [ended.or_else(|| node.process.trouble()), node.process.oddity()];
+            found.extend(odd.into_iter().flatten().map(|what| (number, what)));
+        }
+        found.into_iter().for_each(|(number, what)| self.remark(number, &what));
+    }
+
+    fn remark(&mut self, number: usize, what: &str) {
+        // Each once, whatever figures are in it.
+        let known = |one: &String| one.starts_with(&format!("node {number},")) && kind(one).ends_with(&kind(what));
+        if !self.remarks.iter().any(known) {
+            self.remarks.push(format!("node {number}, while {}: {what}", self.stage));
+        }
     }
 
     /// Takes over the process of the next node; it counts as busy until its first prompt.
@@ -157,6 +199,7 @@ impl Nodes {
                 return Err(NodeError::Timeout { node: number, command, seconds, log: node.log.clone() }.into());
             }
             self.hear(SLICE.min(limit))?;
+            self.look()?;
         }
     }
 
@@ -238,6 +281,13 @@ impl Nodes {
 
     /// Whether all machines are well, as far as their testbed knows.
     fn look(&mut self) -> Result<(), NodeError> {
+        let odd = |(number, node): (usize, &mut Node)| Some((number, node.process.oddity()?));
+        let odd: Vec<_> = self.nodes.iter_mut().enumerate().filter_map(odd).collect();
+        odd.into_iter().for_each(|(number, what)| self.remark(number, &what));
+        if !self.strict {
+            self.observe();
+            return Ok(());
+        }
         for (number, node) in self.nodes.iter_mut().enumerate() {
             if let Some(what) = node.process.trouble() {
                 return Err(NodeError::Trouble { node: number, what });
@@ -307,9 +357,14 @@ impl Nodes {
             }
         };
         let last_words = last_lines(&node.stderr, 5) + &last_lines(&node.log, 3);
-        let command = node.busy.clone().unwrap_or_else(|| "measuring".to_owned());
+        let command = node.busy.clone().unwrap_or_else(|| self.stage.to_owned());
         NodeError::Died { node: number, command, how, last_words }
     }
+}
+
+/// A remark without its figures.
+fn kind(text: &str) -> String {
+    text.chars().filter(|c| !c.is_ascii_digit()).collect()
 }
 
 /// Passes a node's output on until it ends.
@@ -433,8 +488,57 @@ mod tests {
     fn a_death_ends_a_measured_interval() {
         let mut nodes = nodes(&[GOOD, "printf '%% '; sleep 0.1"]);
         nodes.settle(LONG).unwrap();
+        nodes.enter("measuring", true);
         let err = nodes.pass(LONG, |_| {}).unwrap_err().to_string();
         assert!(err.starts_with("node 1 died in `measuring`"), "{err}");
         nodes.end(LONG);
+    }
+
+    /// A machine that is in trouble.
+    struct Ill(Plain);
+
+    impl ProcessHandle for Ill {
+        fn ended(&mut self) -> Option<String> {
+            self.0.ended()
+        }
+
+        fn kill(&mut self) {
+            self.0.kill();
+        }
+
+        fn id(&self) -> Option<u32> {
+            None
+        }
+
+        fn trouble(&mut self) -> Option<String> {
+            Some("its disk is full: 0 bytes are left".to_owned())
+        }
+
+        fn oddity(&mut self) -> Option<String> {
+            Some("its clock was set".to_owned())
+        }
+    }
+
+    #[test]
+    fn trouble_ends_a_stage_that_is_strict_and_is_noted_once_in_others() {
+        let mut nodes = nodes(&[GOOD]);
+        nodes.settle(LONG).unwrap();
+        let process =
+            std::mem::replace(&mut nodes.nodes[0].process, Box::new(Plain(Command::new("true").spawn().unwrap())));
+        drop(process);
+        let child = Command::new("sleep").arg("60").spawn().unwrap();
+        nodes.nodes[0].process = Box::new(Ill(Plain(child)));
+        nodes.enter("collecting", false);
+        nodes.pass(SLICE * 3, |_| {}).unwrap();
+        let want = [
+            "node 0, while collecting: its clock was set",
+            "node 0, while collecting: its disk is full: 0 bytes are left",
+        ];
+        assert_eq!(nodes.remarks(), want);
+        nodes.enter("measuring", true);
+        let err = nodes.pass(LONG, |_| {}).unwrap_err().to_string();
+        assert!(err.starts_with("node 0: its disk is full"), "{err}");
+        assert_eq!(nodes.remarks().len(), 2);
+        nodes.end(Duration::from_millis(10));
     }
 }

@@ -8,6 +8,7 @@ mod machines;
 mod nodefiles;
 mod options;
 mod phase;
+mod rounds;
 mod simulate;
 
 use std::path::Path;
@@ -19,8 +20,8 @@ use crate::error::Stop;
 use crate::experiment;
 use crate::journal::Journal;
 use crate::manifest::Manifest;
-use crate::node::Nodes;
 use crate::outdir::{self, OutDir};
+use crate::policy::Policy;
 use crate::rates;
 use crate::report::results::Status;
 use crate::signals::Interrupt;
@@ -28,7 +29,8 @@ use crate::sys;
 use crate::testbed::Testbed;
 use crate::testbed::netns::{Layout, Netns, Topology};
 
-pub(crate) use phase::Part;
+pub(crate) use phase::{LIMITS, Part};
+use rounds::Rounds;
 pub(crate) use simulate::{side_by_side, stop};
 
 /// Directories inside that of a run.
@@ -76,6 +78,7 @@ pub fn report(dir: &Path) -> anyhow::Result<()> {
 /// A run on namespaces of this machine.
 fn on_namespaces(args: &RunArgs) -> anyhow::Result<()> {
     let mut options = options::effective(args)?;
+    let policy = Policy::of(args, false)?;
     let out = make_out(&mut options, &SUBDIRECTORIES)?;
     let interrupt = Interrupt::install()?;
     // Nothing was started yet: a testbed that cannot be built leaves no trace.
@@ -93,7 +96,7 @@ fn on_namespaces(args: &RunArgs) -> anyhow::Result<()> {
     if args.gbps.is_none() {
         journal.say(&format!("load by rule: {} (--gbps sets it)", rates::RULE));
     }
-    let (parts, outcome) = perform(&options, &mut testbed, interrupt, &mut journal, &out);
+    let (parts, outcome) = perform(&options, policy, &mut testbed, interrupt, &mut manifest, &mut journal, &out);
     match testbed.ports() {
         Ok(ports) if ports.is_empty() => {}
         Ok(ports) => manifest.testbed["ports"] = serde_json::to_value(ports)?,
@@ -107,17 +110,26 @@ fn on_namespaces(args: &RunArgs) -> anyhow::Result<()> {
 /// was measured, and how it ended.
 fn perform(
     options: &RunArgs,
+    policy: Policy,
     testbed: &mut dyn Testbed,
     interrupt: Interrupt,
+    manifest: &mut Manifest,
     journal: &mut Journal,
     out: &OutDir,
 ) -> (Vec<Part>, anyhow::Result<()>) {
-    let mut nodes = Nodes::new(out.path(), interrupt);
-    let mut parts = Vec::new();
-    let outcome = phase::start(options, &mut nodes, testbed, out)
-        .and_then(|()| phase::all(options, &mut nodes, testbed, journal, &mut parts, out));
-    nodes.end(EXIT_LIMIT);
+    let known = testbed.remarks();
+    let mut rounds = Rounds::new(options, policy, testbed, interrupt, journal, out);
+    let outcome = rounds.all();
+    rounds.end();
+    let Rounds { parts, mut remarks, account, .. } = rounds;
+    (manifest.policy, manifest.rounds) = (Some(policy), account);
     let missing = testbed.collect(out.path());
+    remarks.extend(testbed.remarks().into_iter().filter(|remark| !known.contains(remark)));
+    // What ended the run is told as such.
+    let reason = outcome.as_ref().err().map(|err| format!("{err:#}")).unwrap_or_default();
+    remarks.retain(|remark| remark.split_once(": ").is_none_or(|(_, what)| !reason.contains(what)));
+    remarks.iter().for_each(|remark| journal.say(remark));
+    manifest.remarks = known.into_iter().chain(remarks).collect();
     let mut odd: Vec<String> = missing.iter().map(|(node, err)| format!("node {node}: {err:#}")).collect();
     // What could not be collected is still there, and stays.
     let kept: Vec<_> = missing.iter().map(|(node, _)| *node).collect();

@@ -34,6 +34,10 @@ pub trait ProcessHandle: Send {
     fn trouble(&mut self) -> Option<String> {
         None
     }
+    /// What is odd about its machine and in nobody's way, in words.
+    fn oddity(&mut self) -> Option<String> {
+        None
+    }
 }
 
 /// Nodes on which a benchmark runs. Dropping it removes everything that it made.
@@ -78,6 +82,18 @@ pub trait Testbed {
     /// something is missing, and why.
     fn collect(&mut self, _dir: &Path) -> Vec<(usize, anyhow::Error)> {
         Vec::new()
+    }
+    /// What is odd about machines and in nobody's way: their clocks, connections that had to be opened again.
+    fn remarks(&self) -> Vec<String> {
+        Vec::new()
+    }
+    /// Makes all nodes ready to be started anew, after some of them have failed; what they have written, but that of `kept`, has
+    /// been collected and goes.
+    ///
+    /// # Errors
+    /// [`crate::error::Stop::Missing`] with everything that is in the way.
+    fn renew(&mut self, _kept: &[usize]) -> anyhow::Result<()> {
+        Ok(())
     }
     /// Removes what nodes but those of `kept` have written from their machines, if that is elsewhere; it has been
     /// collected. Returns the nodes where that failed, and why.

@@ -24,6 +24,8 @@ const NETNS: [&str; 11] = [
 ];
 /// Options of network namespaces and simulated nodes: what they say is made there, but found on machines.
 const MADE: [&str; 5] = ["mtu", "link-gbps", "switch-buffer", "priorities", "loss"];
+/// Options of nodes that can fail.
+const REAL: [&str; 3] = ["retry", "on-failure", "wait-nodes"];
 /// Options of machines reached by SSH only.
 const SSH: [&str; 1] = ["cluster"];
 /// Options of `basic` only.
@@ -86,6 +88,7 @@ impl RunArgs {
         }
         if sim {
             refuse(&NETNS, "network namespaces (--testbed netns)")?;
+            refuse(&REAL, "nodes that can fail (--testbed netns or ssh)")?;
         } else {
             let sim: Vec<_> = SIM.into_iter().filter(|option| !experiment || *option != "seeds").collect();
             refuse(&sim, "simulated nodes (--testbed sim)")?;
@@ -122,7 +125,16 @@ mod tests {
         let command = Cli::command();
         let run = command.find_subcommand("run").expect("it is there");
         let known: Vec<_> = run.get_arguments().filter_map(|argument| argument.get_long()).collect();
-        for option in NETNS.iter().chain(&MADE).chain(&SSH).chain(&BASIC).chain(&SIM).chain(&EXPERIMENTS).chain(&RUNS) {
+        for option in NETNS
+            .iter()
+            .chain(&MADE)
+            .chain(&REAL)
+            .chain(&SSH)
+            .chain(&BASIC)
+            .chain(&SIM)
+            .chain(&EXPERIMENTS)
+            .chain(&RUNS)
+        {
             assert!(known.contains(option), "there is no --{option}");
         }
     }
@@ -138,6 +150,7 @@ mod tests {
             ("w4 --testbed ssh --cluster x --mtu 1500", false, "--mtu is for nodes that cperf makes"),
             ("w4 --testbed netns --cluster x", false, "--cluster is for machines"),
             ("w4 --dry-run", false, "--dry-run is for experiments"),
+            ("nodes --retry 2", true, "--retry is for nodes that can fail"),
             ("nodes --format json", true, "--format is for runs"),
         ] {
             let stop = run(words).refuse_others(experiment).unwrap_err();

@@ -35,6 +35,16 @@ pub enum EngineKind {
     Slurm,
 }
 
+/// What is done about a point that has failed as often as it may.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum OnFailure {
+    /// The others go on; exit code 4
+    LeaveOut,
+    /// All ends; exit code 1
+    Stop,
+}
+
 /// Transports under load.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, ValueEnum, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "lowercase")]

@@ -240,6 +240,12 @@ pub(super) fn number(value: f64) -> String {
 }
 
 impl Document {
+    /// Puts `parts` before the first heading.
+    pub(super) fn insert(&mut self, parts: Vec<Part>) {
+        let place = self.parts.iter().position(|part| matches!(part, Part::Heading(_))).unwrap_or(self.parts.len());
+        self.parts.splice(place..place, parts);
+    }
+
     /// Names and contents of the SVG files that the Markdown form refers to.
     pub fn plots(&self) -> impl Iterator<Item = (String, &str)> {
         self.parts.iter().filter_map(|part| match part {

@@ -40,18 +40,12 @@ pub fn prepare(points: &[&Point], out: &Path) -> anyhow::Result<()> {
 ///
 /// # Errors
 /// [`Stop::Interrupted`], or that of the first point that failed, with the number of all.
-pub fn local(
-    points: &[&Point],
-    out: &Path,
-    cluster: Option<&Path>,
-    threads: usize,
-    interrupt: &Interrupt,
-) -> anyhow::Result<()> {
+pub fn local(points: &[&Point], out: &Path, threads: usize, interrupt: &Interrupt) -> anyhow::Result<()> {
     let (bar, baselines, begun) = (bar(points.len()), Baselines::default(), Instant::now());
     let failed = AtomicBool::new(false);
     let measured = side_by_side(threads, points, |point| {
         let mut watch = |_| if interrupt.is_set() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) };
-        let result = point::measure(&point.spec, &dir(out, &point.id), cluster, &baselines, &mut watch);
+        let result = point::measure(&point.spec, &dir(out, &point.id), None, &baselines, &mut watch);
         bar.inc(1);
         match result {
             // So would all others.

@@ -92,15 +92,11 @@ pub fn words(spec: &PointSpec, cluster: Option<&Path>) -> Vec<String> {
     words
 }
 
-/// Measures `spec` once, in the directory `dir`, which is replaced.
+/// Measures `spec` once, in the directory `dir`, which does not exist.
 ///
 /// # Errors
 /// [`Stop`] of the run, or that it failed: with what it said last.
 pub fn measure(spec: &PointSpec, cluster: Option<&Path>, dir: &Path, watch: &mut Watch<'_>) -> anyhow::Result<Real> {
-    // What a run left that did not end; one that did is known by its figures.
-    if dir.exists() {
-        fs::remove_dir_all(dir).with_context(|| format!("removing {}", dir.display()))?;
-    }
     let program = std::env::current_exe().context("finding this program")?;
     let (printed, said) = (dir.with_extension("txt"), dir.with_extension("log"));
     let create = |path: &PathBuf| File::create(path).with_context(|| format!("creating {}", path.display()));
@@ -130,8 +126,9 @@ pub fn measure(spec: &PointSpec, cluster: Option<&Path>, dir: &Path, watch: &mut
 fn judge(status: ExitStatus, said: &Path) -> anyhow::Result<()> {
     let mut text = String::new();
     let _ = File::open(said).and_then(|mut file| file.read_to_string(&mut text));
-    let last = text.lines().rev().find(|line| !line.trim().is_empty()).unwrap_or("it said nothing");
-    let last = last.trim_start_matches("cperf: ").to_owned();
+    // What it said last may have several lines: those of a node's log, say.
+    let last = text.rfind("\ncperf: ").map_or(text.as_str(), |at| &text[at..]).trim().trim_start_matches("cperf: ");
+    let last = if last.is_empty() { "it said nothing".to_owned() } else { last.to_owned() };
     match status.code() {
         Some(0) => Ok(()),
         Some(2) => Err(Stop::Usage(last).into()),
@@ -224,9 +221,9 @@ mod tests {
     fn a_failed_run_is_told_by_its_last_line() {
         use std::os::unix::process::ExitStatusExt as _;
         let said = std::env::temp_dir().join(format!("cperf-real-{}.log", std::process::id()));
-        fs::write(&said, "cperf: warming up\ncperf: node 2 has ended: signal 9\n\n").unwrap();
+        fs::write(&said, "cperf: warming up\ncperf: node 2 has ended: signal 9\n  node2.log: x\n\n").unwrap();
         let error = |code: i32| judge(ExitStatus::from_raw(code << 8), &said).unwrap_err();
-        assert!(error(1).to_string().starts_with("node 2 has ended: signal 9 (exit status: 1; all"));
+        assert!(error(1).to_string().starts_with("node 2 has ended: signal 9\n  node2.log: x (exit status: 1; all"));
         assert_eq!([2, 3, 130, 1].map(|code| crate::error::code(&error(code))), [2, 3, 130, 1]);
         assert!(judge(ExitStatus::from_raw(0), &said).is_ok());
         fs::remove_file(said).unwrap();

@@ -121,10 +121,10 @@ pub(super) fn write(
     let table = table::run(&options.workload, &results, &optimal.text());
     match options.format {
         Format::Json => print(&text),
-        Format::Table if results.is_empty() => Ok(()),
+        Format::Table if results.is_empty() => print(failures(manifest).as_bytes()),
         Format::Table => {
             let delays = traces.map(|traces| traces.text(simulated)).unwrap_or_default();
-            print(format!("{table}{delays}{}", closing(out)).as_bytes())
+            print(format!("{table}{}{delays}{}", failures(manifest), closing(out)).as_bytes())
         }
     }
 }
@@ -142,6 +142,14 @@ fn print(text: &[u8]) -> anyhow::Result<()> {
     let mut stdout = std::io::stdout().lock();
     stdout.write_all(text)?;
     Ok(stdout.flush()?)
+}
+
+/// What failed, and what was done about it.
+fn failures(manifest: &Manifest) -> String {
+    let failures = manifest.failures();
+    let Some(policy) = manifest.policy.filter(|_| !failures.is_empty()) else { return String::new() };
+    let lines: String = failures.iter().map(|line| format!("{line}\n")).collect();
+    format!("\nFailures:\n{lines}Policy: {}.\n", policy.text())
 }
 
 /// Where to read on.

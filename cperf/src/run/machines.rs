@@ -23,9 +23,11 @@ mod with_ssh {
     use super::super::{SUBDIRECTORIES, begin, conclude, make_out, options, perform};
     use super::{RunArgs, Stop};
     use crate::cli::Protocol;
+    use crate::policy::Policy;
     use crate::signals::Interrupt;
     use crate::ssh::cluster::Cluster;
     use crate::sys;
+    use crate::testbed::Testbed as _;
     use crate::testbed::ssh::Ssh;
 
     /// Runs what the options say on machines of a cluster.
@@ -39,9 +41,11 @@ mod with_ssh {
         };
         let cluster = Cluster::read(path)?;
         let mut options = options::on_machines(args, cluster.machines.len(), cluster.link_gbps)?;
+        let policy = Policy::of(args, false)?;
         options.ipv6 = cluster.machines[0].address.is_ipv6();
         let out = make_out(&mut options, &SUBDIRECTORIES)?;
         let interrupt = Interrupt::install()?;
+        interrupt.watch();
         let begun = Instant::now();
         let homa = options.protocols.contains(&Protocol::Homa)
             || options.slowdown.needs_unloaded() && !options.protocols.contains(&Protocol::HomaKernel);
@@ -52,11 +56,10 @@ mod with_ssh {
                 return Err(err);
             }
         };
-        interrupt.watch();
         let (mut manifest, mut journal) = begin(&options, &testbed, &out)?;
         journal.say(&format!("{} nodes are ready after {:.2} s", options.nodes, begun.elapsed().as_secs_f64()));
         testbed.remarks().iter().for_each(|remark| journal.say(remark));
-        let (parts, outcome) = perform(&options, &mut testbed, interrupt, &mut journal, &out);
+        let (parts, outcome) = perform(&options, policy, &mut testbed, interrupt, &mut manifest, &mut journal, &out);
         drop(testbed);
         conclude::conclude(&options, &mut manifest, &out, &mut journal, &parts, outcome)
     }

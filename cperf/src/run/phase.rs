@@ -32,6 +32,17 @@ const UNLOADED: Duration = Duration::from_secs(180);
 /// What is left of a failed run is not waited for as long.
 const SALVAGE: Duration = Duration::from_secs(5);
 
+/// Phases of a run, and how long a node may take for one command in them before it counts as hanging.
+pub(crate) const LIMITS: [(&str, Duration); 7] = [
+    ("start", QUICK),
+    ("times without load", UNLOADED),
+    ("servers", QUICK),
+    ("clients", CLIENT),
+    ("counters", QUICK),
+    ("samples and traces", WRITE),
+    ("what is left after a failure", SALVAGE),
+];
+
 /// A protocol whose measured interval began.
 #[derive(Clone, Debug)]
 pub(crate) struct Part {
@@ -71,47 +82,47 @@ pub(super) fn start(
     }
 }
 
-/// The unloaded run if slowdowns need it, then each protocol in turn, or all together.
-pub(super) fn all(
+/// These protocols together, or without any the unloaded run.
+pub(super) fn round(
     options: &RunArgs,
     nodes: &mut Nodes,
     testbed: &mut dyn Testbed,
     journal: &mut Journal,
     parts: &mut Vec<Part>,
     out: &OutDir,
+    protocols: &[Protocol],
 ) -> anyhow::Result<()> {
     let interfaces: Vec<_> =
         (0..testbed.nodes()).map(|node| testbed.named_interface(node).map(str::to_owned)).collect();
-    if options.slowdown.needs_unloaded() {
+    if protocols.is_empty() {
         journal.say("homa: round-trip times without load, the baseline of slowdowns");
-        unloaded(options, nodes, &interfaces).context("in the unloaded run")?;
+        nodes.enter("measuring without load", true);
+        return unloaded(options, nodes, &interfaces).context("in the unloaded run");
     }
-    let at_once = if options.together { options.protocols.len() } else { 1 };
-    for protocols in options.protocols.chunks(at_once) {
-        let name = names(protocols);
-        let before = testbed.ports()?;
-        let (interfaces, out) = (&interfaces[..], out.path());
-        let mut phase = Phase { options, protocols, nodes, journal, interfaces, measuring: false, written: false };
-        let result = phase.run();
-        let (measuring, written) = (phase.measuring, phase.written);
-        let status = super::status(&result);
-        if measuring {
-            let ports: Vec<_> = testbed.ports()?.iter().zip(&before).map(|(now, then)| now.since(then)).collect();
-            parts.extend(protocols.iter().map(|protocol| Part {
-                protocol: *protocol,
-                status,
-                ports: ports.clone(),
-                switch: None,
-            }));
-        }
-        if result.is_err() && measuring && !written {
-            phase.salvage();
-        }
-        result.with_context(|| format!("in the {name} run"))?;
-        // What has been measured is safe before the next protocol begins.
-        if let Some((node, err)) = testbed.collect(out).into_iter().next() {
-            return Err(err.context(format!("in the {name} run: collecting files of node {node}")));
-        }
+    let name = names(protocols);
+    let before = testbed.ports()?;
+    let (interfaces, out) = (&interfaces[..], out.path());
+    let mut phase = Phase { options, protocols, nodes, journal, interfaces, measuring: false, written: false };
+    let result = phase.run();
+    let (measuring, written) = (phase.measuring, phase.written);
+    let stage = phase.nodes.stage();
+    let status = super::status(&result);
+    if measuring {
+        let ports: Vec<_> = testbed.ports()?.iter().zip(&before).map(|(now, then)| now.since(then)).collect();
+        parts.extend(protocols.iter().map(|protocol| Part {
+            protocol: *protocol,
+            status,
+            ports: ports.clone(),
+            switch: None,
+        }));
+    }
+    if result.is_err() && measuring && !written {
+        phase.salvage();
+    }
+    result.with_context(|| format!("in the {name} run, while {stage}"))?;
+    // What has been measured is safe before the next protocol begins.
+    if let Some((node, err)) = testbed.collect(out).into_iter().next() {
+        return Err(err.context(format!("in the {name} run: collecting files of node {node}")));
     }
     Ok(())
 }
@@ -144,8 +155,11 @@ fn unloaded(options: &RunArgs, nodes: &mut Nodes, interfaces: &[Option<String>])
 /// A command for each node.
 type Line = Box<dyn Fn(usize) -> String>;
 
-/// Names of protocols that run at the same time.
-fn names(protocols: &[Protocol]) -> String {
+/// Names of protocols that run at the same time, or what is measured without any.
+pub(super) fn names(protocols: &[Protocol]) -> String {
+    if protocols.is_empty() {
+        return "times without load".to_owned();
+    }
     protocols.iter().map(|protocol| protocol.name()).collect::<Vec<_>>().join(" and ")
 }
 
@@ -174,6 +188,7 @@ impl Phase<'_> {
             Protocol::HomaKernel | Protocol::Tcp | Protocol::Dctcp => String::new(),
         };
         let (_, servers) = roles(options);
+        self.nodes.enter("starting", true);
         for &protocol in self.protocols {
             let server = server(options, protocol);
             let line = |number| servers.contains(&number).then(|| server.clone() + &place(protocol, number));
@@ -184,10 +199,13 @@ impl Phase<'_> {
                 |number| asks(options, number).then(|| client(options, protocol, number) + &place(protocol, number));
             self.nodes.tell(CLIENT, line)?;
         }
+        self.nodes.enter("warming up", true);
         self.nodes.pass(Duration::from_secs_f64(options.warmup), |_| {})?;
         self.begin()?;
         self.measuring = true;
+        self.nodes.enter("measuring", true);
         self.measure()?;
+        self.nodes.enter("collecting", false);
         self.finish(everybody.collect())?;
         self.nodes.tell(QUICK, |_| Some("stop clients".to_owned()))?;
         self.nodes.tell(QUICK, |_| Some("stop servers".to_owned()))
@@ -287,6 +305,7 @@ impl Phase<'_> {
     /// After a failure or an interrupt: the nodes that still answer write what they have. Best effort: the reason why
     /// the run ended is known already.
     fn salvage(&mut self) {
+        self.nodes.enter("collecting", false);
         let left = self.nodes.salvage(SALVAGE);
         self.journal.say(&format!("keeping what {} of {} nodes have measured", left.len(), self.options.nodes));
         if let Err(err) = self.finish(left.clone()) {

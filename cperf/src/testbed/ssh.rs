@@ -31,6 +31,8 @@ const LOOK: Duration = Duration::from_secs(20);
 const LEAST_FREE: u64 = 1 << 20;
 /// A clock that is off by more is told, seconds.
 const CLOCK_S: f64 = 1.0;
+/// A clock that moves against ours by more meanwhile is told, seconds.
+const STEP_S: f64 = 60.0;
 /// CAP_NET_RAW.
 const NET_RAW: u64 = 1 << 13;
 
@@ -40,6 +42,10 @@ pub(crate) struct Ssh {
     nodes: Vec<Remote>,
     /// Says to agents that we are there, and looks whether they are.
     watch: Watch,
+    /// Nodes must be allowed raw sockets.
+    homa: bool,
+    /// How often nodes were made ready.
+    times: u32,
 }
 
 /// One node.
@@ -47,11 +53,14 @@ struct Remote {
     machine: Machine,
     greeting: Greeting,
     facts: Facts,
-    /// Directory of this run there.
+    /// Directory of this run there, and the one in use.
+    home: String,
     dir: String,
     agent: Arc<Agent>,
     /// Files that are here already, as they were there.
     have: HashMap<String, FileAbout>,
+    /// Why the connection was opened again.
+    again: Vec<String>,
 }
 
 impl Ssh {
@@ -63,7 +72,7 @@ impl Ssh {
     pub(crate) fn build(cluster: Cluster, nodes: usize, run: &str, homa: bool) -> anyhow::Result<Self> {
         let fleet = Fleet::new(cluster)?;
         let agents = fleet.agents(nodes);
-        let (mut made, mut troubles) = (Vec::new(), Vec::new());
+        let (mut made, mut dirs, mut troubles) = (Vec::new(), Vec::new(), Vec::new());
         // All nodes are asked before the first answer is waited for.
         let mut asked = Vec::new();
         for (number, agent) in agents.into_iter().enumerate() {
@@ -78,47 +87,76 @@ impl Ssh {
             }
         }
         for (number, machine, greeting, dir, agent, tickets) in asked {
+            dirs.push((dir.clone(), Arc::clone(&agent)));
             match look(&machine, &agent, tickets, homa) {
-                Ok(facts) => made.push(Remote { machine, greeting, facts, dir, agent, have: HashMap::new() }),
+                Ok(facts) => made.push(Remote {
+                    machine,
+                    greeting,
+                    facts,
+                    home: dir.clone(),
+                    dir,
+                    agent,
+                    have: HashMap::new(),
+                    again: Vec::new(),
+                }),
                 Err(err) => troubles.push((number, format!("{}: {err:#}", machine.access.host))),
             }
         }
         if !troubles.is_empty() {
-            for node in &made {
-                node.agent.send(&Order::RemoveDir { path: node.dir.clone() });
-            }
+            let remove = |(path, agent): (String, Arc<Agent>)| (agent.send(&Order::RemoveDir { path }), agent);
+            let removed: Vec<_> = dirs.into_iter().map(remove).collect();
+            // Before this process ends; what is in the way is told in any case.
+            removed.iter().for_each(|(ticket, agent)| drop(agent.answer(*ticket, QUICK)));
             return Err(all(nodes, troubles).into());
         }
         let agents = made.iter().map(|node| Arc::clone(&node.agent)).collect();
         let watch = Watch::start(agents, fleet.cluster().silence)?;
-        Ok(Self { fleet, nodes: made, watch })
-    }
-
-    /// What is odd but in nobody's way.
-    pub(crate) fn remarks(&self) -> Vec<String> {
-        let remark = |(number, node): (usize, &Remote)| {
-            let Greeting { clock_offset_s: offset, clock_error_s: error, .. } = node.greeting;
-            (offset.abs() > CLOCK_S + error).then(|| {
-                format!(
-                    "node {number} ({}): its clock is {offset:+.1} s off ours: times in its log are wrong, results are \
-                     not; `chronyc makestep` there sets it",
-                    node.machine.access.host
-                )
-            })
-        };
-        self.nodes.iter().enumerate().filter_map(remark).collect()
+        Ok(Self { fleet, nodes: made, watch, homa, times: 1 })
     }
 }
 
 impl Remote {
-    /// Has the files of this node that are new or have changed come to `dir`. A connection that was lost is opened
-    /// again: it is not the loss of the files.
-    fn fetch(&mut self, fleet: &Fleet, watch: &Watch, number: usize, dir: &Path) -> anyhow::Result<()> {
+    /// Calls the machine again if its agent is lost, and makes the directory of another attempt there, the `times`th.
+    fn renew(&mut self, fleet: &Fleet, watch: &Watch, number: usize, times: u32, homa: bool) -> anyhow::Result<()> {
         if let Some(why) = self.agent.lost() {
-            let (agent, greeting) =
-                fleet.agent(number).with_context(|| format!("{why}; connecting again for its files"))?;
-            (self.agent, self.greeting) = (Arc::new(agent), greeting);
-            watch.add(number, Arc::clone(&self.agent));
+            self.call_again(fleet, watch, number, why)?;
+        }
+        let dir = format!("{}-{times}", self.home);
+        let tickets = orders(&self.machine, &dir).map(|order| self.agent.send(&order));
+        match look(&self.machine, &self.agent, tickets, homa) {
+            Ok(facts) => self.facts = facts,
+            Err(err) => {
+                let _ = self.agent.ask(&Order::RemoveDir { path: dir }, QUICK);
+                return Err(err.context(self.machine.access.host.clone()));
+            }
+        }
+        (self.dir, self.have) = (dir, HashMap::new());
+        Ok(())
+    }
+
+    /// Opens the connection again, which was lost as `why` says.
+    fn call_again(&mut self, fleet: &Fleet, watch: &Watch, number: usize, why: String) -> anyhow::Result<()> {
+        let (agent, greeting) = fleet.agent(number).with_context(|| format!("{why}; connecting again"))?;
+        (self.agent, self.greeting) = (Arc::new(agent), greeting);
+        watch.add(number, Arc::clone(&self.agent));
+        self.again.push(why);
+        Ok(())
+    }
+
+    /// Has the files of this node that are new or have changed come to `dir`. A connection that was lost, or is lost
+    /// meanwhile, is opened again: it is not the loss of the files.
+    fn fetch(&mut self, fleet: &Fleet, watch: &Watch, number: usize, dir: &Path) -> anyhow::Result<()> {
+        let lost = |node: &Self| node.agent.lost().is_some();
+        let before = lost(self);
+        match self.fetch_once(fleet, watch, number, dir) {
+            Err(_) if !before && lost(self) => self.fetch_once(fleet, watch, number, dir),
+            result => result,
+        }
+    }
+
+    fn fetch_once(&mut self, fleet: &Fleet, watch: &Watch, number: usize, dir: &Path) -> anyhow::Result<()> {
+        if let Some(why) = self.agent.lost() {
+            self.call_again(fleet, watch, number, why)?;
         }
         let files = match self.agent.ask(&Order::List { path: self.dir.clone() }, QUICK)? {
             News::Files { files } => files,
@@ -181,6 +219,10 @@ fn obstacles(machine: &Machine, facts: &Facts, homa: bool) -> Vec<String> {
     if facts.has_address == Some(false) {
         troubles.push(format!("{address} is not one of its addresses: `ip address` there lists them"));
     }
+    if let Some(free) = facts.free_bytes.filter(|free| *free < LEAST_FREE) {
+        let directory = &machine.directory;
+        troubles.push(format!("its disk is full: {free} bytes are left where {directory} is; make room there"));
+    }
     if homa && facts.capabilities.is_some_and(|set| set & NET_RAW == 0) {
         troubles.push("it lacks CAP_NET_RAW, which Homa's sockets need: set `prefix = [\"sudo\", \"-n\"]`".to_owned());
     }
@@ -236,7 +278,9 @@ impl Testbed for Ssh {
         let order = Order::Start { args: words, dir: remote.dir.clone(), core: core.or(remote.machine.core) };
         let output = remote.agent.start(&order, &dir.join(stderr)).with_context(|| format!("starting node {node}"))?;
         let agent = Arc::clone(&remote.agent);
-        let handle = Handle { agent: Arc::clone(&agent), interface: remote.machine.interface.clone() };
+        let interface = remote.machine.interface.clone();
+        let clock_offset_s = remote.greeting.clock_offset_s;
+        let handle = Handle { agent: Arc::clone(&agent), interface, clock_offset_s };
         Ok(NodeProcess { stdin: Box::new(Input(agent)), stdout: Box::new(output), handle: Box::new(handle) })
     }
 
@@ -273,6 +317,41 @@ impl Testbed for Ssh {
         })
     }
 
+    fn remarks(&self) -> Vec<String> {
+        let remarks = |(number, node): (usize, &Remote)| {
+            let Greeting { clock_offset_s: offset, clock_error_s: error, .. } = node.greeting;
+            let clock = (offset.abs() > CLOCK_S + error).then(|| {
+                format!(
+                    "its clock is {offset:+.1} s off ours: times in its log are wrong, results are not; `chronyc makestep` \
+                     there sets it"
+                )
+            });
+            let again = node.again.iter().map(|why| format!("{why}; it was opened again"));
+            let host = &node.machine.access.host;
+            clock.into_iter().chain(again).map(|what| format!("node {number} ({host}): {what}")).collect::<Vec<_>>()
+        };
+        self.nodes.iter().enumerate().flat_map(remarks).collect()
+    }
+
+    fn renew(&mut self, kept: &[usize]) -> anyhow::Result<()> {
+        // Whoever is lost is asked when it is found again.
+        let lost = |(number, node): (usize, &Remote)| node.agent.lost().map(|_| number);
+        let mut lost: Vec<_> = self.nodes.iter().enumerate().filter_map(lost).collect();
+        lost.extend_from_slice(kept);
+        drop(self.remove(&lost));
+        self.times += 1;
+        let (fleet, watch, homa, times) = (&self.fleet, &self.watch, self.homa, self.times);
+        let results: Vec<_> = thread::scope(|scope| {
+            let renew = |(number, node)| scope.spawn(move || Remote::renew(node, fleet, watch, number, times, homa));
+            let threads: Vec<_> = self.nodes.iter_mut().enumerate().map(renew).collect();
+            threads.into_iter().map(|thread| thread.join().unwrap_or_else(|_| Err(anyhow!("a panic")))).collect()
+        });
+        let nodes = results.len();
+        let trouble = |(number, result): (usize, anyhow::Result<()>)| Some((number, format!("{:#}", result.err()?)));
+        let troubles: Vec<_> = results.into_iter().enumerate().filter_map(trouble).collect();
+        if troubles.is_empty() { Ok(()) } else { Err(all(nodes, troubles).into()) }
+    }
+
     fn remove(&mut self, kept: &[usize]) -> Vec<(usize, anyhow::Error)> {
         let done = self.nodes.iter().enumerate().filter(|(number, _)| !kept.contains(number));
         let ask =
@@ -304,6 +383,8 @@ impl Write for Input {
 struct Handle {
     agent: Arc<Agent>,
     interface: String,
+    /// How far its clock was ahead of ours at first, seconds.
+    clock_offset_s: f64,
 }
 
 impl ProcessHandle for Handle {
@@ -327,11 +408,20 @@ impl ProcessHandle for Handle {
             return Some(why);
         }
         let beat = self.agent.beat()?;
-        if beat.carrier != Some(true) {
+        // Before the agent knows where to look, it says nothing about either.
+        if beat.carrier != Some(true) && (beat.carrier.is_some() || beat.free_bytes.is_some()) {
             return Some(format!("its data-plane interface {} has lost its link", self.interface));
         }
         let free = beat.free_bytes.filter(|free| *free < LEAST_FREE)?;
         Some(format!("its disk is full: {free} bytes are left where it works"))
+    }
+
+    fn oddity(&mut self) -> Option<String> {
+        // Heartbeats may be late, but not by that much without being missed.
+        let step = self.agent.beat()?.clock_offset_s - self.clock_offset_s;
+        (step.abs() > STEP_S).then(|| {
+            format!("its clock was set by about {step:+.0} s: times in its log are wrong from then on, results are not")
+        })
     }
 }
 

@@ -163,6 +163,21 @@ impl Lab {
         Ok(())
     }
 
+    /// Ends a machine's sshd; connections that are open stay.
+    pub(crate) fn stop_sshd(&mut self, node: usize) {
+        let _ = self.sshds[node].kill();
+        let _ = self.sshds[node].wait();
+    }
+
+    /// Starts it again if it was ended, and waits until it answers.
+    pub(crate) fn restart_sshd(&mut self, node: usize) -> Result<()> {
+        if self.sshds[node].try_wait().is_ok_and(|status| status.is_some()) {
+            self.sshds[node] = self.start_sshd(node)?;
+            self.await_sshds(node + 1)?;
+        }
+        Ok(())
+    }
+
     /// Process id of a machine's sshd.
     pub(crate) fn sshd_of(&self, node: usize) -> u32 {
         self.sshds[node].id()

@@ -86,6 +86,14 @@ fn facts(run: &Source<'_>) -> Vec<(&'static str, String)> {
             },
         ),
     ];
+    let failures = manifest.failures();
+    if let Some(policy) = manifest.policy.filter(|_| !failures.is_empty()) {
+        all.push(("Failures", failures.join("; ")));
+        all.push(("Policy", policy.text()));
+    }
+    if !manifest.remarks.is_empty() {
+        all.push(("Remarks", manifest.remarks.join("; ")));
+    }
     if let Some(about) = &manifest.about {
         let host = &about.host;
         let unknown = || "unknown".to_owned();
