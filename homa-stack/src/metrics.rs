@@ -161,6 +161,9 @@ counters! {
     asks_put_off: "RESENDs put off since this host's link was never idle",
     tail_resends: "RESENDs for the end of what was granted, by its age",
     early_resends: "RESENDs for responses that took longer than usual",
+    silence_resends: "RESENDs since nothing came of a message for some ticks",
+    asked_resends: "RESENDs since the peer asked about an RPC of which something is missing",
+    room_resends: "RESENDs for messages that had no room before",
     held_back_bytes: "bytes asked for again that had been sent just before",
     resend_restarts: "requests sent again from the start after RPC_UNKNOWN",
     announcements: "messages announced with an empty DATA packet",
@@ -421,6 +424,7 @@ const LAYOUT: &[&str] = &[
     "tx_copied_bytes", "rx_copied_bytes", "tx_released_bytes", "tx_held_integral", "tx_messages_integral", "tx_held_most",
     "memory_integral", "memory_most", "memory_pressures", "memory_reliefs", "memory_pressed_micros", "pages_given_back",
     "calls_held_back", "requests_overdue", "requests_evicted", "peers_forgotten", "gap_resends", "asks_put_off", "tail_resends", "early_resends", "held_back_bytes",
+    "silence_resends", "asked_resends", "room_resends",
 ];
 
 #[cfg(test)]

@@ -83,6 +83,28 @@ fn the_first_data_make_the_receiver_tell_its_cutoffs_once() {
     assert_eq!(net.count(Kind::Cutoffs), 2);
 }
 
+/// One DATA packet in ten is lost, so that packets of all kinds are sent.
+#[test]
+fn control_packets_go_at_the_highest_level() {
+    let mut net = Net::new(2, &config(1500));
+    let mut rng = Rng::new(4);
+    let levels = std::rc::Rc::new(std::cell::RefCell::new(std::collections::BTreeMap::new()));
+    let seen = levels.clone();
+    net.fate = Box::new(move |sent| {
+        *seen.borrow_mut().entry((format!("{:?}", sent.kind), sent.priority)).or_insert(0) += 1;
+        if sent.kind == Kind::Data && rng.chance(0.1) { vec![] } else { vec![Nanos::ZERO] }
+    });
+    (0..20).for_each(|_| _ = net.call(0, 1, 100_000));
+    net.service = Nanos::from_millis(30);
+    net.run_for(Nanos::from_secs(5));
+    let levels = levels.take();
+    let control: Vec<_> = levels.keys().filter(|(kind, _)| kind != "Data").collect();
+    for kind in ["Grant", "Resend", "Busy", "Cutoffs", "NeedAck", "Ack"] {
+        assert!(control.iter().any(|(known, _)| known == kind), "no {kind} among {control:?}");
+    }
+    assert!(control.iter().all(|(_, level)| *level == 7), "{control:?}");
+}
+
 /// Messages of 100, 1,000 and 8,000 bytes with as many bytes of each: each length gets a level of its own, and peers
 /// learn it by the version.
 #[test]

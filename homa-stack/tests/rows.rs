@@ -58,8 +58,8 @@ fn grants_to_the_oldest(policy: Config) -> Vec<Instant> {
     let grants = Rc::new(RefCell::new(Vec::new()));
     let seen = Rc::clone(&grants);
     net.fate = Box::new(move |sent| {
-        if (sent.to, sent.kind) == (0, Kind::Grant) {
-            seen.borrow_mut().push(sent.at);
+        if let (0, Packet::Grant(grant)) = (sent.to, sent.packet) {
+            seen.borrow_mut().push((sent.at, grant.priority));
         }
         vec![Nanos::ZERO]
     });
@@ -70,7 +70,8 @@ fn grants_to_the_oldest(policy: Config) -> Vec<Instant> {
     net.run_for(Nanos::from_micros(1_700));
     assert!(net.done.len() < 390, "the slot is never free, {} are done", net.done.len());
     // It was alone for a moment.
-    grants.take().into_iter().filter(|at| *at > soon).collect()
+    let late = grants.take().into_iter().filter(|(at, _)| *at > soon);
+    late.inspect(|(_, level)| assert_eq!(*level, 6, "the highest level but one")).map(|(at, _)| at).collect()
 }
 
 #[test]

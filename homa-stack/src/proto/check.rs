@@ -8,6 +8,7 @@ use super::icmp::MOST_REFUSALS;
 use super::rpc::{Rpc, State};
 use super::rx_message::RxMessage;
 use super::tx_message::TxMessage;
+use crate::wire::Kind;
 
 /// How much an endpoint holds, in entries.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -76,6 +77,7 @@ impl Endpoint {
         hold!(in_table == managed, "{in_table} messages in the grant table, {managed} should be");
         hold!(self.ready.len() == ready, "{} messages ready to send, {ready} of them alive", self.ready.len());
         self.ready.check()?;
+        self.check_reasons()?;
         let listed = self.resending.len();
         hold!(listed == again, "{listed} entries of messages to send again, of {again} messages");
         hold!(self.rpcs.is_empty() || self.next_tick.is_some(), "no tick is due although there are RPCs");
@@ -115,6 +117,20 @@ impl Endpoint {
             peers: self.peers.len(),
             private: self.private.len(),
         }
+    }
+
+    /// Each RESEND has one counted reason.
+    fn check_reasons(&self) -> Result<(), String> {
+        let m = &self.metrics;
+        let reasons =
+            [m.gap_resends, m.tail_resends, m.early_resends, m.silence_resends, m.asked_resends, m.room_resends];
+        let (sent, waiting) =
+            (m.packets_sent[Kind::Resend.index()], self.control.iter().filter(|c| c.is_resend()).count());
+        let (known, all) = (sent + waiting as u64, reasons.iter().sum::<u64>());
+        // What waits to be sent to a peer goes when the peer is forgotten.
+        let holds = if m.peers_forgotten == 0 { known == all } else { known <= all };
+        hold!(holds, "{sent} RESENDs sent and {waiting} waiting, with reasons {reasons:?}");
+        Ok(())
     }
 
     fn check_rpc(&self, key: RpcKey, rpc: &Rpc) -> Result<(), String> {

@@ -522,7 +522,7 @@ impl Endpoint {
                 rpc.silent = 0;
                 // What has no room would be sent in vain: it is asked for when there is some.
                 if rpc.rx.as_ref().is_none_or(|rx| rx.lease.is_some()) {
-                    self.ask_for_missing(key, self.config.control_priority());
+                    self.metrics.asked_resends += self.ask_for_missing(key, self.config.control_priority());
                 }
             }
             return Ok(());
@@ -581,7 +581,7 @@ impl Endpoint {
                     // There is no room for it now, but it is wanted.
                     self.control.push_back(Control::new(rpc.peer, back(ends), Body::Bare(Kind::Busy)));
                 } else {
-                    self.ask_for_missing(key, self.config.control_priority());
+                    self.metrics.asked_resends += self.ask_for_missing(key, self.config.control_priority());
                 }
                 Ok(())
             }
@@ -647,12 +647,15 @@ impl Endpoint {
         }
     }
 
-    /// Asks for what was granted and has not come, first things first, or for everything if nothing came.
-    pub(super) fn ask_for_missing(&mut self, key: RpcKey, priority: u8) {
+    /// Asks for what was granted and has not come, first things first, or for everything if nothing came; returns how
+    /// many RESENDs that takes, which the caller counts under its reason.
+    pub(super) fn ask_for_missing(&mut self, key: RpcKey, priority: u8) -> u64 {
         let rpc = &self.rpcs[key];
         let (peer, id, tag) = (rpc.peer, rpc.id, self.peers[rpc.peer].tag);
         let header = ends(rpc.wire_port, rpc.peer_port, id);
+        let mut asks = 0;
         let mut ask = |offset: u32, length: u32| {
+            asks += 1;
             self.trace.record(trace::Event::ResendTx { id: id.low(), peer: tag, offset, length: length as i32 });
             self.control.push_back(Control::new(peer, header, Body::Resend(Resend { offset, length, priority })));
         };
@@ -661,6 +664,7 @@ impl Endpoint {
             None => ask(0, RESEND_ALL),
             Some(rx) => rx.missing().take(MOST_ASKS).for_each(|(start, end)| ask(start as u32, (end - start) as u32)),
         }
+        asks
     }
 }
 

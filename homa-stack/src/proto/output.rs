@@ -87,6 +87,12 @@ impl Control {
         self.to == To::Peer(peer)
     }
 
+    /// True if it is a RESEND.
+    #[cfg(feature = "check")]
+    pub(crate) fn is_resend(&self) -> bool {
+        matches!(self.body, Body::Resend(_))
+    }
+
     pub(crate) fn ack(peer: PeerKey, ends: Ends, ack: Ack) -> Self {
         Self::new(peer, ends, Body::Ack(ack))
     }

@@ -43,7 +43,7 @@ impl Endpoint {
             self.count_incoming(key);
             self.manage(key);
             self.starved.remove(0);
-            self.ask_for_missing(key, self.config.second_priority());
+            self.metrics.room_resends += self.ask_for_missing(key, self.config.second_priority());
         }
     }
 

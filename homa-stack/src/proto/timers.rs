@@ -96,7 +96,7 @@ impl Endpoint {
                 Due::Nothing => {}
                 Due::Resend => {
                     self.stop_expecting(key);
-                    self.ask_for_missing(key, self.config.control_priority());
+                    self.metrics.silence_resends += self.ask_for_missing(key, self.config.control_priority());
                 }
                 Due::NeedAck => self.send_need_ack(key),
                 Due::Overdue => self.drop_request(key),

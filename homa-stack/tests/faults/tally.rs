@@ -52,6 +52,9 @@ tally! {
     refused_peers: "requests of hosts too many",
     floods: "questions too many",
     early_resends: "responses asked for early",
+    silence_resends: "times that a silent peer was asked",
+    asked_resends: "times that who asked was asked back",
+    room_resends: "times that a message was asked for when there was room",
     held_back: "bytes not sent again that had just been sent",
     need_ack_giveups: "responses never acknowledged",
     needy_grants: "grants that had waited for room",
@@ -90,6 +93,9 @@ impl Tally {
         self.refused_peers += drops(DropReason::TooManyPeers);
         self.floods += drops(DropReason::Flood);
         self.early_resends += m.early_resends;
+        self.silence_resends += m.silence_resends;
+        self.asked_resends += m.asked_resends;
+        self.room_resends += m.room_resends;
         self.held_back += m.held_back_bytes;
         self.need_ack_giveups += m.need_ack_giveups;
         self.needy_grants += m.needy_grants;
