@@ -36,7 +36,8 @@ fn main() -> ExitCode {
             ("the_applications_interface_spreads_calls_over_workers", by_handles),
             ("a_group_of_no_workers_or_too_many_is_refused", sizes),
             ("the_use_of_the_receive_ring_is_measured", ring_use),
-            ("nodes_of_two_workers_without_privileges_spread_their_rpcs", nodes),
+            ("nodes_of_two_workers_without_privileges_spread_their_rpcs", |net| in_folder(net, nodes)),
+            ("a_node_that_looks_for_a_server_answers_meanwhile", |net| in_folder(net, busy_elsewhere)),
         ],
     )
 }
@@ -346,15 +347,53 @@ fn read(path: &Path) -> Result<String, String> {
     Ok(text)
 }
 
-fn nodes(net: &Netns) -> Result<(), String> {
+/// Runs `check` with a folder of its own.
+fn in_folder(net: &Netns, check: fn(&Netns, &Path) -> Result<(), String>) -> Result<(), String> {
     let dir = std::env::temp_dir().join(format!("homa-workers-{}", std::process::id()));
     std::fs::create_dir_all(&dir).map_err(|e| e.to_string())?;
-    let result = nodes_in(net, &dir);
+    let result = check(net, &dir);
     std::fs::remove_dir_all(&dir).map_err(|e| e.to_string())?;
     result
 }
 
-fn nodes_in(net: &Netns, dir: &Path) -> Result<(), String> {
+/// A node that serves is told to call a host that does not exist, for whose hardware address it waits for seconds.
+fn busy_elsewhere(net: &Netns, dir: &Path) -> Result<(), String> {
+    let mut server = on(net, 1, Node::start)?;
+    let mut client = on(net, 0, Node::start)?;
+    for (name, node) in [("server", &mut server), ("client", &mut client)] {
+        node.run(&format!("log --file {}", dir.join(name).display()))?;
+    }
+    server.run("server --protocol homa")?;
+    let addr = net.address(1);
+    client.run(&format!("client --protocol homa --client-max 4 --workload 100 --hosts 1={addr}"))?;
+    let IpAddr::V4(own) = addr else { return Err("a host without IPv4".into()) };
+    let [a, b, c, _] = own.octets();
+    let before = completed(&mut client, &dir.join("before"))?;
+    match server.run(&format!("client --protocol homa --servers 9 --hosts 9={a}.{b}.{c}.99")) {
+        Err(why) if why.contains("can't reach node 9") => {}
+        other => return Err(format!("expected that node 9 can't be reached: {other:?}")),
+    }
+    let answered = completed(&mut client, &dir.join("after"))? - before;
+    println!("    {answered} RPCs answered meanwhile");
+    // Had the node done nothing else, those 4 under way would have ended, and 4 after them.
+    if answered < 100 {
+        return Err(format!("{answered} RPCs answered while their server looked for another"));
+    }
+    client.run("stop clients")
+}
+
+/// RPCs that this client's node has completed, none of which may have failed.
+fn completed(client: &mut Node, file: &Path) -> Result<u64, String> {
+    client.run(&format!("stats {}", file.display()))?;
+    let stats: serde_json::Value = serde_json::from_str(&read(file)?).map_err(|e| e.to_string())?;
+    let of = |name: &str| stats["experiments"][0][name].as_u64().ok_or_else(|| format!("no {name}: {stats}"));
+    match (of("errors")?, of("timeouts")?) {
+        (0, 0) => of("completed"),
+        _ => Err(format!("RPCs failed: {stats}")),
+    }
+}
+
+fn nodes(net: &Netns, dir: &Path) -> Result<(), String> {
     let mut server = on(net, 1, Node::start)?;
     let mut client = on(net, 0, Node::start)?;
     let log = |name: &str| format!("log --file {}", dir.join(name).display());
