@@ -267,7 +267,8 @@ pub struct RunArgs {
     /// Homa's packets in the guise of TCP's (af-packet only); on links as fast as the machine, up to 64 KB at a time
     #[arg(long)]
     pub hijack: bool,
-    /// Threads with a Homa stack of their own on each node, behind its one address (af-packet only)
+    /// Threads with a Homa stack of their own on each node, behind its one address (af-packet only). Each client port
+    /// belongs to one of them: fewer --client-ports leave some without work
     #[arg(long, default_value_t = 1, value_name = "N")]
     pub homa_workers: u16,
     /// What a round-trip time is divided by

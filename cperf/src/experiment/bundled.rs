@@ -6,7 +6,7 @@ use super::aspects;
 const HEAD: &str = include_str!("../../experiments/head.txt");
 
 /// Name and text of each.
-const ALL: [(&str, &str); 27] = [
+const ALL: [(&str, &str); 28] = [
     ("w1", include_str!("../../experiments/w1.toml")),
     ("w2", include_str!("../../experiments/w2.toml")),
     ("w3", include_str!("../../experiments/w3.toml")),
@@ -34,6 +34,7 @@ const ALL: [(&str, &str); 27] = [
     ("basic", include_str!("../../experiments/basic.toml")),
     ("tcp_outstanding", include_str!("../../experiments/tcp_outstanding.toml")),
     ("cstates", include_str!("../../experiments/cstates.toml")),
+    ("workers", include_str!("../../experiments/workers.toml")),
 ];
 
 /// Names of all.

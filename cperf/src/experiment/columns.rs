@@ -85,7 +85,7 @@ pub const TENTHS: [Column; 6] = [
 ];
 
 /// Columns of `summary.csv` besides those of parameters.
-pub const SUMMARY: [Column; 8] = [
+pub const SUMMARY: [Column; 9] = [
     column("metric", "", "name of the figure, as in results.csv"),
     column("unit", "", "its unit"),
     column("seeds", "", "measurements, one a seed"),
@@ -94,6 +94,7 @@ pub const SUMMARY: [Column; 8] = [
     column("ci95_high", "", "its upper end"),
     column("min", "", "least over seeds"),
     column("max", "", "largest over seeds"),
+    column("variation", "", "standard deviation over seeds, divided by the mean; empty for one seed"),
 ];
 
 /// The figure `name`.

@@ -219,7 +219,7 @@ fn summary(plan: &Plan, measured: &[Measured<'_>]) -> Table {
             let mut row: Vec<Value> = vec![plan.file.name.clone().into(), sim.workload.clone().into(), sim.load.into()];
             row.extend([(*name).into(), (*unit).into(), all.count.into(), all.mean.into()]);
             row.extend([all.interval.map(|ends| ends.0).into(), all.interval.map(|ends| ends.1).into()]);
-            row.extend([Value::from(all.min), all.max.into()]);
+            row.extend([Value::from(all.min), all.max.into(), all.variation.into()]);
             table.rows.push(row);
         }
     }

@@ -15,6 +15,9 @@ pub struct Summary {
     pub min: f64,
     /// The largest.
     pub max: f64,
+    /// Coefficient of variation, their standard deviation over their mean; `None` for a single value or a mean of 0.
+    #[serde(default)]
+    pub variation: Option<f64>,
 }
 
 /// Quantiles 0.975 of Student's t for 1 to 30 degrees of freedom.
@@ -44,6 +47,7 @@ pub fn summary(values: &[f64]) -> Option<Summary> {
         interval: (count > 1).then_some((mean - half, mean + half)),
         min: values.iter().copied().fold(f64::INFINITY, f64::min),
         max: values.iter().copied().fold(f64::NEG_INFINITY, f64::max),
+        variation: (count > 1 && mean != 0.0).then(|| variance.sqrt() / mean.abs()),
     })
 }
 
@@ -77,8 +81,10 @@ mod tests {
         // Standard deviation 0.7071, over the root of 5 times 2.776.
         assert!((five.mean - 5.0).abs() < 1e-12 && (high - 5.8779).abs() < 1e-3 && (low - 4.1221).abs() < 1e-3);
         assert_eq!((five.min, five.max, five.count), (4.0, 6.0, 5));
+        assert!((five.variation.unwrap() - 0.7071 / 5.0).abs() < 1e-4);
         let one = summary(&[3.0]).unwrap();
-        assert_eq!((one.mean, one.interval), (3.0, None));
+        assert_eq!((one.mean, one.interval, one.variation), (3.0, None, None));
+        assert_eq!(summary(&[-1.0, 1.0]).unwrap().variation, None);
         assert_eq!(summary(&[]), None);
         assert!((t(31) - 2.0395).abs() < 0.005 && (t(1000) - 1.9623).abs() < 0.001);
     }

@@ -176,7 +176,7 @@ pub fn summary(plan: &Plan, measured: &[Measured<'_>]) -> Table {
                 row.push(figure(group, step, "buffer_limit_percent").map(|percent| percent.mean).into());
                 row.extend([name.into(), unit.into(), all.count.into(), all.mean.into()]);
                 row.extend([all.interval.map(|(low, _)| low).into(), all.interval.map(|(_, high)| high).into()]);
-                row.extend([all.min.into(), all.max.into()]);
+                row.extend([all.min.into(), all.max.into(), all.variation.into()]);
                 table.rows.push(row);
             }
         }
