@@ -1,6 +1,8 @@
 //! Whether a run can be believed: checks, each with what was found, a verdict, and the rule behind it.
 
 use scan_metrics::scan::finding::Level;
+use tthoma::analyze::Plot;
+use tthoma::model::Phase;
 
 use super::Source;
 use crate::report::digest::Digest;
@@ -69,12 +71,13 @@ pub struct Check {
 impl Check {
     /// Whether it is about the time traces, and not about what was measured.
     pub fn of_traces(&self) -> bool {
-        self.about == CLOCKS || self.about == AGREEMENT
+        [CLOCKS, AGREEMENT, RINGS].contains(&self.about)
     }
 }
 
 const CLOCKS: &str = "Clocks of the time traces";
 const AGREEMENT: &str = "Traces against metrics";
+const RINGS: &str = "Packets in receive rings";
 
 /// Lag of a sender, share of the measured interval.
 const LAG: (f64, f64) = (0.01, 0.05);
@@ -86,6 +89,10 @@ const CARRIED: (f64, f64) = (0.95, 0.8);
 const CHANCE: f64 = 3.0;
 /// Share of the packets that may be repeats of others.
 const REPEATS: f64 = 0.001;
+/// Time in the receive ring that one packet in a thousand may take longer than, us.
+const RESIDENCE: f64 = 200.0;
+/// Packets of a group from which that is told.
+const FOR_P999: f64 = 1000.0;
 /// Messages a tenth that a P99 takes.
 const TENTH: (u64, u64) = (1000, 100);
 
@@ -111,6 +118,7 @@ pub fn checks(run: &Source<'_>) -> Vec<Check> {
     all.extend(run.drops.map(hosts));
     all.push(clocks(run));
     all.push(agreement(run));
+    all.push(rings(run.traces.and_then(|traces| traces.report("delay")).map_or(&[], |report| &report.plots)));
     all.push(scanned(run));
     all
 }
@@ -385,6 +393,34 @@ fn agreement(run: &Source<'_>) -> Check {
     Check { about: AGREEMENT, protocol: None, verdict, found, rule }
 }
 
+/// How long packets lay in the receive rings before their host looked at them, by the plots of delays. Groups of packets
+/// too few for a P99.9 say nothing.
+fn rings(plots: &[Plot]) -> Check {
+    let check = |verdict, found| Check {
+        about: RINGS,
+        protocol: Some("Homa".to_owned()),
+        verdict,
+        found,
+        rule: "P99.9 of the time from the kernel's receive stamp until the stack found the packet. ok: 200 us at most for data of short \
+               messages, other data and grants; doubtful: more: hosts waited for a core, and delays are theirs, not the network's",
+    };
+    let curve = |plot: &Plot| {
+        let (_, points) = plot.curves.iter().find(|(name, _)| name == Phase::Ring.title())?;
+        // A point says which share took longer; that of the longest is half of one packet's.
+        let last = points.last().filter(|(_, share)| (0.5 / share).round() >= FOR_P999)?;
+        let p999 = points.iter().find(|(_, share)| *share <= 0.001).unwrap_or(last).0;
+        Some((p999, plot.name.trim_start_matches("delay_").to_owned()))
+    };
+    let worst = plots.iter().filter(|plot| plot.name.starts_with("delay_")).filter_map(curve);
+    match worst.max_by(|a, b| a.0.total_cmp(&b.0)) {
+        None => check(Verdict::Unchecked, "no traces with enough packets and their receive stamps".to_owned()),
+        Some((p999, group)) => {
+            let verdict = Verdict::up_to(p999, RESIDENCE, f64::INFINITY);
+            check(verdict, format!("P99.9 is {p999:.1} us at most, of the group {group}"))
+        }
+    }
+}
+
 /// What scan_metrics found.
 fn scanned(run: &Source<'_>) -> Check {
     let rule = "ok: nothing odd; doubtful: a node, core or counter that stands out (listed below); not usable: a fatal finding: \
@@ -437,6 +473,8 @@ fn list(nodes: &[usize]) -> String {
 
 #[cfg(test)]
 mod tests {
+    use tthoma::analyze::Mark;
+
     use super::super::tests::source;
     use super::*;
     use crate::report::results::tests::hundred;
@@ -531,6 +569,28 @@ mod tests {
         assert_eq!(verdict(&[("duplicate", 9)]), Verdict::Ok);
         assert_eq!(verdict(&[("duplicate", 5), ("unknown_rpc", 5)]), Verdict::Doubtful);
         assert_eq!(verdict(&[("ring_full", 1)]), Verdict::Doubtful);
+    }
+
+    #[test]
+    fn packets_that_lay_long_in_a_receive_ring_are_an_alarm() {
+        // The shares of 1 to `packets` us that took longer, as the plots have them.
+        let plot = |name: &str, packets: u32, unit: f64| {
+            let n = f64::from(packets);
+            let point = |i: u32| (f64::from(i) * unit, if i < packets { f64::from(packets - i) / n } else { 0.5 / n });
+            let curves = vec![(Phase::Ring.title().to_owned(), (1..=packets).map(point).collect())];
+            let (name, title) = (format!("delay_{name}"), String::new());
+            Plot { name, title, x: "us", y: "share", log: true, mark: Mark::Steps, curves }
+        };
+        let short = plot("short", 2_000, 0.1);
+        let quick = rings(std::slice::from_ref(&short));
+        assert_eq!((quick.verdict, &quick.found[..]), (Verdict::Ok, "P99.9 is 199.8 us at most, of the group short"));
+        let slow = rings(&[short, plot("grants", 1_000, 0.21)]);
+        assert_eq!(
+            (slow.verdict, &slow.found[..]),
+            (Verdict::Doubtful, "P99.9 is 209.8 us at most, of the group grants")
+        );
+        assert_eq!(rings(&[plot("long", 999, 9.0)]).verdict, Verdict::Unchecked, "too few");
+        assert_eq!(rings(&[]).verdict, Verdict::Unchecked);
     }
 
     #[test]
