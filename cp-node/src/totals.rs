@@ -29,6 +29,7 @@ struct Sums {
     timeouts: u64,
     request_bytes: u64,
     response_bytes: u64,
+    looks: u64,
     lost_samples: u64,
     backed_up: u64,
     outstanding: u64,
@@ -77,6 +78,8 @@ struct Entry<'a> {
     request_bytes: u64,
     /// Of completed RPCs.
     response_bytes: u64,
+    /// Times that a server looked at the network and found requests, several at once perhaps; 0 for clients.
+    looks: u64,
     /// Since the reset or the start, whichever is later, until now or the end.
     elapsed_s: f64,
     lost_samples: u64,
@@ -160,6 +163,7 @@ impl Totals {
             outstanding: sums.outstanding,
             request_bytes: sums.request_bytes - base.request_bytes,
             response_bytes: sums.response_bytes - base.response_bytes,
+            looks: sums.looks - base.looks,
             elapsed_s: elapsed_ns as f64 / 1e9,
             lost_samples: sums.lost_samples - base.lost_samples,
             lag_s: sums.lag_ns as f64 / sums.ports.max(1) as f64 / 1e9,
@@ -178,6 +182,7 @@ impl Sums {
             timeouts: self.timeouts + newer.timeouts,
             request_bytes: self.request_bytes + newer.request_bytes,
             response_bytes: self.response_bytes + newer.response_bytes,
+            looks: self.looks + newer.looks,
             lost_samples: self.lost_samples + newer.lost_samples,
             backed_up: self.backed_up + newer.backed_up,
             outstanding: self.outstanding + newer.outstanding,
@@ -223,6 +228,7 @@ fn live(clients: &[ClientGroup], servers: &[ServerGroup]) -> BTreeMap<Key, Sums>
             sums.issued = sums.completed;
             sums.request_bytes += get(&c.request_bytes);
             sums.response_bytes += get(&c.response_bytes);
+            sums.looks += get(&c.looks);
             sums.ports += 1;
         }
     }
@@ -246,6 +252,7 @@ mod tests {
         let counters = Arc::new(ServerCounters::default());
         counters.requests.store(requests, Ordering::Relaxed);
         counters.request_bytes.store(requests * 100, Ordering::Relaxed);
+        counters.looks.store(requests / 5, Ordering::Relaxed);
         ServerGroup {
             experiment: "e".into(),
             protocol: "tcp".into(),
@@ -271,6 +278,7 @@ mod tests {
         totals.reset(&[], &servers, 4_000_000_000);
         servers[0].counters[0].requests.store(15, Ordering::Relaxed);
         servers[0].counters[0].request_bytes.store(1_500, Ordering::Relaxed);
+        servers[0].counters[0].looks.store(3, Ordering::Relaxed);
         totals.closed(&[], &servers, 4_500_000_000);
         let json = report(&totals, &[], 9_000_000_001);
         let e = &json["experiments"][0];
@@ -280,6 +288,7 @@ mod tests {
             (Some("e"), Some("server"), Some("tcp"))
         );
         assert_eq!((e["completed"].as_u64(), e["request_bytes"].as_u64()), (Some(5), Some(500)));
+        assert_eq!(e["looks"].as_u64(), Some(1));
         assert_eq!(e["elapsed_s"], 0.5);
         totals.reset(&[], &[], 9_500_000_000);
         assert_eq!(report(&totals, &[], 9_600_000_000)["experiments"].as_array().map(Vec::len), Some(0));

@@ -48,6 +48,27 @@ fn log_text(line: &str) -> &str {
     text
 }
 
+/// Three requests in one packet, then two that wait for their answers.
+#[test]
+fn requests_that_came_together_are_one_look() {
+    let dir = Scratch::new("looks");
+    let port = free_ports(1);
+    let mut server = Node::start();
+    server.ok(&format!("log --file {}", dir.show("s.log")));
+    server.ok(&format!("server --protocol tcp --first-port {port} --exp e"));
+    let mut stream = TcpStream::connect(("127.0.0.1", port)).unwrap();
+    // The length, and as much else as there must be.
+    let request = [&20_u32.to_le_bytes()[..], &[0; 16]].concat();
+    for together in [3, 1, 1] {
+        let requests = request.repeat(together);
+        stream.write_all(&requests).unwrap();
+        stream.read_exact(&mut vec![0; requests.len()]).unwrap();
+    }
+    server.ok(&format!("stats {}", dir.show("s.json")));
+    let s = experiment(&dir.path("s.json"), "e");
+    assert_eq!((count(&s, "completed"), count(&s, "looks")), (5, 3), "{s}");
+}
+
 #[test]
 fn two_nodes_measure_tcp_and_write_the_original_formats() {
     let dir = Scratch::new("tcp");

@@ -29,7 +29,7 @@ enum Better {
 use Better::{Less, More};
 
 /// Figures of results.json that are compared.
-const FIGURES: [(&str, Better); 12] = [
+const FIGURES: [(&str, Better); 13] = [
     ("achieved_gbps", More),
     ("short_rtt_p50_ns", Less),
     ("short_rtt_p99_ns", Less),
@@ -42,6 +42,7 @@ const FIGURES: [(&str, Better); 12] = [
     ("due_slowdown_mean", Less),
     ("due_slowdown_p99", Less),
     ("resent_percent", Less),
+    ("outgoing_messages", Less),
 ];
 
 /// What is said about a figure.
@@ -330,6 +331,19 @@ mod tests {
         assert!(rows.iter().any(|row| row.figure == "slowdown_p99" && row.verdict == Verdict::Better));
         rows.retain(|row| row.figure == "achieved_gbps");
         assert!(!matches!(rows[0].verdict, Verdict::Worse));
+    }
+
+    /// As w3 and w4 may differ: the times are much the same, the messages on their way are not.
+    #[test]
+    fn runs_of_two_workloads_differ_in_their_outgoing_messages() {
+        let mut w3 = planted(10, 0.02, 0.0, 3);
+        for run in &mut w3 {
+            let figure = &mut run["results"][0]["outgoing_messages"];
+            *figure = (figure.as_f64().unwrap() * 2.0).into();
+        }
+        let rows = compare(&[planted(10, 0.02, 0.0, 4), w3], FEW);
+        let differ: Vec<_> = rows.iter().filter(|row| row.verdict == Verdict::Worse).collect();
+        assert!(matches!(&differ[..], [row] if row.figure == "outgoing_messages"), "{differ:?}");
     }
 
     #[test]

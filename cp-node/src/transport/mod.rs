@@ -35,6 +35,9 @@ pub(crate) struct ServerCounters {
     pub(crate) request_bytes: AtomicU64,
     /// Bytes of the responses.
     pub(crate) response_bytes: AtomicU64,
+    /// Looks of a thread at the network that found requests: a return of the wait for readiness, a round over
+    /// connections without sleeping, a turn of the stack. Each counts at the port of the first request that it found.
+    pub(crate) looks: AtomicU64,
 }
 
 /// Restricts the calling thread to one core.

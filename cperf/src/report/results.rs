@@ -37,6 +37,8 @@ pub struct Counters {
     pub request_bytes: u64,
     /// Response bytes.
     pub response_bytes: u64,
+    /// Times that a server looked at the network and found requests; 0 if nobody counted.
+    pub looks: u64,
     /// Length of this node's interval.
     pub elapsed_s: f64,
     /// Samples that did not fit in memory.
@@ -97,6 +99,12 @@ pub struct ProtocolResult {
     pub backed_up: u64,
     /// Homa data packets sent again, percent of all; null for other protocols.
     pub resent_percent: Option<f64>,
+    /// Requests that a server found when it looked at the network and found any: returns of the wait for readiness, turns
+    /// of the stack; mean over all nodes.
+    pub requests_per_look: Option<f64>,
+    /// Homa messages, requests and responses, that a node sends at a time, from its application's call until all is
+    /// acknowledged or answered: mean over the interval and all nodes; null for other protocols.
+    pub outgoing_messages: Option<f64>,
     /// Round-trip times read from the .rtts files.
     pub samples: u64,
     /// Round-trip times that nodes could not keep.
@@ -173,6 +181,10 @@ pub struct Measured {
     pub import: ImportStats,
     /// Client counters of each node; `None`: not known.
     pub stats: Vec<Option<Counters>>,
+    /// Requests that the servers of all nodes answered, and looks at the network that found them.
+    pub served: (u64, u64),
+    /// Homa: outgoing messages of all nodes that are not over, summed over time, us; `None`: not known.
+    pub outgoing_us: Option<u64>,
     /// Nodes without .rtts file.
     pub missing_nodes: Vec<usize>,
     /// Homa data packets that all nodes sent, and those of them that were sent again; `None`: not known.
@@ -212,6 +224,8 @@ impl ProtocolResult {
                 .data_packets
                 .filter(|&(sent, _)| sent > 0)
                 .map(|(sent, resent)| 100.0 * resent as f64 / sent as f64),
+            requests_per_look: (measured.served.1 > 0).then(|| measured.served.0 as f64 / measured.served.1 as f64),
+            outgoing_messages: outgoing_messages(measured.outgoing_us, &known),
             samples: measured.import.samples,
             lost_samples: sum(|node| node.lost_samples),
             bad_lines: measured.import.bad_lines,
@@ -246,6 +260,12 @@ fn achieved_gbps(nodes: &[&Counters]) -> Option<f64> {
     let rate = |node: &&Counters| (node.request_bytes + node.response_bytes) as f64 * 8e-9 / node.elapsed_s;
     let rates: Vec<_> = nodes.iter().filter(|node| node.elapsed_s > 0.0).map(rate).collect();
     (!rates.is_empty()).then(|| rates.iter().sum::<f64>() / rates.len() as f64)
+}
+
+/// Mean number of messages that a node sends at a time, from their sum over time.
+fn outgoing_messages(sum_us: Option<u64>, nodes: &[&Counters]) -> Option<f64> {
+    let interval_us = nodes.iter().map(|node| node.elapsed_s * 1e6).sum::<f64>();
+    sum_us.filter(|_| interval_us > 0.0).map(|sum| sum as f64 / interval_us)
 }
 
 /// Rows for the table and the JSON.
@@ -300,6 +320,8 @@ pub(super) mod tests {
             stats: vec![Some(client.clone()), Some(Counters { lag_s: 0.5, ..client }), None],
             missing_nodes: vec![2],
             data_packets: Some((400, 10)),
+            served: (200, 80),
+            outgoing_us: Some(6_000_000),
             ..Measured::default()
         }
     }
@@ -313,7 +335,8 @@ pub(super) mod tests {
         assert_eq!((result.rpcs, result.errors, result.samples), (200, 4, 100));
         assert_eq!(result.achieved_gbps, Some(1.0), "250 MB in 2 s on each node that is known");
         assert_eq!((result.lag_s, result.elapsed_s), (0.5, Some(2.0)));
-        assert_eq!(result.resent_percent, Some(2.5));
+        assert_eq!((result.resent_percent, result.requests_per_look), (Some(2.5), Some(2.5)));
+        assert_eq!(result.outgoing_messages, Some(1.5), "6 message seconds, on two nodes for 2 s each");
         assert!(!result.fell_short());
         assert!(ProtocolResult { offered_gbps: 1.06, ..result.clone() }.fell_short());
         assert_eq!((result.short_rpcs, result.short_longest_bytes), (10, Some(100)));
@@ -329,8 +352,16 @@ pub(super) mod tests {
         let optimal = Optimal::fixed(1.0, 1.0);
         let result = ProtocolResult::new("homa", Status::Failed, 1.0, &Measured::default(), &optimal, &[]);
         let json = serde_json::to_value(&result).unwrap();
-        for key in ["achieved_gbps", "short_rtt_p50_ns", "slowdown_mean", "slowdown_p99", "elapsed_s", "resent_percent"]
-        {
+        for key in [
+            "achieved_gbps",
+            "short_rtt_p50_ns",
+            "slowdown_mean",
+            "slowdown_p99",
+            "elapsed_s",
+            "resent_percent",
+            "requests_per_look",
+            "outgoing_messages",
+        ] {
             assert!(json[key].is_null(), "{key}");
         }
         assert_eq!(json["status"], "failed");

@@ -51,6 +51,16 @@ fn load(text: &mut String, results: &[ProtocolResult]) {
             result.protocol, result.rpcs, result.errors, result.outstanding
         );
     }
+    for result in results {
+        let parts = [
+            result.requests_per_look.map(|each| format!("{each:.2} requests each time that a server found any")),
+            result.outgoing_messages.map(|mean| format!("{mean:.1} messages on their way from a node at a time")),
+        ];
+        let parts: Vec<_> = parts.into_iter().flatten().collect();
+        if !parts.is_empty() {
+            let _ = writeln!(text, "  {}: {}", result.protocol, parts.join("; "));
+        }
+    }
 }
 
 /// Round-trip times of the shortest messages.

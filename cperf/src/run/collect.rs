@@ -53,7 +53,10 @@ pub(super) fn measured(
     };
     for node in 0..options.nodes {
         let path = out.path().join(format!("{stem}-{node}.rtts"));
-        measured.stats.push(counters(&path.with_extension("stats"), &stem)?);
+        let [client, server] = counters(&path.with_extension("stats"), &stem)?;
+        measured.stats.push(client);
+        let served = server.filter(|server| server.looks > 0).unwrap_or_default();
+        measured.served = (measured.served.0 + served.completed, measured.served.1 + served.looks);
         let asked = phase::asks(options, node);
         if !path.exists() && asked {
             measured.missing_nodes.push(node);
@@ -88,6 +91,9 @@ pub(super) fn measured(
                 let (all, again) = measured.data_packets.unwrap_or_default();
                 measured.data_packets = Some((all + sent, again + resent));
             }
+            if let Some(grown) = count("tx_messages_integral") {
+                *measured.outgoing_us.get_or_insert(0) += grown;
+            }
         }
     }
     (measured.service, measured.due) = (service.finish(), due.finish());
@@ -106,12 +112,12 @@ fn note_bad_lines(path: &Path, stats: &ImportStats, journal: &mut Journal) {
     }
 }
 
-/// A node's client counters of the experiment `name`; `None` if it did not write them.
-fn counters(path: &Path, name: &str) -> anyhow::Result<Option<Counters>> {
-    let Ok(text) = fs::read_to_string(path) else { return Ok(None) };
+/// A node's counters of the experiment `name` as client and as server; `None` if it did not write them.
+fn counters(path: &Path, name: &str) -> anyhow::Result<[Option<Counters>; 2]> {
+    let Ok(text) = fs::read_to_string(path) else { return Ok([None, None]) };
     // What a node on a full disk leaves.
     if text.is_empty() {
-        return Ok(None);
+        return Ok([None, None]);
     }
     let reading = || format!("reading {}", path.display());
     let mut stats: serde_json::Value = serde_json::from_str(&text).with_context(reading)?;
@@ -120,7 +126,7 @@ fn counters(path: &Path, name: &str) -> anyhow::Result<Option<Counters>> {
         experiments.retain(|experiment| experiment["name"].as_str().is_none_or(|known| known == name));
     }
     let stats: NodeStats = serde_json::from_value(stats).with_context(reading)?;
-    Ok(stats.experiments.into_iter().find(|experiment| experiment.role == "client"))
+    Ok(["client", "server"].map(|role| stats.experiments.iter().find(|experiment| experiment.role == role).cloned()))
 }
 
 /// `NAME.after` minus `NAME.before` into `NAME`, and that text; `None` if one is missing.

@@ -219,11 +219,13 @@ impl Worker {
 
     /// Handles what the stack has to tell; true if there was anything.
     fn handle_events(&mut self) -> bool {
-        let mut any = false;
+        let (mut any, mut first) = (false, true);
         while let Some(event) = self.host.core().poll_event() {
             any = true;
             match event {
-                Event::Request { rpc, port, peer, msg } => self.answer(rpc, port, peer, msg),
+                Event::Request { rpc, port, peer, msg } => {
+                    self.answer(rpc, port, peer, msg, std::mem::take(&mut first));
+                }
                 Event::Response { cookie, peer, msg, .. } => self.complete(cookie, peer, msg),
                 Event::Failed { id, cookie, peer, error, .. } => {
                     if let Some(ended) = self.fail(cookie, error == RpcError::TimedOut) {
@@ -240,7 +242,8 @@ impl Worker {
         any
     }
 
-    fn answer(&mut self, rpc: ServerRpc, port: u16, peer: SocketAddr, msg: Message) {
+    /// Answers a request, the `first` that was found in this turn or not.
+    fn answer(&mut self, rpc: ServerRpc, port: u16, peer: SocketAddr, msg: Message, first: bool) {
         let header = self.take_header(msg);
         let counters = self.servers.iter().find(|(number, _)| *number == port).map(|(_, c)| c);
         let (request, counters) = match (header, counters) {
@@ -255,6 +258,7 @@ impl Worker {
         let response = request.response();
         counters.request_bytes.fetch_add(request.len.into(), Ordering::Relaxed);
         counters.response_bytes.fetch_add(response.len.into(), Ordering::Relaxed);
+        counters.looks.fetch_add(first.into(), Ordering::Relaxed);
         counters.requests.fetch_add(1, Ordering::Relaxed);
         if request.freeze {
             self.host.freeze_traces();

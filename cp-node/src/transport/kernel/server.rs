@@ -100,6 +100,8 @@ impl<S: Socket> Port<S> {
                 // The same as by other transports: counted when the answer is the transport's.
                 self.counters.request_bytes.fetch_add(length as u64, Ordering::Relaxed);
                 self.counters.response_bytes.fetch_add(header.len.into(), Ordering::Relaxed);
+                // A call of the kernel gives one.
+                self.counters.looks.fetch_add(1, Ordering::Relaxed);
                 self.counters.requests.fetch_add(1, Ordering::Release);
             }
             Err(err) => self.log.line(format_args!("ERROR: answering a Homa request of {from} failed: {err}")),

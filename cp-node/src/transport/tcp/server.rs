@@ -129,6 +129,13 @@ struct ConnState {
     outbox: Outbox,
 }
 
+/// One thread's look at its connections.
+struct Look {
+    buffer: Vec<u8>,
+    /// No request was found since it began.
+    fresh: bool,
+}
+
 /// How a connection came to its end.
 enum End {
     Peer,
@@ -157,23 +164,24 @@ impl Port {
 
     /// The loop of one thread, until the port is closed.
     fn run(&self, wait: TcpWait) {
-        let mut buffer = vec![0; READ_SIZE];
+        let mut look = Look { buffer: vec![0; READ_SIZE], fresh: true };
         let mut ready = Vec::new();
         while !self.stopping.load(Ordering::Acquire) {
             if let Err(error) = self.events.wait(&mut ready) {
                 self.log.line(format_args!("ERROR: TCP port {}: waiting failed: {error}", self.number));
                 return;
             }
+            look.fresh = true;
             for event in ready.drain(..) {
-                self.handle(event, &mut buffer);
+                self.handle(event, &mut look);
             }
             if wait == TcpWait::Spin {
-                self.spin(&mut buffer);
+                self.spin(&mut look);
             }
         }
     }
 
-    fn handle(&self, event: Ready, buffer: &mut [u8]) {
+    fn handle(&self, event: Ready, look: &mut Look) {
         match event.token {
             LISTENER => self.accept(),
             STOP => {}
@@ -181,7 +189,7 @@ impl Port {
                 let conn = self.connections().get(&token).cloned();
                 if let Some(conn) = conn {
                     let state = conn.state.lock().unwrap_or_else(PoisonError::into_inner);
-                    if let Err(end) = self.serve(&conn, state, event.ends, buffer) {
+                    if let Err(end) = self.serve(&conn, state, event.ends, look) {
                         self.drop_connection(token, &conn, end);
                     }
                 }
@@ -190,7 +198,7 @@ impl Port {
     }
 
     /// Reads all connections in turn, without sleeping, until none had anything for [`SPIN_IDLE`].
-    fn spin(&self, buffer: &mut [u8]) {
+    fn spin(&self, look: &mut Look) {
         let mut idle_since = Instant::now();
         let mut empty = 0;
         while !self.stopping.load(Ordering::Acquire) && idle_since.elapsed() < SPIN_IDLE {
@@ -199,8 +207,9 @@ impl Port {
             // The list is taken anew now and then only: taking it costs more than a read.
             for _ in 0..SPIN_YIELD {
                 let mut any = false;
+                look.fresh = true;
                 for (token, conn) in &connections {
-                    match self.try_serve(conn, buffer) {
+                    match self.try_serve(conn, look) {
                         Ok(worked) => any |= worked,
                         Err(end) => {
                             self.drop_connection(*token, conn, end);
@@ -220,10 +229,10 @@ impl Port {
     }
 
     /// As [`Port::serve`], but leaves a connection alone that another thread has in hand.
-    fn try_serve(&self, conn: &Conn, buffer: &mut [u8]) -> Result<bool, End> {
+    fn try_serve(&self, conn: &Conn, look: &mut Look) -> Result<bool, End> {
         match conn.state.try_lock() {
-            Ok(state) => self.serve(conn, state, false, buffer),
-            Err(TryLockError::Poisoned(state)) => self.serve(conn, state.into_inner(), false, buffer),
+            Ok(state) => self.serve(conn, state, false, look),
+            Err(TryLockError::Poisoned(state)) => self.serve(conn, state.into_inner(), false, look),
             Err(TryLockError::WouldBlock) => Ok(false),
         }
     }
@@ -235,8 +244,9 @@ impl Port {
         conn: &Conn,
         mut state: MutexGuard<'_, ConnState>,
         ends: bool,
-        buffer: &mut [u8],
+        look: &mut Look,
     ) -> Result<bool, End> {
+        let Look { buffer, fresh } = look;
         let mut any = false;
         loop {
             let got = match (&conn.stream).read(buffer) {
@@ -253,6 +263,7 @@ impl Port {
                 let response = request.response();
                 self.counters.request_bytes.fetch_add(request.len.into(), Ordering::Relaxed);
                 self.counters.response_bytes.fetch_add(response.len.into(), Ordering::Relaxed);
+                self.counters.looks.fetch_add(std::mem::take(fresh).into(), Ordering::Relaxed);
                 self.counters.requests.fetch_add(1, Ordering::Relaxed);
                 outbox.push(response);
             });
