@@ -1,7 +1,8 @@
 //! Memory that RPCs hold which do nothing: `cargo bench -p homa-stack --bench memory`.
 //!
 //! A million requests of 100 bytes that the application has taken and not answered, then as many calls that wait for
-//! their responses; bytes as asked of the allocator, tables included.
+//! their responses; bytes as asked of the allocator, tables included, and those of them that were touched, as the system
+//! counts resident memory: tables grow by doubling, and room for news and packets of each RPC is asked for with it.
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -35,6 +36,13 @@ static COUNTING: Counting = Counting;
 
 const RPCS: usize = 1_000_000;
 
+/// Resident memory of this process, bytes.
+fn resident() -> u64 {
+    let text = std::fs::read_to_string("/proc/self/status").expect("Linux");
+    let line = text.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("it is always there");
+    1024 * line.trim_end_matches("kB").trim().parse::<u64>().expect("a number")
+}
+
 fn main() {
     let before = IN_USE.load(Ordering::Relaxed);
     let now = Instant::from_nanos(1);
@@ -48,6 +56,7 @@ fn main() {
     let mut tokens = Vec::with_capacity(RPCS);
     let (mut at_client, mut at_server) = (0, 0);
     let mut packet = [0; 1500];
+    let untouched = resident();
     for i in 0..RPCS {
         let start = IN_USE.load(Ordering::Relaxed);
         client
@@ -64,8 +73,10 @@ fn main() {
         at_server += IN_USE.load(Ordering::Relaxed) as i64 - middle as i64;
     }
     assert_eq!((client.active_rpcs(), server.active_rpcs()), (RPCS, RPCS), "all are there");
+    let touched = resident() - untouched - (RPCS * size_of::<homa_stack::ServerRpc>()) as u64;
     println!("bytes of memory");
     println!("an endpoint without RPCs                        {empty:8}");
     println!("each of {RPCS} requests in service              {:8.0}", at_server as f64 / RPCS as f64);
     println!("each of {RPCS} calls of 100 bytes               {:8.0}", at_client as f64 / RPCS as f64);
+    println!("each of both, resident                          {:8.0}", touched as f64 / RPCS as f64);
 }

@@ -81,7 +81,7 @@ mod tests {
         // Standard deviation 0.7071, over the root of 5 times 2.776.
         assert!((five.mean - 5.0).abs() < 1e-12 && (high - 5.8779).abs() < 1e-3 && (low - 4.1221).abs() < 1e-3);
         assert_eq!((five.min, five.max, five.count), (4.0, 6.0, 5));
-        assert!((five.variation.unwrap() - 0.7071 / 5.0).abs() < 1e-4);
+        assert!((five.variation.unwrap() - 0.5_f64.sqrt() / 5.0).abs() < 1e-9);
         let one = summary(&[3.0]).unwrap();
         assert_eq!((one.mean, one.interval, one.variation), (3.0, None, None));
         assert_eq!(summary(&[-1.0, 1.0]).unwrap().variation, None);
