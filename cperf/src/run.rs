@@ -127,7 +127,8 @@ fn perform(
     remarks.extend(testbed.remarks().into_iter().filter(|remark| !known.contains(remark)));
     // What ended the run is told as such.
     let reason = outcome.as_ref().err().map(|err| format!("{err:#}")).unwrap_or_default();
-    remarks.retain(|remark| remark.split_once(": ").is_none_or(|(_, what)| !reason.contains(what)));
+    let told = |what: &str| reason.contains(what.strip_prefix("it died: ").unwrap_or(what));
+    remarks.retain(|remark| remark.split_once(": ").is_none_or(|(_, what)| !told(what)));
     remarks.iter().for_each(|remark| journal.say(remark));
     manifest.remarks = known.into_iter().chain(remarks).collect();
     let mut odd: Vec<String> = missing.iter().map(|(node, err)| format!("node {node}: {err:#}")).collect();

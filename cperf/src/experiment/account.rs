@@ -26,7 +26,7 @@ const LEFT: [&str; 3] = ["run", "run.log", "run.txt"];
 /// What is known of an experiment's measurements.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Account {
-    /// [`VERSION`].
+    /// Of the format.
     pub version: u32,
     /// Program and version.
     pub tool: String,

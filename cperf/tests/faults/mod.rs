@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 
 use self::settings::{Settings, settings};
-use super::lab::{self, Lab};
+use super::lab::Lab;
 
 pub(crate) type Result<T> = std::result::Result<T, String>;
 
@@ -54,7 +54,7 @@ impl Run {
         for (node, disk) in disks.iter().enumerate() {
             fs::create_dir_all(disk).map_err(said)?;
             if node == VICTIM {
-                lab::sys::mount_small(disk, DISK).map_err(said)?;
+                lab.mount_small(disk, DISK).map_err(said)?;
             }
             // The program is there already, in one place.
             let bin = lab.directory().join("bin");

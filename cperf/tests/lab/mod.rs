@@ -29,6 +29,8 @@ pub(crate) struct Lab {
     pub(crate) net: Netns,
     home: Namespace,
     sshds: Vec<Child>,
+    /// Directories with a file system of their own.
+    mounted: Vec<PathBuf>,
     count: u32,
 }
 
@@ -51,7 +53,7 @@ impl Lab {
         let layout = Layout::new(nodes, Topology::Bridge, 1500);
         let net = Netns::build_as(layout).map_err(|err| format!("{err:#}"))?;
         let home = Namespace::current().map_err(said("opening our network namespace"))?;
-        let mut lab = Self { dir, net, home, sshds: Vec::new(), count: 0 };
+        let mut lab = Self { dir, net, home, sshds: Vec::new(), mounted: Vec::new(), count: 0 };
         lab.wire(nodes).map_err(said("making the control plane"))?;
         lab.keys()?;
         for node in 0..nodes {
@@ -193,6 +195,13 @@ impl Lab {
         set().map_err(|err| format!("setting the link of node {node}: {err}"))
     }
 
+    /// Gives `dir` a small file system of its own, as long as the cluster lasts.
+    pub(crate) fn mount_small(&mut self, dir: &Path, bytes: u64) -> std::io::Result<()> {
+        sys::mount_small(dir, bytes)?;
+        self.mounted.push(dir.to_owned());
+        Ok(())
+    }
+
     /// A directory of its own.
     pub(crate) fn fresh(&mut self, name: &str) -> PathBuf {
         self.count += 1;
@@ -284,6 +293,9 @@ impl Drop for Lab {
         for sshd in &mut self.sshds {
             let _ = sshd.kill();
             let _ = sshd.wait();
+        }
+        for dir in &self.mounted {
+            let _ = sys::unmount(dir);
         }
         let _ = fs::remove_dir_all(&self.dir);
     }

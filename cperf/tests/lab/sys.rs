@@ -53,6 +53,13 @@ pub(crate) fn mount_small(dir: &Path, bytes: u64) -> io::Result<()> {
     check(unsafe { libc::mount(c"tmpfs".as_ptr(), dir.as_ptr(), c"tmpfs".as_ptr(), 0, options.as_ptr().cast()) })
 }
 
+/// Takes it away again, also if something in it is open.
+pub(crate) fn unmount(dir: &Path) -> io::Result<()> {
+    let dir = CString::new(dir.as_os_str().as_encoded_bytes())?;
+    // SAFETY: a string that ends with a zero byte and outlives the call.
+    check(unsafe { libc::umount2(dir.as_ptr(), libc::MNT_DETACH) })
+}
+
 fn check(result: libc::c_int) -> io::Result<()> {
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
