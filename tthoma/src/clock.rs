@@ -28,10 +28,21 @@ pub struct Clock {
     pub pairs: Vec<Pair>,
     /// Pairs of nodes whose delays there and back add up to 0 or less, which is impossible.
     pub contradictions: Vec<(usize, usize)>,
-    /// False if the traces' times are used as they are.
-    pub applied: bool,
-    /// Offsets are those of one counter that all nodes have.
-    pub by_counters: bool,
+    /// What the offsets are taken from.
+    pub basis: Basis,
+}
+
+/// What offsets of clocks are taken from.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Basis {
+    /// Delays of packets there and back.
+    #[default]
+    Packets,
+    /// One counter that all nodes have.
+    Counters,
+    /// Nothing: times are used as they are in the traces.
+    None,
 }
 
 /// Packets from one node to another.
@@ -107,15 +118,14 @@ impl Clock {
             reference,
             pairs,
             contradictions,
-            applied: true,
-            by_counters: false,
+            basis: Basis::Packets,
         }
     }
 
     /// The same knowledge, but with the traces' times as they are.
     pub fn unapplied(mut self) -> Self {
         self.offsets.fill(Some(0));
-        self.applied = false;
+        self.basis = Basis::None;
         self
     }
 
@@ -128,7 +138,7 @@ impl Clock {
         let apart = |i: &Option<i64>, j: &Option<i64>| Some((*i)? - (*j)?);
         self.bound = self.offsets.iter().map(|i| self.offsets.iter().map(|j| apart(i, j)).collect()).collect();
         self.contradictions.clear();
-        self.by_counters = true;
+        self.basis = Basis::Counters;
         self
     }
 
@@ -264,7 +274,11 @@ fn shortest_paths(direct: &[Vec<Option<i64>>], removed: &[bool]) -> Vec<Vec<Opti
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
     use super::*;
+    use crate::model::Model;
+    use crate::read::{Format, parse_text};
 
     fn pair(from: usize, to: usize, min: i64) -> Pair {
         Pair { from, to, packets: 1, min }
@@ -340,14 +354,30 @@ mod tests {
         let counter = |cycles| Some(Counter { cycles, ghz: 2.0 });
         let clock = Clock::from_pairs(4, pairs(&[0, 2000, 0], &[(0, 1, 4000), (1, 0, 4000)]));
         let clock = clock.set_by(&[None, counter(5000), counter(9000), counter(1000)]);
-        assert_eq!((clock.reference, clock.by_counters), (1, true));
+        assert_eq!((clock.reference, clock.basis), (1, Basis::Counters));
         assert_eq!((0..4).map(|node| clock.offset(node)).collect::<Vec<_>>(), [None, Some(0), Some(2000), Some(-2000)]);
         assert_eq!((clock.between(3, 100, 2, 50), clock.error(3, 2), clock.error(0, 1)), (Some(3950), Some(0), None));
     }
 
     #[test]
+    fn raw_traces_are_placed_by_their_counters_too() {
+        let trace =
+            |node: &str, text: &str| parse_text(Path::new("timetrace"), node, Format::Plain, &mut text.as_bytes());
+        let raw =
+            trace("raw", "cpu_khz: 2000000\n9000 [C01] homa_softirq starting\n9400 [C01] homa_softirq starting\n");
+        let log = trace("log", "x cpu_khz: 2000000, start: 5000\nx 5200 [C01] homa_softirq starting\n");
+        let tt =
+            trace("tt", "0.000 us (+ 0.000 us) [C00] First event has timestamp 7000 (cpu_ghz 2.000000000000000)\n");
+        let options = Options { one_clock: true, ..Options::default() };
+        let model = Model::new(vec![raw, log, tt], &options);
+        let offsets: Vec<_> = (0..3).map(|node| model.clock.offset(node)).collect();
+        assert_eq!(offsets, [Some(0), Some(-2000), Some(-1000)]);
+        assert_eq!((model.span(0), model.span(1)), (Some((0, 200)), Some((-1900, -1900))));
+    }
+
+    #[test]
     fn unapplied_offsets_are_zero_and_their_error_is_known() {
         let clock = Clock::from_pairs(2, pairs(&[0, 2000], &[(0, 1, 4000), (1, 0, 4000)])).unapplied();
-        assert_eq!((clock.offset(1), clock.error(0, 1)), (Some(0), Some(6000)));
+        assert_eq!((clock.offset(1), clock.error(0, 1), clock.basis), (Some(0), Some(6000), Basis::None));
     }
 }

@@ -3,15 +3,15 @@
 //! The way of the RPC is described in `path`. `--rpc slow` chooses by slowness: the time from call to return, divided by
 //! the median of RPCs whose messages have as many bytes together (to the power of two), so that a long message is not slow
 //! by being long. Lengths with fewer than five RPCs are compared with those of all lengths, in proportion to bytes no more.
+//! RPCs that a trace's begin or end cuts off are not among them: `ends` says which these are.
 
 use rustc_hash::FxHashMap;
 
-pub(crate) use super::explain_path::returned;
+pub(crate) use super::explain_ends::Ends;
 use super::explain_path::{Path, path};
 use super::{About, Analyzer, Needs, Options, Report, Table, Unit};
 use crate::event::Kind;
 use crate::model::{Model, Side};
-use crate::packets::UNSEEN;
 use crate::stats::micros;
 
 /// See [the module](self).
@@ -58,19 +58,26 @@ impl Analyzer for Explain {
     fn run(&self, model: &Model, options: &Options) -> Report {
         let mut report = Report::default();
         let wanted = options.rpc.as_deref().unwrap_or(SLOW);
-        let chosen = match choose(model, wanted, options.top) {
-            Ok(chosen) => chosen,
+        let ends = Ends::of(model);
+        let chosen = match choose(model, &ends, wanted, options.top) {
+            Ok((chosen, cut)) => {
+                if cut > 0 {
+                    let rpcs = if cut == 1 { "RPC is" } else { "RPCs are" };
+                    report.notes.push(format!("{cut} {rpcs} not compared: a trace begins or ends in the middle"));
+                }
+                chosen
+            }
             Err(why) => {
                 report.warnings.push(format!("explain: {why}"));
                 return report;
             }
         };
         for Chosen { side, slowness } in chosen {
-            match path(model, side) {
+            match path(model, &ends, side) {
                 Some(path) => add(&mut report, model, side, slowness, &path),
                 None => report
                     .warnings
-                    .push(format!("explain: of {} neither the call nor its return is in the trace", name(model, side))),
+                    .push(format!("explain: of {} the call or its return is not in the trace", name(model, side))),
             }
         }
         report
@@ -84,18 +91,19 @@ struct Chosen<'a> {
     slowness: Option<f64>,
 }
 
-/// The client's sides of the RPCs that are wanted: `slow`, an id on either side, or `CLIENT:ID`.
-fn choose<'a>(model: &'a Model, wanted: &str, top: usize) -> Result<Vec<Chosen<'a>>, String> {
+/// The client's sides of the RPCs that are wanted: `slow`, an id on either side, or `CLIENT:ID`; and how many could not be
+/// chosen because they are cut off.
+fn choose<'a>(model: &'a Model, ends: &Ends, wanted: &str, top: usize) -> Result<(Vec<Chosen<'a>>, usize), String> {
     if wanted == SLOW {
-        let mut ranked = ranked(model);
+        let (mut ranked, cut) = ranked(model, ends);
         ranked.truncate(top.max(1));
         return if ranked.is_empty() {
-            Err("no RPC has both its call and its return in the traces".into())
+            Err("no RPC is whole in the traces, from its call to its return".into())
         } else {
-            Ok(ranked)
+            Ok((ranked, cut))
         };
     }
-    find(model, wanted).map(|side| vec![Chosen { side, slowness: None }])
+    find(model, wanted).map(|side| (vec![Chosen { side, slowness: None }], 0))
 }
 
 /// The client's side of the RPC that `wanted` names: its id on either side, or `CLIENT:ID`.
@@ -129,14 +137,14 @@ pub fn find<'a>(model: &'a Model, wanted: &str) -> Result<&'a Side, String> {
     }
 }
 
-/// All whole RPCs, slowest first.
-fn ranked(model: &Model) -> Vec<Chosen<'_>> {
-    let whole = |side: &&Side| side.is_client() && side.sendmsg != UNSEEN && returned(side).is_some();
+/// All whole RPCs, slowest first, and the number of those that are cut off.
+fn ranked<'a>(model: &'a Model, ends: &Ends) -> (Vec<Chosen<'a>>, usize) {
     let bytes = |side: &Side| u64::from(side.out_length.unwrap_or(0)) + u64::from(side.in_length.unwrap_or(0));
     let class = |side: &Side| 64 - bytes(side).leading_zeros();
-    let time = |side: &Side| returned(side).map_or(0, |end| end - side.sendmsg);
+    let time = |side: &Side| ends.returned(side).map_or(0, |end| end - side.sendmsg);
+    let (sides, cut): (Vec<&Side>, Vec<&Side>) =
+        model.rpcs().sides.iter().filter(|side| side.is_client()).partition(|side| ends.whole(model, side));
     let mut classes: FxHashMap<u32, Vec<i64>> = FxHashMap::default();
-    let sides: Vec<&Side> = model.rpcs().sides.iter().filter(whole).collect();
     for side in &sides {
         classes.entry(class(side)).or_default().push(time(side));
     }
@@ -153,7 +161,7 @@ fn ranked(model: &Model) -> Vec<Chosen<'_>> {
     let mut ranked: Vec<Chosen<'_>> =
         sides.into_iter().map(|side| Chosen { side, slowness: Some(slowness(side)) }).collect();
     ranked.sort_by(|a, b| b.slowness.partial_cmp(&a.slowness).unwrap_or(std::cmp::Ordering::Equal));
-    ranked
+    (ranked, cut.len())
 }
 
 fn name(model: &Model, side: &Side) -> String {

@@ -6,6 +6,7 @@
 //! whatever is missing: a step whose event is not in the trace is part of the next one, which says so. What happened
 //! beside the way (a copy that overlaps with transmission, say) is no step.
 
+use super::explain_ends::Ends;
 use crate::model::softirq::Wait;
 use crate::model::{Flight, Model, NOWHERE, Side};
 use crate::packets::UNSEEN;
@@ -47,8 +48,8 @@ struct Walk<'a> {
 }
 
 /// The way of the RPC of these sides; `None` if the client's call or its return is not in the trace.
-pub(super) fn path(model: &Model, client: &Side) -> Option<Path> {
-    let end = returned(client)?;
+pub(super) fn path(model: &Model, ends: &Ends, client: &Side) -> Option<Path> {
+    let end = ends.returned(client)?;
     if client.sendmsg == UNSEEN {
         return None;
     }
@@ -72,12 +73,6 @@ pub(super) fn path(model: &Model, client: &Side) -> Option<Path> {
     }
     walk.finish(client, end);
     Some(walk.path)
-}
-
-/// When the application had the response.
-pub(crate) fn returned(client: &Side) -> Option<i64> {
-    let times = [client.recvmsg_done, client.copied_out, client.found];
-    times.into_iter().find(|t| *t != UNSEEN && *t >= client.sendmsg)
 }
 
 impl Walk<'_> {

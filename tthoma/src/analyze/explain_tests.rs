@@ -85,6 +85,21 @@ fn the_slowest_is_found_with_the_queue_that_held_it() {
 }
 
 #[test]
+fn what_a_trace_cuts_off_is_not_the_slowest() {
+    let (mut scenario, _) = scenario((100, 60_000));
+    // The first parts of a response that comes in full after the trace's end, much later than others did.
+    scenario.rpc(60_000.0, (0, 1), 500, (100, 60_000), &Steps { wake: 900.0, ..Steps::default() });
+    scenario.event(0, 62_000.0, 1, "copied out bytes 0-28480 for id 500");
+    assert_eq!(run(&scenario, "slow", 1).tables[0].name, "rpc_node1_500");
+    scenario.remove(0, |m| m.contains("id 500") && (m.contains("recvmsg returning") || m.contains("homa_rpc_end")));
+    let report = run(&scenario, "slow", 1);
+    assert_ne!(report.tables[0].name, "rpc_node1_500");
+    assert!(report.notes.iter().any(|n| n.starts_with("1 RPC is not compared")), "{:?}", report.notes);
+    let warning = run(&scenario, "500", 1).warnings.concat();
+    assert_eq!(warning, "explain: of node1:500 the call or its return is not in the trace");
+}
+
+#[test]
 fn a_packet_that_was_sent_again_says_so() {
     let mut scenario = Scenario::new(2);
     for i in 0..10 {

@@ -29,6 +29,7 @@ mod delay_tables;
 pub mod dump;
 pub mod dup_exec;
 pub mod explain;
+mod explain_ends;
 mod explain_path;
 pub mod filter;
 pub mod gaps;

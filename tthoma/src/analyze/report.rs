@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use serde::Serialize;
 
-use crate::clock::NodeClock;
+use crate::clock::{Basis, NodeClock};
 use crate::event::Kind;
 use crate::model::Model;
 use crate::read::FileStats;
@@ -95,10 +95,8 @@ impl NodeReport {
 /// Clocks of all nodes.
 #[derive(Clone, Debug, Serialize)]
 pub struct ClockReport {
-    /// False if the traces' times were used as they are.
-    pub applied: bool,
-    /// Offsets are those of one counter that all nodes have.
-    pub by_counters: bool,
+    /// What the offsets are taken from.
+    pub basis: Basis,
     /// Node whose clock all others are set by.
     pub reference: String,
     /// Each node.
@@ -138,8 +136,7 @@ impl ClockReport {
             clock_error_us: clock.error(p.from as u16, p.to as u16).map(micros),
         };
         Self {
-            applied: clock.applied,
-            by_counters: clock.by_counters,
+            basis: clock.basis,
             reference: names.get(clock.reference).cloned().unwrap_or_default(),
             nodes: clock.nodes(names),
             pairs: clock.pairs.iter().map(pair).collect(),
@@ -151,10 +148,10 @@ impl ClockReport {
     /// A line for each node, and what is wrong.
     pub(crate) fn table(&self) -> String {
         let mut out = String::new();
-        let how = match (self.by_counters, self.applied) {
-            (true, _) => "by its counter, which is that of all",
-            (_, true) => "added to its times",
-            _ => "not applied: times are as in the traces",
+        let how = match self.basis {
+            Basis::Packets => "added to its times",
+            Basis::Counters => "by its counter, which is that of all",
+            Basis::None => "not applied: times are as in the traces",
         };
         let _ = writeln!(out, "Clocks, set by {} (offset of each node, {how}):", self.reference);
         let _ = writeln!(out, "{:<16} {:>14} {:>10}", "Node", "Offset us", "Error us");

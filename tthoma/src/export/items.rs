@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use rustc_hash::FxHashMap;
 
 use super::wire::{Track, Type};
-use crate::analyze::explain::returned;
+use crate::analyze::explain::Ends;
 use crate::event::Kind;
 use crate::model::softirq::{Ending, NO_CORE, Wait};
 use crate::model::{Carries, Flight, Model, NOWHERE, Side};
@@ -350,6 +350,7 @@ impl Items {
     /// Slices of RPCs.
     fn rpcs(&mut self, model: &Model, window: &Window) {
         let rpcs = model.rpcs();
+        let ends = Ends::of(model);
         for (place, side) in rpcs.sides.iter().enumerate() {
             if !window.node(side.node) || !window.rpc(side.client, side.id) {
                 continue;
@@ -361,7 +362,7 @@ impl Items {
             ];
             let number = place as u32;
             let (line, times) = if side.is_client() {
-                (Line::Called(number), (side.sendmsg, returned(side)))
+                (Line::Called(number), (side.sendmsg, ends.returned(side)))
             } else {
                 let came = rpcs.incoming(place).map_or(&[][..], |m| model.flights().data_of(m));
                 let first = came.iter().map(|f| f.gro).filter(|t| *t != UNSEEN).min().unwrap_or(UNSEEN);

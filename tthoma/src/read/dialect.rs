@@ -19,7 +19,8 @@ pub enum Dialect {
     Syslog,
 }
 
-/// What a machine's counter read at time 0 of a trace, as its first line has it.
+/// What a machine's counter read at time 0 of a trace, and its rate: what the first line of a `.tt` file says, and the raw
+/// form by its entries.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Counter {
     /// The reading.
@@ -39,6 +40,17 @@ impl Counter {
         (counter.ghz > 0.0).then_some(counter)
     }
 
+    /// Time in ns of a reading.
+    #[inline]
+    fn time(self, cycles: u64) -> f64 {
+        (cycles.wrapping_sub(self.cycles) as i64 as f64 / self.ghz).round()
+    }
+
+    /// The reading at a time in ns.
+    pub(crate) fn at(self, time: i64) -> u64 {
+        self.cycles.wrapping_add_signed((time as f64 * self.ghz).round() as i64)
+    }
+
     /// Its time 0 on the clock of which another's is time 0, in ns.
     pub(crate) fn since(self, other: Self) -> i64 {
         let cycles = i128::from(self.cycles) - i128::from(other.cycles);
@@ -50,12 +62,8 @@ impl Counter {
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub(crate) struct Head {
     pub(crate) dialect: Dialect,
-    /// Only of [`Dialect::Tt`], if told.
+    /// Of [`Dialect::Tt`] only if told, of others always.
     pub(crate) counter: Option<Counter>,
-    /// Rate of the counter, kHz; 0 in [`Dialect::Tt`].
-    khz: f64,
-    /// Reading of the counter that is time 0.
-    start: u64,
 }
 
 impl Head {
@@ -76,29 +84,19 @@ impl Head {
         let rest = &text[at..];
         let entries = rest.split(|b| *b == b'\n').skip(1).filter_map(entry).map(|(cycles, _, _)| cycles);
         let start = told.or_else(|| if dialect == Dialect::Raw { entries.take(1).next() } else { entries.min() });
-        Self { dialect, counter: None, khz, start: start.unwrap_or(0) }
-    }
-
-    /// Rate of the counter, 10^9 a second.
-    pub(crate) fn ghz(&self) -> f64 {
-        self.khz / 1e6
-    }
-
-    /// Reading of the counter at a time in ns.
-    pub(crate) fn cycles_at(&self, time: i64) -> u64 {
-        self.start.wrapping_add_signed((time as f64 * self.khz / 1e6).round() as i64)
+        Self { dialect, counter: Some(Counter { cycles: start.unwrap_or(0), ghz: khz / 1e6 }) }
     }
 
     /// Time in ns, core and message of a line.
     #[inline]
     pub(crate) fn parse<'a>(&self, text: &'a [u8]) -> Result<(i64, Core<'a>, &'a [u8]), BadLine> {
-        if self.dialect == Dialect::Tt {
-            return line::parse(text);
-        }
+        let counter = match (self.dialect, self.counter) {
+            (Dialect::Tt, _) | (_, None) => return line::parse(text),
+            (_, Some(counter)) => counter,
+        };
         let (cycles, core, message) = entry(text).ok_or(BadLine::NoTime)?;
         // Counters are below 2^53 for weeks; a difference is exact to the ns.
-        let since = cycles.wrapping_sub(self.start) as i64;
-        let time = (since as f64 * 1e6 / self.khz).round();
+        let time = counter.time(cycles);
         if time.abs() >= line::MAX_TIME { Err(BadLine::NoTime) } else { Ok((time as i64, Core::Number(core), message)) }
     }
 }
@@ -151,7 +149,11 @@ mod tests {
     fn the_first_line_tells_the_raw_form() {
         let text = b"cpu_khz: 2400000\n8213442210111 [C05] a\n8213442212400 [C120] b [C07] c\n";
         let head = Head::of(text);
-        assert_eq!(head, Head { dialect: Dialect::Raw, counter: None, khz: 2_400_000.0, start: 8_213_442_210_111 });
+        assert_eq!(
+            head,
+            Head { dialect: Dialect::Raw, counter: Some(Counter { cycles: 8_213_442_210_111, ghz: 2.4 }) }
+        );
+        assert_eq!(head.counter.map(|counter| counter.at(954)), Some(8_213_442_212_401));
         let line = |text: &'static str| head.parse(text.as_bytes());
         assert_eq!(line("8213442210111 [C05] a"), Ok((0, Core::Number(5), &b"a"[..])));
         assert_eq!(line("8213442212400 [C120] b [C07] c"), Ok((954, Core::Number(120), &b"b [C07] c"[..])));
@@ -165,11 +167,11 @@ mod tests {
         let text = b"[    5.1] usb 1-1: new\n[    6.2] cpu_khz: 1000000, start: 500\n\
                      kernel: [    6.3] 2500 [C05] b\nkernel: [    6.3] 500 [C12] a\n";
         let head = Head::of(text);
-        assert_eq!(head, Head { dialect: Dialect::Syslog, counter: None, khz: 1e6, start: 500 });
+        assert_eq!(head, Head { dialect: Dialect::Syslog, counter: Some(Counter { cycles: 500, ghz: 1.0 }) });
         assert_eq!(head.parse(b"kernel: [    6.3] 2500 [C05] b"), Ok((2000, Core::Number(5), &b"b"[..])));
         // Without a start the smallest entry is time 0.
         let text = String::from_utf8_lossy(text).replace(", start: 500", "");
-        assert_eq!(Head::of(text.as_bytes()).start, 500);
+        assert_eq!(Head::of(text.as_bytes()).counter.map(|counter| counter.cycles), Some(500));
     }
 
     #[test]

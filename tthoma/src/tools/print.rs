@@ -22,10 +22,10 @@ pub struct Printed {
 /// If `text` has no line `cpu_khz: N` ([`io::ErrorKind::InvalidData`]), or writing fails.
 pub fn print(text: &[u8], out: &mut dyn Write, mut others: Option<&mut dyn Write>) -> io::Result<Printed> {
     let head = Head::of(text);
-    if head.dialect == Dialect::Tt {
+    let Some(counter) = head.counter.filter(|_| head.dialect != Dialect::Tt) else {
         let what = "no line `cpu_khz: N` before the trace: expected the text of /proc/timetrace or a kernel log";
         return Err(io::Error::new(io::ErrorKind::InvalidData, what));
-    }
+    };
     let mut printed = Printed::default();
     let mut records = Vec::new();
     let mut begun = head.dialect == Dialect::Raw;
@@ -50,7 +50,7 @@ pub fn print(text: &[u8], out: &mut dyn Write, mut others: Option<&mut dyn Write
         records.reverse();
     }
     let base = records.first().map_or(0, |r| r.0);
-    let first = format!("[C00] First event has timestamp {} (cpu_ghz {:.15})", head.cycles_at(base), head.ghz());
+    let first = format!("[C00] First event has timestamp {} (cpu_ghz {:.15})", counter.at(base), counter.ghz);
     write_line(out, 0, 0, first.as_bytes())?;
     let mut last = base;
     for (time, core, message) in records {

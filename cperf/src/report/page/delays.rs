@@ -3,6 +3,7 @@
 use std::fmt::Write as _;
 
 use tthoma::analyze::{Cell, Finding, Plot, Report, Run, Table};
+use tthoma::clock::Basis;
 use tthoma::document::escaped;
 
 use super::axis::Axis;
@@ -20,7 +21,7 @@ const ROWS: usize = 60;
 /// The sections, as HTML; none if there are no traces.
 pub fn html(traces: &Run) -> String {
     let mut out = String::new();
-    let option = if traces.clock.by_counters { " --one-clock" } else { "" };
+    let option = if traces.clock.basis == Basis::Counters { " --one-clock" } else { "" };
     if let Some(finding) = find(traces, "delay") {
         out += "<section id=\"delays\">\n<h2>Where packets spent their time</h2>\n";
         let _ = writeln!(

@@ -2,6 +2,7 @@
 
 use scan_metrics::scan::finding::Level;
 use tthoma::analyze::Plot;
+use tthoma::clock::Basis;
 use tthoma::model::Phase;
 
 use super::Source;
@@ -339,7 +340,7 @@ fn clocks(run: &Source<'_>) -> Check {
         return check(Verdict::Unchecked, "no time traces were kept".to_owned());
     };
     let clock = &traces.clock;
-    if clock.by_counters && clock.unplaced.is_empty() {
+    if clock.basis == Basis::Counters && clock.unplaced.is_empty() {
         return check(Verdict::Ok, "the nodes have one clock: times are set by it".to_owned());
     }
     let worst =
