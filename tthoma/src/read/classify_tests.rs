@@ -162,6 +162,19 @@ fn no_template_hides_another() {
         assert!(!text.contains('{'), "{text}");
         let told = classifier().classify(text.as_bytes());
         assert_eq!(told.map(|f| f.kind), Some(*kind), "`{text}` from `{template}`");
-        assert_eq!(told, Pattern { kind: *kind, pieces: compile(template) }.run(text.as_bytes()), "`{text}`");
+        assert_eq!(told, Pattern::of(*kind, compile(template)).run(text.as_bytes()), "`{text}`");
+    }
+}
+
+/// A message and each beginning of it mean the same at the end of all text and before other lines.
+#[test]
+fn what_follows_a_message_does_not_matter() {
+    for (_, template) in TEMPLATES {
+        let text = template.replace(['{', '}'], "7").replace(":x", "").replace("..", "77 x, ");
+        for end in 0..=text.len() {
+            let message = &text[..end];
+            let follows = format!("{message}\n{} us (+   0.000 us) [C01] {text}", &text[end..]);
+            assert_eq!(told(message), told(&follows), "{follows}");
+        }
     }
 }

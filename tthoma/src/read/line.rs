@@ -3,7 +3,7 @@
 use memchr::memmem;
 
 use super::dialect::Core;
-use super::scan::Scan;
+use super::scan::{Scan, eight_times, equal, first_digits, first_equal, no_digits, number};
 
 /// Why a line is not a record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
@@ -56,6 +56,52 @@ pub(crate) fn parse(line: &[u8]) -> Result<(i64, Core<'_>, &[u8]), BadLine> {
         }
         None => anywhere(scan.0).map(|(core, message)| (time, core, message)),
     }
+}
+
+/// As [`parse`], of a line in exactly the form that all tools write: time, core, and where the message begins; `None` for all
+/// others. Other lines may follow it in `text`.
+///
+/// What varies is the number of the time's digits. The point tells it; all else is then at a known place, and is looked at
+/// eight bytes at a time.
+#[inline]
+pub(crate) fn exact(text: &[u8]) -> Option<(i64, u16, usize)> {
+    let fixed: &[u8; 48] = text.first_chunk()?;
+    let eight = |at: usize| fixed.get(at..).and_then(<[u8]>::first_chunk).map_or(0, |bytes| u64::from_le_bytes(*bytes));
+    let point = 5 + first_equal(eight(5), b'.')?;
+    // Eight digits before the point, or fewer with spaces before them; and up to four more.
+    let (mut whole, mut more) = (eight(point.saturating_sub(8)), 0);
+    if point < 8 {
+        let cut = 8 * (8 - point);
+        whole = whole << cut | eight_times(b' ') & !(u64::MAX << cut);
+    } else if point > 8 {
+        more = i64::from(first_digits(eight(0), point - 8)?) * 100_000_000;
+    }
+    let others = (no_digits(whole ^ eight_times(b'0')) >> 7) * 0xff;
+    let good = others & others.wrapping_add(1) == 0
+        && whole & others == eight_times(b' ') & others
+        && others != u64::MAX
+        && (point <= 8 || others == 0);
+    let decimals = first_digits(eight(point + 1), 3)?;
+    let written = eight(point + 1) >> 24 == u64::from_le_bytes(*b" us (\0\0\0")
+        && fixed[point + 9] == b'+'
+        && is_number(eight(point + 10))
+        && eight(point + 18) << 8 == u64::from_le_bytes(*b"\0 us) [C")
+        && fixed[point + 27..point + 29] == *b"] ";
+    let core = [fixed[point + 25], fixed[point + 26]].map(|b| b.wrapping_sub(b'0'));
+    if !good || !written || core[0] > 9 || core[1] > 9 {
+        return None;
+    }
+    let time = (more + i64::from(number(whole & eight_times(0x0f)))) * 1000 + i64::from(decimals);
+    let begin = point + 29;
+    let padding = text[begin..].iter().take_while(|b| **b == b' ').count();
+    Some((time, u16::from(10 * core[0] + core[1]), begin + padding))
+}
+
+/// True if eight bytes are what a padded number is made of.
+#[inline]
+fn is_number(eight: u64) -> bool {
+    let others = [b' ', b'.', b'-'].into_iter().map(|byte| equal(eight, byte)).fold(0, |all, one| all | one);
+    no_digits(eight ^ eight_times(b'0')) & !others == 0
 }
 
 /// Time in ns, and the rest from ` us ` on.
@@ -195,6 +241,49 @@ mod tests {
         assert_eq!(ok("1.000 us whatever [C03] text"), (1000, 3, "text"));
         assert_eq!(ok("1.000 us (+   1.000 us) [C03] a [C04] b"), (1000, 3, "a [C04] b"));
         assert_eq!(ok("1.000 us (+   1.000 us) [C03]"), (1000, 3, ""));
+    }
+
+    /// All widths of times, and lines that are not quite as all tools write them.
+    #[test]
+    fn lines_in_the_exact_form_are_what_they_are_step_by_step() {
+        let times =
+            ["0.000", "1.5", "99999.999", "-1.000", "100000.001", "12345678.901", "123456789.012", "123456789012.345"];
+        let mut exactly = 0;
+        for time in times {
+            for delta in ["   0.000", "9999.999", "-  1.000", "10000.000", "   0.0x0", "  [C01] "] {
+                for rest in ["[C05] a b", "[C05]  a", "[C5] a", "[C105] a", "[R1.1] a", "[C05]", "[C05] "] {
+                    let line = format!("{time:>9} us (+{delta} us) {rest}");
+                    // What follows must not matter.
+                    let text = format!("{line}\n{line}\n");
+                    let step = parse(line.as_bytes());
+                    let Some((time, core, begin)) = exact(text.as_bytes()) else { continue };
+                    exactly += 1;
+                    assert_eq!(step, Ok((time, Core::Number(core), &line.as_bytes()[begin..])), "{line}");
+                }
+            }
+        }
+        assert_eq!(exactly, 6 * 3 * 3);
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn changed_lines_are_what_they_are_step_by_step(
+            whole in 0..2_000_000_000u64,
+            changes in proptest::collection::vec((0..50usize, proptest::num::u8::ANY), 0..4),
+        ) {
+            let line = format!("{:9.3} us (+{:8.3} us) [C07] incoming data", whole as f64 / 1000.0, 0.25);
+            let mut text = line.into_bytes();
+            for (at, byte) in changes {
+                let length = text.len();
+                text[at % length] = byte;
+            }
+            text.push(b'\n');
+            let length = memchr::memchr(b'\n', &text).unwrap_or(0);
+            text.extend([b'7'; 60]);
+            if let Some((time, core, begin)) = exact(&text) {
+                proptest::prop_assert_eq!(parse(&text[..length]), Ok((time, Core::Number(core), &text[begin..length])));
+            }
+        }
     }
 
     #[test]

@@ -8,7 +8,7 @@ use memchr::{memchr, memchr_iter, memrchr};
 
 use super::classify::{Classifier, classifier};
 use super::dialect::{Core, Dialect, Head};
-use super::line::{BadLine, MAX_CORES};
+use super::line::{self, BadLine, MAX_CORES};
 use super::source::Format;
 use super::stats::{Backwards, FileStats, KindCount, Shapes};
 use super::user::UserEvents;
@@ -179,20 +179,27 @@ impl Chunk {
         }
         let mut start = 0;
         for end in memchr_iter(b'\n', block) {
-            self.line(&block[start..end]);
+            self.line(&block[start..], end - start);
             start = end + 1;
         }
     }
 
+    /// Takes the line of `length` bytes that `text` begins with.
     #[inline]
-    fn line(&mut self, line: &[u8]) {
+    fn line(&mut self, text: &[u8], length: usize) {
         self.stats.lines += 1;
+        let line = &text[..length];
         let line = line.strip_suffix(b"\r").unwrap_or(line);
+        if self.head.dialect == Dialect::Tt
+            && let Some((time, core, begin)) = line::exact(text)
+        {
+            return self.message(time, core, &line[begin..], &text[begin..]);
+        }
         match self.head.parse(line) {
-            Ok((time, Core::Number(core), message)) => self.message(time, core, message),
+            Ok((time, Core::Number(core), message)) => self.message(time, core, message, message),
             Ok((time, Core::Thread(name), message)) => {
                 let core = self.thread(name);
-                self.message(time, core, message);
+                self.message(time, core, message, message);
             }
             Err(why) => self.not_a_record(why, line),
         }
@@ -208,8 +215,9 @@ impl Chunk {
         FIRST_THREAD.saturating_add(u16::try_from(known).unwrap_or(u16::MAX))
     }
 
+    /// Takes a message; other lines may follow it in `text`.
     #[inline]
-    fn message(&mut self, time: i64, core: u16, message: &[u8]) {
+    fn message(&mut self, time: i64, core: u16, message: &[u8], text: &[u8]) {
         match &mut self.times {
             Some(times) if time >= times.last => times.last = time,
             Some(times) => {
@@ -219,7 +227,7 @@ impl Chunk {
             }
             times @ None => *times = Some(Times { first: (time, self.stats.lines), least: time, last: time }),
         }
-        let fields = match self.classifier.classify(message) {
+        let fields = match self.classifier.classify(text) {
             Some(fields) if fields.kind != Kind::Note => fields,
             // What the user defines comes before what nobody reads.
             rest => {
