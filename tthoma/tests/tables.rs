@@ -50,6 +50,7 @@ fn analyses_of_tables_say_what_those_of_the_text_say() {
         for name in analyze::ALL.iter().filter(|a| a.reads() != Kinds::ALL).map(|a| a.about().name) {
             let part = analyze::run(&[name], &paths, &options()).unwrap();
             assert_eq!(part.report(name), text.report(name), "{folder}: {name}");
+            assert_eq!(said(&part)["nodes"], said(&text)["nodes"], "{folder}: {name}");
         }
         // Times are as they were logged, if asked for.
         let raw = Options { no_sync: true, ..options() };
@@ -97,6 +98,22 @@ fn runs_larger_than_memory_are_converted_in_parts_that_make_the_whole() {
         };
         assert_eq!(rows(&manifest), rows(&at_once), "{folder}");
     }
+}
+
+/// Files of packets and events may be missing then.
+#[test]
+fn what_looks_at_counts_and_clocks_only_reads_the_manifest_alone() {
+    let dir = Folder::new("alone");
+    let paths = [samples("kernel_500k")];
+    store::write(&Model::read(&paths, &options()).unwrap(), &options(), &dir.0, "r1").unwrap();
+    for entry in fs::read_dir(&dir.0).unwrap().map(|entry| entry.unwrap().path()).filter(|path| path.is_dir()) {
+        fs::remove_dir_all(entry).unwrap();
+    }
+    let names = ["sync", "inventory"];
+    let (text, alone) =
+        (analyze::run(&names, &paths, &options()), analyze::run(&names, std::slice::from_ref(&dir.0), &options()));
+    assert_eq!(said(&text.unwrap()), said(&alone.unwrap()));
+    assert!(analyze::run(&["delay"], std::slice::from_ref(&dir.0), &options()).is_err());
 }
 
 #[test]
@@ -155,21 +172,21 @@ fn runs_lie_side_by_side_and_damage_is_told() {
         assert!(dir.0.join(format!("events/run={run}/node=node1/part.parquet")).is_file());
     }
     assert!(matches!(store::write(&model, &options(), &dir.0, "a"), Err(StoreError::Exists { .. })));
-    let error = analyze::run(&["sync"], std::slice::from_ref(&dir.0), &options()).unwrap_err().to_string();
+    let error = analyze::run(&["delay"], std::slice::from_ref(&dir.0), &options()).unwrap_err().to_string();
     assert!(error.ends_with("tables of several runs: name the manifest of one, manifest-RUN.json"), "{error}");
     let manifest = dir.0.join("manifest-b.json");
-    analyze::run(&["sync"], std::slice::from_ref(&manifest), &options()).unwrap();
+    analyze::run(&["delay"], std::slice::from_ref(&manifest), &options()).unwrap();
     let file = dir.0.join("receptions/run=b/node=node1/part.parquet");
     let bytes = fs::read(&file).unwrap();
     for damaged in [&bytes[..bytes.len() / 2], &b"no parquet"[..], &[]] {
         fs::write(&file, damaged).unwrap();
-        let error = analyze::run(&["sync"], std::slice::from_ref(&manifest), &options()).unwrap_err().to_string();
+        let error = analyze::run(&["delay"], std::slice::from_ref(&manifest), &options()).unwrap_err().to_string();
         assert!(error.contains("receptions/run=b/node=node1/part.parquet: "), "{error}");
     }
     fs::copy(dir.0.join("receptions/run=b/node=node0/part.parquet"), &file).unwrap();
-    fs::write(&manifest, fs::read_to_string(&manifest).unwrap().replace("\"version\": 3", "\"version\": 9")).unwrap();
-    let error = analyze::run(&["sync"], &[manifest], &options()).unwrap_err().to_string();
-    assert!(error.contains("version 3, found `tthoma tables` 9: convert the traces again"), "{error}");
+    fs::write(&manifest, fs::read_to_string(&manifest).unwrap().replace("\"version\": 4", "\"version\": 9")).unwrap();
+    let error = analyze::run(&["delay"], &[manifest], &options()).unwrap_err().to_string();
+    assert!(error.contains("version 4, found `tthoma tables` 9: convert the traces again"), "{error}");
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! `inventory`: what is in the traces, and what is not?
 
 use super::{ALL, About, Analyzer, Cell, Needs, Options, Report, Table, Unit};
-use crate::event::Kind;
+use crate::event::{Kind, Kinds};
 use crate::model::Model;
 use crate::read::FileStats;
 use crate::stats::micros;
@@ -21,6 +21,14 @@ impl Analyzer for Inventory {
             options: &["top"],
             requires: &[],
         }
+    }
+
+    fn reads(&self) -> Kinds {
+        Kinds::NONE
+    }
+
+    fn packets(&self) -> bool {
+        false
     }
 
     fn run(&self, model: &Model, options: &Options) -> Report {
@@ -43,11 +51,8 @@ fn files(model: &Model) -> Table {
         .column("Dialect", Unit::None, "tt, raw (/proc/timetrace) or syslog")
         .column("Generation", Unit::None, "which kernel's words the events are in")
         .column("Path", Unit::None, "");
-    for trace in &model.traces {
+    for (node, trace) in model.traces.iter().enumerate() {
         let stats = &trace.stats;
-        let mut cores: Vec<u16> = trace.records.iter().map(|r| r.core).collect();
-        cores.sort_unstable();
-        cores.dedup();
         table.row([
             (&trace.node).into(),
             stats.lines.into(),
@@ -57,7 +62,7 @@ fn files(model: &Model) -> Table {
             stats.bad_lines().into(),
             (stats.bytes as f64 / 1e6).into(),
             trace.span.map(|(first, last)| micros(last - first) / 1000.0).into(),
-            cores.len().into(),
+            model.cores(node).into(),
             format!("{:?}", stats.dialect).to_lowercase().into(),
             generation(stats).into(),
             stats.path.display().to_string().into(),

@@ -98,7 +98,7 @@ use std::path::PathBuf;
 use strsim::osa_distance as edits;
 
 use crate::event::{Kind, Kinds};
-use crate::model::Model;
+use crate::model::{Model, Wanted};
 use crate::read::ReadError;
 
 pub use crate::stats::Distribution;
@@ -119,6 +119,12 @@ pub trait Analyzer: Sync {
     /// not loaded from tables.
     fn reads(&self) -> Kinds {
         Kinds::ALL
+    }
+
+    /// False if it looks at no packets, journeys, hand-offs, RPCs or flights, but at counts, hosts and clocks only: of tables, none of
+    /// them is loaded then.
+    fn packets(&self) -> bool {
+        true
     }
 
     /// Its answer. Called only if the model has what [`About::needs`], and the options what [`About::requires`].
@@ -258,8 +264,11 @@ pub fn find(name: &str) -> Option<&'static dyn Analyzer> {
 /// If there is no analysis of one of the names.
 pub fn run(names: &[&str], paths: &[PathBuf], options: &Options) -> Result<Run, ReadError> {
     let chosen = chosen(names, options);
-    let events = chosen.iter().fold(Kinds::NONE, |all, a| all.and(a.reads()));
-    let model = Model::open(paths, options, events)?;
+    let wanted = Wanted {
+        events: chosen.iter().fold(Kinds::NONE, |all, a| all.and(a.reads())),
+        packets: chosen.iter().any(|a| a.packets()),
+    };
+    let model = Model::open(paths, options, wanted)?;
     Ok(Run::new(&model, paths, &chosen, options))
 }
 

@@ -59,12 +59,7 @@ pub struct NodeClockFields {
 impl NodeReport {
     pub(crate) fn all(model: &Model) -> Vec<Self> {
         let clocks = model.clock.nodes(&model.hosts.nodes);
-        let mut again = vec![0; model.traces.len()];
-        for packet in &model.packets.data.packets {
-            for sent in model.packets.data.sent_of(packet).filter(|s| s.again) {
-                again[usize::from(sent.node)] += 1;
-            }
-        }
+        let again = model.sent_again();
         let one = |((trace, clock), again): ((&crate::read::NodeTrace, NodeClock), u64)| {
             let count = |kind| trace.stats.count(kind);
             let (data_gro, grants_gro, control_gro) =

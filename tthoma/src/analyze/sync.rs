@@ -26,6 +26,10 @@ impl Analyzer for Sync {
         Kinds::NONE
     }
 
+    fn packets(&self) -> bool {
+        false
+    }
+
     fn run(&self, model: &Model, _: &Options) -> Report {
         let clock = ClockReport::new(model);
         let placed = clock.nodes.iter().filter(|n| n.offset_us.is_some()).count();

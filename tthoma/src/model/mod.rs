@@ -25,6 +25,8 @@ mod tcp;
 use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 
+use serde::{Deserialize, Serialize};
+
 use crate::analyze::Options;
 use crate::clock::Clock;
 use crate::event::{Kind, Kinds};
@@ -61,6 +63,26 @@ pub struct Model {
     sides: Vec<Side>,
     flights: OnceLock<Flights>,
     queues: OnceLock<Vec<softirq::Queues>>,
+    /// What was counted elsewhere, node by node.
+    counts: Option<Vec<Counts>>,
+}
+
+/// What tables tell of a node without its events and packets.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Counts {
+    /// Cores, or threads of a program, that logged events.
+    pub cores: u64,
+    /// Frames of data that had been sent before.
+    pub sent_again: u64,
+}
+
+/// What of a run's tables is wanted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Wanted {
+    /// Events of these kinds.
+    pub events: Kinds,
+    /// Packets, hand-offs and RPCs.
+    pub packets: bool,
 }
 
 impl Model {
@@ -79,31 +101,31 @@ impl Model {
     }
 
     /// A model of tables, if `paths` name a folder of them or they were made of the same traces before; else of the text.
-    /// Of tables, packets, hand-offs, RPCs and counts are loaded, and `events` of these kinds only.
+    /// Of tables, counts are loaded and what is `wanted`.
     ///
     /// # Errors
     ///
     /// As [`read::read`], or if tables can't be read.
-    pub fn open(paths: &[PathBuf], options: &Options, events: Kinds) -> Result<Self, ReadError> {
+    pub fn open(paths: &[PathBuf], options: &Options, wanted: Wanted) -> Result<Self, ReadError> {
         if let [dir] = paths
             && let [manifest, others @ ..] = store::manifests(dir).as_slice()
         {
             if !others.is_empty() {
                 return Err(ReadError::Runs { path: dir.clone() });
             }
-            return Ok(load::load(dir, &store::manifest_of(manifest)?, options, events)?);
+            return Ok(load::load(dir, &store::manifest_of(manifest)?, options, wanted)?);
         }
         let is_manifest = |p: &PathBuf| p.extension().is_some_and(|e| e == "json");
         if let [path] = paths
             && is_manifest(path)
         {
             let dir = path.parent().unwrap_or(std::path::Path::new("."));
-            return Ok(load::load(dir, &store::manifest_of(path)?, options, events)?);
+            return Ok(load::load(dir, &store::manifest_of(path)?, options, wanted)?);
         }
         if !options.no_cache
             && let Some((dir, manifest)) = cache::find(paths, options.events.as_deref())?
         {
-            return Ok(load::load(&dir, &manifest, options, events)?);
+            return Ok(load::load(&dir, &manifest, options, wanted)?);
         }
         Self::read(paths, options)
     }
@@ -126,6 +148,7 @@ impl Model {
             sides: Vec::new(),
             flights: OnceLock::new(),
             queues: OnceLock::new(),
+            counts: None,
         }
     }
 
@@ -150,6 +173,7 @@ impl Model {
             sides: Vec::new(),
             flights: OnceLock::new(),
             queues: OnceLock::new(),
+            counts: None,
         }
     }
 
@@ -158,10 +182,35 @@ impl Model {
         self.sides = sides;
     }
 
+    /// What was counted elsewhere.
+    pub(crate) fn set_counts(&mut self, counts: Vec<Counts>) {
+        self.counts = Some(counts);
+    }
+
     /// Hand-offs that were counted elsewhere.
     #[cfg(feature = "tables")]
     pub(crate) fn set_handoffs(&mut self, handoffs: Handoffs) {
         self.handoffs = OnceLock::from(handoffs);
+    }
+
+    /// Cores of a node, or threads of a program, that logged events.
+    pub fn cores(&self, node: usize) -> u64 {
+        match &self.counts {
+            Some(counts) => counts[node].cores,
+            None => {
+                let mut cores = Cores::default();
+                self.traces[node].records.iter().for_each(|record| cores.add(record.core));
+                cores.count()
+            }
+        }
+    }
+
+    /// Frames of data that had been sent before, as far as the traces tell, on each node.
+    pub fn sent_again(&self) -> Vec<u64> {
+        match &self.counts {
+            Some(counts) => counts.iter().map(|counts| counts.sent_again).collect(),
+            None => self.packets.sent_again(self.traces.len()),
+        }
     }
 
     /// Which transmission of each packet arrived as which reception.
@@ -245,5 +294,26 @@ impl Model {
     /// A node's time, in ns, as microseconds on the common clock; its own if the node can't be placed.
     pub fn common(&self, node: u16, time: i64) -> f64 {
         micros(time + self.clock.offset(usize::from(node)).unwrap_or(0))
+    }
+}
+
+/// Cores, each counted once.
+#[derive(Debug)]
+pub(crate) struct Cores(Vec<bool>);
+
+impl Default for Cores {
+    fn default() -> Self {
+        Self(vec![false; 1 << 16])
+    }
+}
+
+impl Cores {
+    #[inline]
+    pub(crate) fn add(&mut self, core: u16) {
+        self.0[usize::from(core)] = true;
+    }
+
+    pub(crate) fn count(&self) -> u64 {
+        self.0.iter().filter(|seen| **seen).count() as u64
     }
 }

@@ -266,6 +266,17 @@ pub struct Packets {
 }
 
 impl Packets {
+    /// Frames of data that had been sent before, as far as the traces tell, on each of `nodes` nodes.
+    pub(crate) fn sent_again(&self, nodes: usize) -> Vec<u64> {
+        let mut again = vec![0; nodes];
+        for packet in &self.data.packets {
+            for sent in self.data.sent_of(packet).filter(|sent| sent.again) {
+                again[usize::from(sent.node)] += 1;
+            }
+        }
+        again
+    }
+
     /// Collects the packets of `traces`, whose clients must be known ([`crate::hosts::resolve`]).
     pub fn collect(traces: &[NodeTrace]) -> Self {
         Self::collect_where(traces, |_| true)

@@ -111,7 +111,7 @@ pub(super) const fn eight_times(byte: u8) -> u64 {
 #[inline]
 pub(super) fn no_digits(less_zeros: u64) -> u64 {
     let high = eight_times(0x80);
-    ((less_zeros & !high) + eight_times(0x80 - 10) | less_zeros) & high
+    (((less_zeros & !high) + eight_times(0x80 - 10)) | less_zeros) & high
 }
 
 /// The number that eight digits make, of which the first is in the lowest byte.
@@ -153,7 +153,7 @@ pub(super) fn first_digits(eight: u64, count: usize) -> Option<u32> {
 #[inline]
 pub(super) fn equal(eight: u64, byte: u8) -> u64 {
     let (differs, low) = (eight ^ eight_times(byte), eight_times(0x7f));
-    !((differs & low) + low | differs | low)
+    !(((differs & low) + low) | differs | low)
 }
 
 /// The place of the first of eight bytes that is `byte`.

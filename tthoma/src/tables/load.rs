@@ -11,16 +11,16 @@ use crate::analyze::Options;
 use crate::clock::{Clock, Pair};
 use crate::event::{Have, Kind, Kinds, Record};
 use crate::hosts::Hosts;
-use crate::model::{Handoff, Handoffs, Model, Side};
+use crate::model::{Handoff, Handoffs, Model, Side, Wanted};
 use crate::packets::{Column, Message, NO_PRIORITY, NO_QUEUE, PacketRows, Packets, ReceivedRows, SentRows, UNSEEN};
 use crate::read::{NodeTrace, UserEvents};
 
-/// Makes a model of a run's tables below `dir`, with `events` of these kinds.
+/// Makes a model of a run's tables below `dir`, with what is `wanted`.
 ///
 /// # Errors
 ///
 /// If a file is missing, damaged, or not what the manifest says.
-pub fn load(dir: &Path, manifest: &Manifest, options: &Options, kinds: Kinds) -> Result<Model, StoreError> {
+pub fn load(dir: &Path, manifest: &Manifest, options: &Options, wanted: Wanted) -> Result<Model, StoreError> {
     let loader = Loader { dir, manifest };
     let user = match &options.events {
         Some(path) => UserEvents::read(path).map_err(|e| failed(path)(io::Error::other(e)))?,
@@ -28,14 +28,14 @@ pub fn load(dir: &Path, manifest: &Manifest, options: &Options, kinds: Kinds) ->
     };
     // Flights of TCP are made of events.
     let tcp = manifest.nodes.iter().any(|n| n.stats.count(Kind::TcpXmit) + n.stats.count(Kind::TcpGro) > 0);
-    let kinds = if tcp { Kinds::ALL } else { kinds };
+    let kinds = if tcp && wanted.packets { Kinds::ALL } else { wanted.events };
     // Where all events are, RPCs are made of them.
     let all = kinds == Kinds::ALL;
     let (events, sides, packets, handoffs) = thread::scope(|scope| {
         let events = scope.spawn(|| if kinds.is_empty() { Ok(Vec::new()) } else { loader.events(kinds) });
-        let handoffs = scope.spawn(|| loader.handoffs());
-        let sides = scope.spawn(|| if all { Ok(Vec::new()) } else { loader.sides() });
-        let packets = loader.packets();
+        let handoffs = scope.spawn(|| if wanted.packets { loader.handoffs() } else { Ok(Handoffs::default()) });
+        let sides = scope.spawn(|| if all || !wanted.packets { Ok(Vec::new()) } else { loader.sides() });
+        let packets = if wanted.packets { loader.packets() } else { Ok(Packets::default()) };
         let joined = "loading does not panic";
         (events.join().expect(joined), sides.join().expect(joined), packets, handoffs.join().expect(joined))
     });
@@ -70,6 +70,7 @@ pub fn load(dir: &Path, manifest: &Manifest, options: &Options, kinds: Kinds) ->
     }
     let mut model = Model::of_parts(traces, hosts, packets, clock, handoffs, Arc::new(user));
     model.set_sides(sides);
+    model.set_counts(manifest.nodes.iter().map(|node| node.counts).collect());
     Ok(model)
 }
 

@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 
 #[cfg(feature = "tables")]
 pub use super::write::write;
+use crate::model::Counts;
 use crate::read::FileStats;
 
 /// Why tables can't be written or read.
@@ -48,7 +49,7 @@ pub(super) fn failed(path: &Path) -> impl Fn(io::Error) -> StoreError + '_ {
 /// What `format` says in a manifest.
 pub const FORMAT: &str = "tthoma tables";
 /// Version of the tables' form.
-pub const VERSION: u32 = 3;
+pub const VERSION: u32 = 4;
 
 /// All that a run's tables do not say themselves.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -135,6 +136,8 @@ pub struct NodeManifest {
     pub threads: Vec<String>,
     /// Account of its file.
     pub stats: FileStats,
+    /// What is counted of its events and packets.
+    pub counts: Counts,
 }
 
 /// A file of tables.

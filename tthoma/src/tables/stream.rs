@@ -21,7 +21,7 @@ use crate::analyze::Options;
 use crate::clock::{Clock, Witnesses};
 use crate::hosts::{self, Hosts, Votes};
 use crate::incarnations::{self, Reused};
-use crate::model::{Following, Handoffs, Model};
+use crate::model::{Cores, Counts, Following, Handoffs, Model};
 use crate::packets::Packets;
 use crate::read::{self, NodeTrace, ReadError, UserEvents};
 
@@ -114,16 +114,19 @@ fn groups(counts: &[u64], memory: u64) -> Vec<Vec<usize>> {
 struct Known {
     witnesses: Witnesses,
     lone_ring_waits: u64,
+    counts: Vec<Counts>,
 }
 
 impl Known {
     fn new(nodes: usize) -> Self {
-        Self { witnesses: Witnesses::new(nodes), lone_ring_waits: 0 }
+        Self { witnesses: Witnesses::new(nodes), lone_ring_waits: 0, counts: vec![Counts::default(); nodes] }
     }
 
     fn add(&mut self, packets: &Packets) {
         self.witnesses.add(packets);
         self.lone_ring_waits += packets.lone_ring_waits;
+        let again = packets.sent_again(self.counts.len());
+        self.counts.iter_mut().zip(again).for_each(|(counts, again)| counts.sent_again += again);
     }
 }
 
@@ -166,7 +169,7 @@ impl Work<'_> {
                 known.add(&Packets::collect(&traces));
             }
         }
-        let Known { witnesses, lone_ring_waits } = known;
+        let Known { witnesses, lone_ring_waits, mut counts } = known;
         let clock = Clock::of(witnesses);
         let clock = clock.used(self.options, self.traces.iter().map(|trace| &trace.stats.counter));
         let model = |traces, packets| {
@@ -192,11 +195,12 @@ impl Work<'_> {
         let mut whole = model(self.traces.clone(), packets);
         files.add(&frames::nodes_frame(&whole))?;
         let mut left = Handoffs::default();
-        for node in 0..self.traces.len() {
-            self.node(&whole, node, &mut left, &mut files)?;
+        for (node, counts) in counts.iter_mut().enumerate() {
+            counts.cores = self.node(&whole, node, &mut left, &mut files)?;
             files.close_all()?;
         }
         whole.set_handoffs(left);
+        whole.set_counts(counts);
         write::finish(&whole, dir, run, files)
     }
 
@@ -221,16 +225,20 @@ impl Work<'_> {
         Ok((self.traces.iter().zip(&placed).map(trace).collect(), placed))
     }
 
-    /// Writes what is of a node; counts in `left` what is in no table.
-    fn node(&self, model: &Model, node: usize, left: &mut Handoffs, files: &mut Files) -> Result<(), StoreError> {
+    /// Writes what is of a node; counts in `left` what is in no table. Returns the number of its cores.
+    fn node(&self, model: &Model, node: usize, left: &mut Handoffs, files: &mut Files) -> Result<u64, StoreError> {
         let place = node as u16;
         let mut following = Following::new(place, &self.traces[node].stats);
         let mut open = Open::default();
+        let mut cores = Cores::default();
         let mut records = Vec::with_capacity(ROWS);
         let mut all = self.spill.all(node)?;
         loop {
             let more = all.next(&mut records, ROWS)?;
-            records.iter().for_each(|record| following.add(left, record));
+            records.iter().for_each(|record| {
+                following.add(left, record);
+                cores.add(record.core);
+            });
             let mut invocations: Vec<_> = records.iter().filter_map(|record| open.add(record)).collect();
             if !more {
                 invocations.extend(std::mem::take(&mut open).rest());
@@ -245,7 +253,7 @@ impl Work<'_> {
             }
         }
         following.finish(left);
-        Ok(())
+        Ok(cores.count())
     }
 }
 

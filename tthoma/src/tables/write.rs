@@ -9,7 +9,7 @@ use super::store::{FORMAT, FileManifest, Manifest, NodeManifest, Stamp, StoreErr
 use super::{Frame, polars};
 use crate::analyze::Options;
 use crate::event::Kind;
-use crate::model::Model;
+use crate::model::{Counts, Model};
 
 /// Writes the tables of a model to `dir`; its manifest comes last, and marks the run as complete.
 ///
@@ -101,12 +101,14 @@ impl Files {
 }
 
 fn manifest(model: &Model, run: &str, files: Vec<FileManifest>) -> Manifest {
+    let sent_again = model.sent_again();
     let node = |(node, trace): (usize, &crate::read::NodeTrace)| NodeManifest {
         node: trace.node.clone(),
         span: trace.span,
         shift: model.clock.offset(node).unwrap_or(0),
         threads: trace.threads.clone(),
         stats: trace.stats.clone(),
+        counts: Counts { cores: model.cores(node), sent_again: sent_again[node] },
     };
     let mut addresses: Vec<(u32, u16)> = model.hosts.by_address.iter().map(|(a, h)| (*a, *h)).collect();
     addresses.sort_unstable();
