@@ -6,6 +6,7 @@ mod convert_command;
 mod export_command;
 mod record_command;
 mod report_command;
+mod sys;
 mod tool_commands;
 
 use std::io::{self, Write};
@@ -17,6 +18,9 @@ use tthoma::analyze;
 use tthoma::event::Kind;
 
 use cli::{Cli, Command, Format, Traces};
+
+#[global_allocator]
+static ALLOCATOR: sys::HugePages = sys::HugePages;
 
 fn main() -> ExitCode {
     match run(Cli::parse()) {
