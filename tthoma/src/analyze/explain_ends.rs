@@ -47,8 +47,10 @@ impl Ends {
         let Some(returned) = self.returned(client).filter(|_| client.sendmsg != UNSEEN) else { return false };
         let rpcs = model.rpcs();
         let server = rpcs.other(client);
-        let host =
-            || client.peer.and_then(|peer| model.hosts.by_address.get(&peer)).map(|host| model.hosts.base(*host));
+        let host = || {
+            let host = model.hosts.base(*model.hosts.by_address.get(&client.peer?)?);
+            (usize::from(host) < model.traces.len()).then_some(host)
+        };
         let Some((first, last)) = server.map(|side| side.node).or_else(host).and_then(|node| model.span(node)) else {
             return true;
         };
