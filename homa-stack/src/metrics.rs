@@ -463,7 +463,7 @@ mod tests {
         assert_eq!((value("msg_bytes_128"), value("large_msg_count"), value("large_msg_bytes")), (100, 1, 200_000));
         assert_eq!((value("drop_short"), value("short_packets")), (1, 1));
         // The kernel module's text of July 2026 has 353 lines for one core; ours has those and its own.
-        assert_eq!(names.len(), 353 + 43 + DropReason::ALL.len());
+        assert_eq!(names.len(), 353 + 46 + DropReason::ALL.len());
     }
 
     #[test]
