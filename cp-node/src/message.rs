@@ -7,7 +7,9 @@
 //! | 8 | 2 | message id: the client's slot, echoed by the server |
 //! | 10 | 2 | bits: 0 freeze, 1 short response wanted, 2 is a response |
 //!
-//! All fields are little-endian (cperf.md 1.5).
+//! All fields are little-endian (cperf.md 1.5). The original of 2026 has this layout. That of 2024 has the first two bits at
+//! the top of the length and 32 bits for the message id: without bits and with an id below 65,536 the same bytes. Its
+//! servers, which do not mark responses, are understood; its clients do not understand that mark.
 
 /// Length of the header, and so of the shortest message, in bytes.
 pub const HEADER_LEN: usize = 12;

@@ -243,10 +243,8 @@ impl Port {
         }
     }
 
+    /// What comes from a server is a response, marked or not: the original of 2024 marks none.
     fn complete(&self, index: usize, header: &Header, now: u64) {
-        if !header.is_response {
-            return;
-        }
         if let Some(ended) = self.client.complete(header, now) {
             self.conns[index].unanswered.fetch_sub(ended.request_len.into(), Ordering::Relaxed);
             // Only the first response wakes; the sender takes all slots that there are.
