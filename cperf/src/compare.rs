@@ -224,9 +224,8 @@ fn table(rows: &[Row]) -> String {
         "{:<8} {:<18} {:>7} {:>12} {:>12} {:>8}  {:<18} {:>8}  verdict\n",
         "protocol", "figure", "runs", "A", "B", "change", "95 % interval", "p"
     );
-    let percent = |share: f64| format!("{:+.1} %", share * 100.0);
     for row in rows {
-        let interval = row.interval.map(|(low, high)| format!("{} .. {}", percent(low), percent(high)));
+        let interval = row.interval.map(shown);
         text += &format!(
             "{:<8} {:<18} {:>7} {:>12.5} {:>12.5} {:>8}  {:<18} {:>8.2e}  {}\n",
             row.protocol,
@@ -242,10 +241,36 @@ fn table(rows: &[Row]) -> String {
     }
     text += "\nA, B: medians over runs. Interval: of the change, by bootstrap. p: Mann-Whitney, two-sided. Verdicts: all \
              together are wrong with probability 0.05 at most (Holm).\n";
+    text += &summary(rows);
     if rows.iter().any(|row| row.verdict == Verdict::TooFewRuns) {
         text += "With so few runs no difference can be told from chance: about 6 a side are the least, 10 are good.\n";
     }
     text
+}
+
+/// The figures that differ, each with its interval, worst news first.
+fn summary(rows: &[Row]) -> String {
+    let mut text = String::new();
+    for verdict in [Verdict::Worse, Verdict::Better] {
+        for row in rows.iter().filter(|row| row.verdict == verdict) {
+            let (change, interval) = (row.change.map(percent), row.interval.map(shown));
+            text += &format!("{}: {} {}", verdict.text(), row.protocol, row.figure);
+            text += &change.map(|change| format!(", {change}")).unwrap_or_default();
+            text += &interval.map(|interval| format!(" ({interval})")).unwrap_or_default();
+            text += "\n";
+        }
+    }
+    if text.is_empty() { "No figure differs beyond chance.\n".to_owned() } else { text }
+}
+
+/// A share with its sign.
+fn percent(share: f64) -> String {
+    format!("{:+.1} %", share * 100.0)
+}
+
+/// An interval of shares.
+fn shown((low, high): (f64, f64)) -> String {
+    format!("{} .. {}", percent(low), percent(high))
 }
 
 #[cfg(test)]
@@ -344,6 +369,16 @@ mod tests {
         let rows = compare(&[planted(10, 0.02, 0.0, 4), w3], FEW);
         let differ: Vec<_> = rows.iter().filter(|row| row.verdict == Verdict::Worse).collect();
         assert!(matches!(&differ[..], [row] if row.figure == "outgoing_messages"), "{differ:?}");
+    }
+
+    #[test]
+    fn what_differs_is_told_last_with_its_interval() {
+        let a = planted(10, 0.001, 0.0, 1);
+        let told = summary(&compare(&[a.clone(), planted(10, 0.001, 0.05, 2)], FEW));
+        let line = told.lines().find(|line| line.starts_with("B is worse: homa slowdown_mean, +")).unwrap();
+        assert!(line.contains(" % (+4.") && line.contains(" % .. +5."), "{line}");
+        assert!(!told.contains("achieved_gbps"), "{told}");
+        assert_eq!(summary(&compare(&[a.clone(), a], FEW)), "No figure differs beyond chance.\n");
     }
 
     #[test]
