@@ -3,10 +3,14 @@
 //!
 //! Has a `main` of its own: a user namespace must be entered while the process has one thread.
 
+#[path = "lab/collects.rs"]
+mod collects;
 mod lab;
 #[path = "lab/starts.rs"]
 mod starts;
 mod veth;
+#[path = "lab/ways.rs"]
+mod ways;
 
 use std::cell::RefCell;
 use std::fs;
@@ -20,7 +24,7 @@ use serde_json::Value;
 type Result<T> = std::result::Result<T, String>;
 type Check = fn(&mut Lab) -> Result<()>;
 
-const CHECKS: [(&str, Check); 9] = [
+const CHECKS: [(&str, Check); 12] = [
     ("the_program_is_copied_once_and_whole", copied_once),
     ("eight_machines_run_w4_with_homa_and_tcp", eight_machines),
     ("the_doctor_finds_a_cut_link_and_no_more_than_there_is", doctor),
@@ -30,11 +34,17 @@ const CHECKS: [(&str, Check); 9] = [
     ("a_wrong_key_is_told_and_what_to_do", wrong_key),
     ("an_agents_keys_log_in", agent),
     ("a_key_with_a_password_asks_for_it", protected_key),
+    ("both_planes_may_be_of_ipv6", ways::ipv6),
+    ("an_ordinary_user_starts_nodes_by_sudo", ways::sudo),
+    ("a_congestion_control_that_is_missing_is_told_before_anything_runs", ways::congestion_control),
 ];
 
 fn main() -> ExitCode {
     if let Ok(sizes) = std::env::var("CPERF_SSH_STARTS") {
         return starts::run(&sizes);
+    }
+    if let Ok(sizes) = std::env::var("CPERF_SSH_COLLECT") {
+        return collects::run(&sizes);
     }
     let lab = match Lab::build(8) {
         Ok(lab) => RefCell::new(lab),

@@ -59,6 +59,8 @@ pub struct Facts {
     pub homa_module: bool,
     /// Open files that a process may have.
     pub open_files: Option<u64>,
+    /// TCP congestion controls that the kernel has; none: unknown.
+    pub congestion_controls: Vec<String>,
 }
 
 /// Gathers all of it.
@@ -89,7 +91,19 @@ pub(super) fn gather(interface: &str, address: &str, dir: &str, clock_s: f64) ->
         strays: strays(&processes(), std::process::id()),
         homa_module: Path::new("/sys/module/homa").exists(),
         open_files: rustix::process::getrlimit(rustix::process::Resource::Nofile).maximum,
+        congestion_controls: congestion_controls(),
     }
+}
+
+/// What `tcp_available_congestion_control` lists. It knows modules only once they are loaded: DCTCP's is asked for first.
+fn congestion_controls() -> Vec<String> {
+    use rustix::net::{AddressFamily, SocketType, socket, sockopt};
+    if let Ok(socket) = socket(AddressFamily::INET, SocketType::STREAM, None) {
+        // A refusal shows in the list.
+        let _ = sockopt::set_tcp_congestion(&socket, "dctcp");
+    }
+    let list = word("/proc/sys/net/ipv4/tcp_available_congestion_control").unwrap_or_default();
+    list.split_whitespace().map(str::to_owned).collect()
 }
 
 /// Free space for this user where `dir` is, bytes.
@@ -201,6 +215,7 @@ mod tests {
         assert_eq!((facts.has_address, facts.clock_s), (Some(true), 1.5));
         assert!(facts.cores >= 1 && facts.free_bytes.is_some() && facts.memory_bytes.unwrap() > 0);
         assert!(!facts.kernel.is_empty() && facts.interfaces.contains(&"lo".to_owned()));
+        assert!(facts.congestion_controls.contains(&"reno".to_owned()), "every kernel has it: {facts:?}");
         assert_eq!(gather("no-such-if", "192.0.2.1", "/no/such/dir", 0.0).carrier, None);
         assert_eq!(gather("lo", "192.0.2.1", "/no/such/dir", 0.0).has_address, Some(false));
     }

@@ -28,7 +28,7 @@ mod with_ssh {
     use crate::ssh::cluster::Cluster;
     use crate::sys;
     use crate::testbed::Testbed as _;
-    use crate::testbed::ssh::Ssh;
+    use crate::testbed::ssh::{Needs, Ssh};
 
     /// Runs what the options say on machines of a cluster.
     ///
@@ -47,9 +47,7 @@ mod with_ssh {
         let interrupt = Interrupt::install()?;
         interrupt.watch();
         let begun = Instant::now();
-        let homa = options.protocols.contains(&Protocol::Homa)
-            || options.slowdown.needs_unloaded() && !options.protocols.contains(&Protocol::HomaKernel);
-        let mut testbed = match Ssh::build(cluster, options.nodes, &run_name(), homa) {
+        let mut testbed = match Ssh::build(cluster, options.nodes, &run_name(), needs(&options)) {
             Ok(testbed) => testbed,
             Err(err) => {
                 out.abandon();
@@ -62,6 +60,18 @@ mod with_ssh {
         let (parts, outcome) = perform(&options, policy, &mut testbed, interrupt, &mut manifest, &mut journal, &out);
         drop(testbed);
         conclude::conclude(&options, &mut manifest, &out, &mut journal, &parts, outcome)
+    }
+
+    /// What the options want of every machine.
+    fn needs(options: &RunArgs) -> Needs {
+        let homa = options.protocols.contains(&Protocol::Homa)
+            || options.slowdown.needs_unloaded() && !options.protocols.contains(&Protocol::HomaKernel);
+        let control = |protocol: &Protocol| match protocol {
+            Protocol::Tcp => Some(options.tcp_cc.clone()),
+            Protocol::Dctcp => Some("dctcp".to_owned()),
+            Protocol::Homa | Protocol::HomaKernel => None,
+        };
+        Needs { homa, congestion: options.protocols.iter().filter_map(control).collect() }
     }
 
     /// Names this run on the machines: no two runs share a directory there.

@@ -42,10 +42,18 @@ pub(crate) struct Ssh {
     nodes: Vec<Remote>,
     /// Says to agents that we are there, and looks whether they are.
     watch: Watch,
-    /// Nodes must be allowed raw sockets.
-    homa: bool,
+    /// What nodes that are made ready again must have.
+    needs: Needs,
     /// How often nodes were made ready.
     times: u32,
+}
+
+/// What a run wants of every machine.
+pub(crate) struct Needs {
+    /// Raw sockets, for our own Homa.
+    pub(crate) homa: bool,
+    /// Congestion controls of TCP.
+    pub(crate) congestion: Vec<String>,
 }
 
 /// One node.
@@ -65,11 +73,11 @@ struct Remote {
 
 impl Ssh {
     /// Connects to the first `nodes` machines of the cluster, all at once, and makes a directory on each, named by
-    /// `run`. `homa`: a node must be allowed raw sockets.
+    /// `run`, and looks whether they have what the run `needs`.
     ///
     /// # Errors
     /// [`Stop::Missing`] with everything that is in the way, of every node.
-    pub(crate) fn build(cluster: Cluster, nodes: usize, run: &str, homa: bool) -> anyhow::Result<Self> {
+    pub(crate) fn build(cluster: Cluster, nodes: usize, run: &str, needs: Needs) -> anyhow::Result<Self> {
         let fleet = Fleet::new(cluster)?;
         let agents = fleet.agents(nodes);
         let (mut made, mut dirs, mut troubles) = (Vec::new(), Vec::new(), Vec::new());
@@ -88,7 +96,7 @@ impl Ssh {
         }
         for (number, machine, greeting, dir, agent, tickets) in asked {
             dirs.push((dir.clone(), Arc::clone(&agent)));
-            match look(&machine, &agent, tickets, homa) {
+            match look(&machine, &agent, tickets, &needs) {
                 Ok(facts) => made.push(Remote {
                     machine,
                     greeting,
@@ -111,19 +119,19 @@ impl Ssh {
         }
         let agents = made.iter().map(|node| Arc::clone(&node.agent)).collect();
         let watch = Watch::start(agents, fleet.cluster().silence)?;
-        Ok(Self { fleet, nodes: made, watch, homa, times: 1 })
+        Ok(Self { fleet, nodes: made, watch, needs, times: 1 })
     }
 }
 
 impl Remote {
     /// Calls the machine again if its agent is lost, and makes the directory of another attempt there, the `times`th.
-    fn renew(&mut self, fleet: &Fleet, watch: &Watch, number: usize, times: u32, homa: bool) -> anyhow::Result<()> {
+    fn renew(&mut self, fleet: &Fleet, watch: &Watch, number: usize, times: u32, needs: &Needs) -> anyhow::Result<()> {
         if let Some(why) = self.agent.lost() {
             self.call_again(fleet, watch, number, why)?;
         }
         let dir = format!("{}-{times}", self.home);
         let tickets = orders(&self.machine, &dir).map(|order| self.agent.send(&order));
-        match look(&self.machine, &self.agent, tickets, homa) {
+        match look(&self.machine, &self.agent, tickets, needs) {
             Ok(facts) => self.facts = facts,
             Err(err) => {
                 let _ = self.agent.ask(&Order::RemoveDir { path: dir }, QUICK);
@@ -198,17 +206,17 @@ fn orders(machine: &Machine, dir: &str) -> [Order; 3] {
 }
 
 /// Awaits the answers to those orders, and judges whether the machine can be a node.
-fn look(machine: &Machine, agent: &Agent, tickets: [Ticket; 3], homa: bool) -> anyhow::Result<Facts> {
+fn look(machine: &Machine, agent: &Agent, tickets: [Ticket; 3], needs: &Needs) -> anyhow::Result<Facts> {
     let [made, watched, facts] = tickets;
     agent.answer(made, QUICK)?;
     agent.answer(watched, QUICK)?;
     let News::Facts(facts) = agent.answer(facts, LOOK)? else { return Err(anyhow!("an answer to something else")) };
-    let troubles = obstacles(machine, &facts, homa);
+    let troubles = obstacles(machine, &facts, needs);
     if troubles.is_empty() { Ok(*facts) } else { Err(anyhow!("{}", troubles.join("; "))) }
 }
 
 /// Why a machine cannot be a node.
-fn obstacles(machine: &Machine, facts: &Facts, homa: bool) -> Vec<String> {
+fn obstacles(machine: &Machine, facts: &Facts, needs: &Needs) -> Vec<String> {
     let (interface, address) = (&machine.interface, machine.address);
     let mut troubles = Vec::new();
     if facts.carrier.is_none() {
@@ -223,8 +231,16 @@ fn obstacles(machine: &Machine, facts: &Facts, homa: bool) -> Vec<String> {
         let directory = &machine.directory;
         troubles.push(format!("its disk is full: {free} bytes are left where {directory} is; make room there"));
     }
-    if homa && facts.capabilities.is_some_and(|set| set & NET_RAW == 0) {
+    if needs.homa && facts.capabilities.is_some_and(|set| set & NET_RAW == 0) {
         troubles.push("it lacks CAP_NET_RAW, which Homa's sockets need: set `prefix = [\"sudo\", \"-n\"]`".to_owned());
+    }
+    let known = &facts.congestion_controls;
+    for name in needs.congestion.iter().filter(|name| !known.is_empty() && !known.contains(name)) {
+        troubles.push(format!(
+            "its kernel has no TCP congestion control {name}, only {}: `modprobe tcp_{name}` as root there, a kernel that \
+             has it, or --protocols and --tcp-cc without it",
+            known.join(", ")
+        ));
     }
     troubles
 }
@@ -340,9 +356,9 @@ impl Testbed for Ssh {
         lost.extend_from_slice(kept);
         drop(self.remove(&lost));
         self.times += 1;
-        let (fleet, watch, homa, times) = (&self.fleet, &self.watch, self.homa, self.times);
+        let (fleet, watch, needs, times) = (&self.fleet, &self.watch, &self.needs, self.times);
         let results: Vec<_> = thread::scope(|scope| {
-            let renew = |(number, node)| scope.spawn(move || Remote::renew(node, fleet, watch, number, times, homa));
+            let renew = |(number, node)| scope.spawn(move || Remote::renew(node, fleet, watch, number, times, needs));
             let threads: Vec<_> = self.nodes.iter_mut().enumerate().map(renew).collect();
             threads.into_iter().map(|thread| thread.join().unwrap_or_else(|_| Err(anyhow!("a panic")))).collect()
         });

@@ -5,7 +5,7 @@
 pub(crate) mod sys;
 
 use std::fs;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
@@ -50,7 +50,7 @@ impl Lab {
         let users = format!("tester:x:{USER}:{USER}::{}:/bin/sh\n", dir.join("home").display());
         fs::write(dir.join("passwd"), users).map_err(said("writing passwd"))?;
         sys::use_passwd(&dir.join("passwd")).map_err(said("mounting a passwd of our own"))?;
-        let layout = Layout::new(nodes, Topology::Bridge, 1500);
+        let layout = Layout { ipv6: true, ..Layout::new(nodes, Topology::Bridge, 1500) };
         let net = Netns::build_as(layout).map_err(|err| format!("{err:#}"))?;
         let home = Namespace::current().map_err(said("opening our network namespace"))?;
         let mut lab = Self { dir, net, home, sshds: Vec::new(), mounted: Vec::new(), count: 0 };
@@ -66,13 +66,14 @@ impl Lab {
 
     /// The control plane: a bridge, to which this process is joined too.
     fn wire(&mut self, nodes: usize) -> std::io::Result<()> {
-        use cperf::testbed::Testbed as _;
         let mut here = Netlink::open()?;
         let loopback = here.index("lo")?;
         here.set_up(loopback)?;
         here.add_bridge("ctl", 1500)?;
         let bridge = here.index("ctl")?;
         here.add_address(bridge, Ipv4Addr::new(10, 78, 0, 254).into(), 24)?;
+        allow_ipv6("ctl")?;
+        here.add_address(bridge, Ipv6Addr::new(0xfd78, 0, 0, 0, 0, 0, 0, 0xfe).into(), 64)?;
         here.set_up(bridge)?;
         for node in 0..nodes {
             let port = format!("ctl{}", 1000 + node);
@@ -85,11 +86,13 @@ impl Lab {
             let made = Netlink::open().and_then(|mut there| {
                 let index = there.index(CONTROL)?;
                 there.add_address(index, control(node), 24)?;
+                allow_ipv6(CONTROL)?;
+                there.add_address(index, control_v6(node), 64)?;
                 there.set_up(index)
             });
             enter(&self.home)?;
             made?;
-            assert_ne!(self.net.address(node), control(node), "two planes");
+            assert_ne!(self.net.address_v4(node), control(node), "two planes");
         }
         Ok(())
     }
@@ -108,8 +111,10 @@ impl Lab {
     pub(crate) fn host_lines(&self) -> Result<String> {
         use cperf::testbed::Testbed as _;
         let key = fs::read_to_string(self.dir.join("host.pub")).map_err(|err| err.to_string())?;
-        let names =
-            (0..self.net.nodes()).map(|node| format!("[{}]:2222,[{}]:2222", control(node), self.net.address(node)));
+        let names = (0..self.net.nodes()).map(|node| {
+            let all = [control(node), self.net.address_v4(node), control_v6(node)];
+            all.map(|address| format!("[{address}]:2222")).join(",")
+        });
         Ok(names.map(|names| format!("{names} {key}")).collect())
     }
 
@@ -221,7 +226,6 @@ impl Lab {
     }
 
     fn cluster_text(&self, nodes: usize, top: &str, each: impl Fn(usize) -> String) -> String {
-        use cperf::testbed::Testbed as _;
         let known = self.known_hosts();
         let mut text = format!(
             "user = \"tester\"\nport = 2222\ninterface = \"{DATA}\"\nknown_hosts = \"{}\"\n{top}\n",
@@ -238,7 +242,11 @@ impl Lab {
         for node in 0..nodes {
             let own = each(node);
             let host = if own.contains("host =") { String::new() } else { format!("host = \"{}\"\n", control(node)) };
-            text += &format!("[[nodes]]\n{host}address = \"{}\"\n{own}\n", self.net.address(node));
+            let address = match own.contains("address =") {
+                true => String::new(),
+                false => format!("address = \"{}\"\n", self.net.address_v4(node)),
+            };
+            text += &format!("[[nodes]]\n{host}{address}{own}\n");
         }
         text
     }
@@ -310,6 +318,19 @@ pub(crate) fn processes() -> impl Iterator<Item = u32> {
 /// Control-plane address of a machine.
 pub(crate) fn control(node: usize) -> IpAddr {
     Ipv4Addr::new(10, 78, 0, node as u8 + 1).into()
+}
+
+/// The same of IPv6.
+pub(crate) fn control_v6(node: usize) -> IpAddr {
+    Ipv6Addr::new(0xfd78, 0, 0, 0, 0, 0, 0, node as u16 + 1).into()
+}
+
+/// Lets an interface of this namespace have addresses of IPv6, at once.
+fn allow_ipv6(interface: &str) -> std::io::Result<()> {
+    for (name, value) in [("accept_dad", "0"), ("router_solicitations", "0"), ("disable_ipv6", "0")] {
+        fs::write(format!("/proc/sys/net/ipv6/conf/{interface}/{name}"), value)?;
+    }
+    Ok(())
 }
 
 /// Where sshd is; it wants to be called by its absolute path.
