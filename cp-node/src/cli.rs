@@ -7,6 +7,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use clap::{Parser, Subcommand, ValueEnum};
+use scan_metrics::cli::shell::{CompletionsArgs, ManArgs};
 
 pub(crate) use self::options::{ClientOptions, Common, NodeAddr, Protocol, ServerOptions, TcpWait};
 pub(crate) use self::probe::{Flow, FlowServer, ProbeClient, ProbeEnd, ProbeServer, ProbeTransport};
@@ -19,13 +20,24 @@ With a command it runs that one, and then logs statistics each second until it i
 
 Exit codes: 0 done, 1 the command failed, 2 wrong usage, 3 a privilege or network interface is missing.";
 
+const CLIENT_HELP: &str = "\
+Examples:
+  client --protocol tcp --hosts 1=10.77.0.2 --workload w2 --gbps 0.5 --client-max 200
+  client --id 0 --servers 0,1,2 --server-ports 3 --ports 3 --workload w4 --gbps 5 --client-max 200 --exp homa_w4
+  client --protocol homa --hosts 1=10.77.0.2 --workload w4 --unloaded 500";
+
+const SERVER_HELP: &str = "\
+Examples:
+  server --protocol tcp --ports 8 --exp tcp_w2
+  server --ports 3 --interface ens1f1 --homa link_mbps=25000";
+
 /// Generates RPC load over Homa or TCP, answers it, and measures it: one node of a benchmark.
 #[derive(Debug, Parser)]
 #[command(name = "cp-node", version, after_help = AFTER_HELP, subcommand_required = false, disable_help_subcommand = true)]
 pub(crate) struct Cli {
     /// What to do; without it, commands are read from standard input.
     #[command(subcommand)]
-    pub(crate) command: Option<Command>,
+    pub(crate) command: Option<Top>,
     /// Answer Prometheus at PORT of 127.0.0.1, or at ADDRESS:PORT: Homa metrics at /metrics, and at /homa_metrics as the
     /// kernel module writes them
     #[arg(long, value_name = "[ADDRESS:]PORT", value_parser = crate::exporter::address)]
@@ -33,6 +45,19 @@ pub(crate) struct Cli {
     /// End when the process with this id, the parent, ends.
     #[arg(long, value_name = "PID", hide = true)]
     pub(crate) end_with: Option<u32>,
+}
+
+/// Commands of the command line: those of a node, and what shells and readers of manuals get from their definition.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Top {
+    #[command(flatten)]
+    Node(Command),
+    /// Print completions for a shell
+    #[command(after_help = "Example: cp-node completions bash > ~/.local/share/bash-completion/completions/cp-node")]
+    Completions(CompletionsArgs),
+    /// Write manual pages
+    #[command(after_help = "Example: cp-node man ~/.local/share/man/man1; man cp-node-client")]
+    Man(ManArgs),
 }
 
 /// A line of interactive mode: the same commands without a program name.
@@ -58,11 +83,13 @@ impl Command {
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     /// Start client ports: they send requests and measure round trips
+    #[command(after_help = CLIENT_HELP)]
     Client(Box<ClientOptions>),
     /// Open server ports: they answer requests
+    #[command(after_help = SERVER_HELP)]
     Server(Box<ServerOptions>),
     /// Write all round-trip times since the last dump to FILE and, from the due times, to FILE.due; forget them
-    #[command(name = "dump_times")]
+    #[command(name = "dump_times", after_help = "Examples: dump_times rtts homa_w4; dump_times /dev/null")]
     DumpTimes {
         /// File to write; /dev/null only forgets
         file: PathBuf,
@@ -70,12 +97,14 @@ pub(crate) enum Command {
         experiment: Option<String>,
     },
     /// Stop parts of this node
+    #[command(after_help = "Example: stop senders clients")]
     Stop {
         /// What to stop
         #[arg(required = true)]
         what: Vec<Stop>,
     },
     /// Control the log, or write a message to it
+    #[command(after_help = "Examples: log --file node.log --level normal; log Starting measurements")]
     Log {
         /// File to log to from now on, truncated; - is stdout
         #[arg(long, value_name = "F")]
@@ -94,12 +123,14 @@ pub(crate) enum Command {
         action: Trace,
     },
     /// Set debug values: a response below 1500 bytes whose RTT is between 0 and 1 (units of 1024 ns) freezes the trace
+    #[command(after_help = "Example: debug 50 200, for round trips between 51 and 205 us")]
     Debug {
         /// Up to 5 integers
         #[arg(num_args = 0..=5, allow_negative_numbers = true)]
         values: Vec<i64>,
     },
     /// Print a workload's name, mean length in bytes and wire overhead ratio
+    #[command(after_help = "Example: info w4 1500")]
     Info {
         /// Workload name or message length
         workload: Workload,
@@ -108,17 +139,20 @@ pub(crate) enum Command {
         mtu: u32,
     },
     /// State the addresses of nodes; a node without one is looked up as `nodeNUMBER`
+    #[command(after_help = "Example: hosts 0=10.77.0.1 1=10.77.0.2")]
     Hosts {
         /// Pairs NUMBER=ADDRESS
         #[arg(required = true, value_name = "NUMBER=ADDRESS")]
         pairs: Vec<NodeAddr>,
     },
     /// Write this node's Homa metrics to FILE
+    #[command(after_help = "Example: metrics before.metrics")]
     Metrics {
         /// File to write
         file: PathBuf,
     },
     /// Write cumulative counters of each experiment to FILE as JSON
+    #[command(after_help = "Example: stats counters.json")]
     Stats {
         /// File to write, or `reset` to count from now
         file: PathBuf,
@@ -130,18 +164,20 @@ pub(crate) enum Command {
         end: ProbeEnd,
     },
     /// Run a node for an orchestrator, which talks in frames over standard input and output (cperf --testbed ssh)
+    #[command(after_help = "Example: ssh node3 /tmp/cp-node agent, with a program at the other end")]
     Agent {
         /// Add this to every reading of the clock that is reported, to see what a clock that is off does
         #[arg(long, default_value_t = 0.0, value_name = "S", allow_negative_numbers = true)]
         clock_offset_s: f64,
     },
     /// Keep the cores of this machine from sleeping deeper than what ends within US, until this process ends
-    #[command(name = "cpu_latency")]
+    #[command(name = "cpu_latency", after_help = "Example: cpu_latency 0")]
     CpuLatency {
         /// Microseconds; 0 keeps them awake
         us: u32,
     },
     /// End the process
+    #[command(after_help = "Example: exit")]
     Exit,
 }
 
@@ -167,9 +203,11 @@ pub(crate) enum Level {
 #[derive(Clone, Debug, Subcommand)]
 pub(crate) enum Trace {
     /// Stop recording
+    #[command(after_help = "Example: tt freeze")]
     #[command(aliases = ["freezeboth", "kfreeze"])]
     Freeze,
     /// Forget the trace and record again
+    #[command(after_help = "Example: tt unfreeze --until-full")]
     Unfreeze {
         /// Keep the first events from now on, as many as there is room for, instead of the last ones
         #[arg(long)]
@@ -177,6 +215,7 @@ pub(crate) enum Trace {
     },
     /// Freeze, write the trace to FILE, unfreeze; to FILE.metrics go the Homa metrics of the time that it covers, if
     /// it was begun by `unfreeze` and has overwritten no event
+    #[command(after_help = "Example: tt print node0.tt")]
     Print {
         /// File to write
         file: PathBuf,

@@ -42,7 +42,7 @@ pub mod workload;
 use std::ffi::OsString;
 use std::process::ExitCode;
 
-use clap::Parser;
+use clap::{CommandFactory as _, Parser};
 
 /// Runs the program with its command line, program name first.
 ///
@@ -58,8 +58,25 @@ pub fn main(args: impl Iterator<Item = OsString>) -> ExitCode {
     };
     match cli.command {
         None => app::interactive(cli.prometheus, cli.end_with),
-        Some(cli::Command::Agent { clock_offset_s }) => agent::run(clock_offset_s),
-        Some(cli::Command::Probe { end }) => probe::run(end),
-        Some(command) => app::one_shot(command, cli.prometheus),
+        Some(cli::Top::Node(cli::Command::Agent { clock_offset_s })) => agent::run(clock_offset_s),
+        Some(cli::Top::Node(cli::Command::Probe { end })) => probe::run(end),
+        Some(cli::Top::Node(command)) => app::one_shot(command, cli.prometheus),
+        Some(cli::Top::Completions(args)) => ended(scan_metrics::cli::shell::completions(args.shell, command())),
+        Some(cli::Top::Man(args)) => ended(scan_metrics::cli::shell::man(&args.dir, command())),
+    }
+}
+
+/// The definition of the command line: what there is, and the help of each.
+pub fn command() -> clap::Command {
+    cli::Cli::command()
+}
+
+fn ended(result: anyhow::Result<()>) -> ExitCode {
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("cp-node: {error:#}");
+            ExitCode::FAILURE
+        }
     }
 }

@@ -87,8 +87,10 @@ pub enum Command {
 #[derive(Debug, Subcommand)]
 pub enum ExperimentsCommand {
     /// Name and purpose of each
+    #[command(after_help = "Example: cperf experiments list")]
     List,
     /// Print one's file
+    #[command(after_help = EXPERIMENTS_HELP)]
     Show {
         /// Its name
         name: String,

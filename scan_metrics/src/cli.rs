@@ -2,9 +2,12 @@
 
 mod many;
 mod node;
+pub mod shell;
 
+use std::path::Path;
 use std::process::ExitCode;
 
+use anyhow::bail;
 use clap::{CommandFactory as _, Parser, Subcommand};
 
 pub use many::{Format, ScanArgs, scan_metrics};
@@ -29,6 +32,14 @@ pub enum Command {
     Metrics(MetricsArgs),
     /// Counters that differ between two files
     Diff(DiffArgs),
+    /// Print completions for a shell
+    #[command(
+        after_help = "Example: scan_metrics completions bash > ~/.local/share/bash-completion/completions/scan_metrics"
+    )]
+    Completions(shell::CompletionsArgs),
+    /// Write manual pages
+    #[command(after_help = "Example: scan_metrics man ~/.local/share/man/man1; man scan_metrics-diff")]
+    Man(shell::ManArgs),
 }
 
 /// Does what the command line says.
@@ -40,12 +51,30 @@ pub fn run(cli: &Cli) -> anyhow::Result<ExitCode> {
     match (&cli.command, &cli.scan) {
         (Some(Command::Metrics(args)), _) => metrics(args).map(|()| ExitCode::SUCCESS),
         (Some(Command::Diff(args)), _) => diff(args).map(|()| ExitCode::SUCCESS),
-        (None, Some(args)) => scan_metrics(args),
+        (Some(Command::Completions(args)), _) => {
+            shell::completions(args.shell, Cli::command()).map(|()| ExitCode::SUCCESS)
+        }
+        (Some(Command::Man(args)), _) => shell::man(&args.dir, Cli::command()).map(|()| ExitCode::SUCCESS),
+        (None, Some(args)) => match args.dirs.iter().find_map(|dir| meant(dir)) {
+            Some(hint) => bail!(hint),
+            None => scan_metrics(args),
+        },
         (None, None) => {
             Cli::command().print_help()?;
             Ok(ExitCode::from(2))
         }
     }
+}
+
+/// What to say of a directory that is none, but nearly the name of a command.
+fn meant(dir: &Path) -> Option<String> {
+    let word = dir.to_str().filter(|_| !dir.exists())?;
+    let mut command = Cli::command();
+    command.build();
+    let names =
+        command.get_subcommands().map(|one| (strsim::damerau_levenshtein(word, one.get_name()), one.get_name()));
+    let (_, name) = names.filter(|(distance, _)| *distance <= 2).min()?;
+    Some(format!("{word}: no such file or directory; did you mean the command `{name}`?"))
 }
 
 #[cfg(test)]
@@ -61,6 +90,15 @@ mod tests {
         assert!(matches!(scan("scan_metrics metrics a b").unwrap().command, Some(Command::Metrics(_))));
         assert!(matches!(scan("scan_metrics diff a b --per-core").unwrap().command, Some(Command::Diff(_))));
         assert!(scan("scan_metrics diff a").is_err() && scan("scan_metrics").is_err());
+    }
+
+    #[test]
+    fn a_command_that_is_misspelt_is_no_directory() {
+        for (word, name) in [("metrcs", "metrics"), ("dif", "diff"), ("completion", "completions")] {
+            let told = meant(Path::new(word)).unwrap();
+            assert!(told.contains(&format!("did you mean the command `{name}`?")), "{told}");
+        }
+        assert_eq!((meant(Path::new("out/w4")), meant(Path::new("."))), (None, None));
     }
 
     #[test]

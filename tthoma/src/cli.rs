@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap_complete::Shell;
 use tthoma::analyze::Options;
 
 /// Analyses time traces of the Homa transport: where packets and threads spend their time.
@@ -15,12 +16,19 @@ pub(crate) struct Cli {
     pub(crate) command: Command,
 }
 
+const ANALYZE_HELP: &str = "\
+Examples:
+  tthoma analyze delay out/w4/traces
+  tthoma analyze all out/w4/traces --format json > all.json
+  tthoma analyze rpcs,grants node0.tt node1.tt --data columns --plot pictures";
+
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     /// Analyse traces; `tthoma list` says what there is
-    #[command(arg_required_else_help = true)]
+    #[command(arg_required_else_help = true, after_help = ANALYZE_HELP)]
     Analyze(Box<Analyze>),
     /// Walk through one RPC, or the slowest: where each microsecond went, on both nodes, and which queue held it
+    #[command(after_help = "Examples: tthoma explain slow out/w4/traces --top 3; tthoma explain 1001 out/w4/traces")]
     Explain(Explain),
     /// Write traces in the form of a viewer
     #[command(subcommand)]
@@ -28,11 +36,14 @@ pub(crate) enum Command {
     /// Record what this machine's kernel does with packets, as a trace on the clock of cp-node's
     Record(crate::record_command::RecordArgs),
     /// Write traces as Parquet tables, for this program, polars, DuckDB, pandas or Spark
+    #[command(after_help = "Example: tthoma convert out/w4/traces --output tables --run w4")]
     #[cfg(feature = "tables")]
     Convert(Box<Convert>),
     /// Write everything about traces as one HTML file: clocks, every analysis, plots, the slowest RPCs step by step
+    #[command(after_help = "Example: tthoma report out/w4/traces --output w4.html")]
     Report(Box<Report>),
     /// List the analyses, the question that each answers, the events it needs and its options
+    #[command(after_help = "Example: tthoma list --events")]
     List {
         /// List the events that traces can hold instead
         #[arg(long, conflicts_with = "tables")]
@@ -42,16 +53,20 @@ pub(crate) enum Command {
         tables: bool,
     },
     /// Say what is in traces: events of each kind, unknown messages by shape, which analyses lack what
+    #[command(after_help = "Example: tthoma inventory out/w4/traces")]
     Inventory(Box<Traces>),
     /// Print the records that match a regular expression, and those of freezes, with the times between them
+    #[command(after_help = "Example: tthoma grep 'id 1001,' node0.tt --rebase")]
     Grep(Grep),
     /// Merge traces of one machine's clock, such as the kernel's and a program's, by their first lines
+    #[command(after_help = "Example: tthoma merge kernel.tt node0.tt > both.tt")]
     Merge {
         /// The traces
         #[arg(required = true, value_name = "FILE")]
         files: Vec<PathBuf>,
     },
     /// Print the records of a range of time
+    #[command(after_help = "Example: tthoma range 1000 1500 node0.tt")]
     Range {
         /// First time, in us
         #[arg(allow_negative_numbers = true)]
@@ -63,6 +78,7 @@ pub(crate) enum Command {
         file: Option<PathBuf>,
     },
     /// Shift all times by NEW - OLD
+    #[command(after_help = "Example: tthoma offset 1000 0 node0.tt")]
     Offset {
         /// A time, in us
         #[arg(allow_negative_numbers = true)]
@@ -74,8 +90,10 @@ pub(crate) enum Command {
         file: Option<PathBuf>,
     },
     /// Print how long before each kind of event the one before it was; with --from, how long after a start it comes
+    #[command(after_help = "Example: tthoma sum node0.tt --from 'got packet'")]
     Sum(Sum),
     /// Print a raw trace, or one in a kernel's log, as .tt
+    #[command(after_help = "Example: tthoma print dmesg.txt > node0.tt")]
     Print {
         /// The raw trace
         #[arg(default_value = "/proc/timetrace")]
@@ -83,6 +101,19 @@ pub(crate) enum Command {
         /// Write lines of the log that are not of the trace to this file
         #[arg(long, value_name = "FILE")]
         extra: Option<PathBuf>,
+    },
+    /// Print completions for a shell
+    #[command(after_help = "Example: tthoma completions bash > ~/.local/share/bash-completion/completions/tthoma")]
+    Completions {
+        /// Whose completions
+        #[arg(value_enum)]
+        shell: Shell,
+    },
+    /// Write manual pages
+    #[command(after_help = "Example: tthoma man ~/.local/share/man/man1; man tthoma-analyze")]
+    Man {
+        /// Directory for the pages, one a command; it is made if it is missing
+        dir: PathBuf,
     },
 }
 
@@ -222,4 +253,28 @@ pub(crate) enum Format {
     /// A file for each table, in the folder of --data
     #[cfg(feature = "tables")]
     Parquet,
+}
+
+#[cfg(test)]
+#[path = "../../cperf/tests/help/walk.rs"]
+mod walk;
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    #[test]
+    fn every_command_says_units_defaults_and_an_example() {
+        Cli::command().debug_assert();
+        let lacks = walk::lacks(Cli::command());
+        assert!(lacks.is_empty(), "{}", lacks.join("\n"));
+    }
+
+    #[test]
+    fn names_that_are_nearly_right_bring_up_the_right_ones() {
+        let missed = walk::without_suggestion(Cli::command());
+        assert!(missed.is_empty(), "{}", missed.join("\n"));
+    }
 }

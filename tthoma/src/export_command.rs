@@ -15,6 +15,7 @@ use tthoma::model::Model;
 #[derive(Debug, Subcommand)]
 pub(crate) enum Export {
     /// For ui.perfetto.dev: a track for each core, flows of packets and RPCs, counters of backlogs
+    #[command(after_help = "Example: tthoma export perfetto out/w4/traces --output w4.perfetto --from 1000 --to 3000")]
     Perfetto(Perfetto),
 }
 

@@ -10,10 +10,11 @@ mod sys;
 mod tool_commands;
 
 use std::io::{self, Write};
+use std::path::Path;
 use std::process::ExitCode;
 
 use anyhow::Context as _;
-use clap::Parser as _;
+use clap::{CommandFactory as _, Parser as _};
 use tthoma::analyze;
 use tthoma::event::Kind;
 
@@ -56,7 +57,27 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Offset { old, new, file } => tool_commands::offset(old, new, file.as_deref()),
         Command::Sum(args) => tool_commands::sum(&args),
         Command::Print { file, extra } => tool_commands::print(&file, extra.as_deref()),
+        Command::Completions { shell } => completions(shell),
+        Command::Man { dir } => man(&dir),
     }
+}
+
+fn completions(shell: clap_complete::Shell) -> anyhow::Result<ExitCode> {
+    let mut text = Vec::new();
+    clap_complete::generate(shell, &mut Cli::command(), "tthoma", &mut text);
+    io::stdout().lock().write_all(&text)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn man(dir: &Path) -> anyhow::Result<ExitCode> {
+    let write = || {
+        std::fs::create_dir_all(dir)?;
+        let mut command = Cli::command();
+        command.build();
+        clap_mangen::generate_to(command, dir)
+    };
+    write().with_context(|| format!("writing man pages to {}", dir.display()))?;
+    Ok(ExitCode::SUCCESS)
 }
 
 fn analyse(names: &str, command: &Traces) -> anyhow::Result<ExitCode> {

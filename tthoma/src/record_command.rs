@@ -15,6 +15,10 @@ use tthoma::record::{End, Kernel, Options, RecordError, Summary};
 
 /// Exit status: a privilege is missing.
 const NO_PRIVILEGE: u8 = 3;
+const EXAMPLES: &str = "\
+Examples:
+  tthoma record --output kernel.tt --duration 2 --interface ens1f1
+  tthoma record --output kernel.tt -- cp-node probe client --transport homa --peer 10.77.0.1";
 /// Exit status: interrupted.
 const INTERRUPTED: u8 = 130;
 
@@ -24,6 +28,7 @@ const INTERRUPTED: u8 = 130;
 /// Exit status: 0 done; 1 the trace is incomplete (memory was full, or the kernel's own counters disagree); 2 wrong usage; 3
 /// a privilege is missing; 130 interrupted: what was recorded until then is written.
 #[derive(Debug, Args)]
+#[command(after_help = EXAMPLES)]
 pub(crate) struct RecordArgs {
     /// File for the trace, `-` for standard output
     #[arg(short, long, value_name = "FILE", required_unless_present = "clean")]

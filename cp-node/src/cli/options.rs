@@ -80,7 +80,7 @@ pub(crate) struct ServerOptions {
     /// Accepted for old scripts; replies are always sent from where they lie
     #[arg(long)]
     pub(crate) iovec: bool,
-    /// Restrict the server threads to this core; Homa's workers to this and the next ones
+    /// Restrict the server threads to this core; Homa's workers to this and the next ones [default: any core]
     #[arg(long, value_name = "C")]
     pub(crate) pin: Option<u16>,
     /// Threads per port (TCP and homa-kernel); Homa ports share the node's --homa-workers

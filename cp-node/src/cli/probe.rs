@@ -11,12 +11,18 @@ use super::positive;
 #[derive(Clone, Debug, Subcommand)]
 pub(crate) enum ProbeEnd {
     /// Print `ready`, then echo until standard input ends
+    #[command(after_help = "Example: cp-node probe server --transport homa")]
     Server(ProbeServer),
     /// Measure round trips one at a time and print one line of JSON
+    #[command(after_help = "Example: cp-node probe client --transport homa --peer 10.77.0.1 --count 20000")]
     Client(ProbeClient),
     /// Print `ready`, then answer flows of messages until standard input ends
+    #[command(after_help = "Example: cp-node probe flow-server --transport homa --length 1000000")]
     FlowServer(FlowServer),
     /// Send messages with several outstanding, and print bytes and messages a second as one line of JSON
+    #[command(
+        after_help = "Example: cp-node probe flow --transport homa --peer 10.77.0.1 --outstanding 8 --millis 2000"
+    )]
     Flow(Flow),
 }
 

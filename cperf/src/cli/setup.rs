@@ -37,7 +37,7 @@ pub struct SetupArgs {
     /// Only what is given here, nothing by default
     #[arg(long)]
     pub only_given: bool,
-    /// MTU of the data plane's interfaces, bytes
+    /// MTU of the data plane's interfaces, bytes [default: as it is]
     #[arg(long, value_name = "BYTES", value_parser = clap::value_parser!(u32).range(68..=65_535))]
     pub mtu: Option<u32>,
     /// Queueing discipline of the data plane's interfaces: mq, fq_codel, pfifo_fast
@@ -52,10 +52,10 @@ pub struct SetupArgs {
     /// Switch: trust priorities, serve them strictly, carry long packets, mark packets
     #[arg(long)]
     pub switch_ports: bool,
-    /// Switch: memory for packets of all ports together, 10^6 bytes
+    /// Switch: memory for packets of all ports together, 10^6 bytes [default: as it is]
     #[arg(long, value_name = "MB")]
     pub switch_buffer: Option<f64>,
-    /// Switch: packets are marked from this queue length on, 10^3 bytes
+    /// Switch: packets are marked from this queue length on, 10^3 bytes [default: as it is; 70 with --switch-ports]
     #[arg(long, value_name = "KB")]
     pub ecn_threshold: Option<u32>,
 }

@@ -34,10 +34,10 @@ pub struct MetricsArgs {
     /// Live: print what changed since the counters that FILE keeps, then keep the present ones there
     #[arg(long, value_name = "FILE", conflicts_with_all = ["files", "watch"])]
     pub save: Option<PathBuf>,
-    /// Live: print what changed in each S seconds, again and again
+    /// Live: print what changed in each S seconds, again and again [default: all counters, once]
     #[arg(long, value_name = "S", conflicts_with = "files", value_parser = seconds)]
     pub watch: Option<f64>,
-    /// With --watch: end after N intervals
+    /// With --watch: end after N intervals [default: with Ctrl-C]
     #[arg(long, value_name = "N", requires = "watch")]
     pub times: Option<u64>,
 }
