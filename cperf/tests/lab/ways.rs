@@ -64,10 +64,8 @@ pub(super) fn sudo(lab: &mut Lab) -> Result<()> {
     let said = |err: std::io::Error| err.to_string();
     fs::create_dir_all(&place).map_err(said)?;
     let (script, closed, log) = (place.join("sudo"), place.join("closed"), place.join("log"));
-    let text = format!(
-        "#!/bin/sh\nhere=$(dirname \"$0\")\n[ \"$1\" = -n ] || exit 9\nshift\n[ ! -e \"$here/closed\" ] || {{ echo 'sudo: a \
-         password is required' >&2; exit 1; }}\necho \"$@\" >> \"$here/log\"\nexec \"$@\"\n"
-    );
+    let text = "#!/bin/sh\nhere=$(dirname \"$0\")\n[ \"$1\" = -n ] || exit 9\nshift\n[ ! -e \"$here/closed\" ] || { echo \
+                'sudo: a password is required' >&2; exit 1; }\necho \"$@\" >> \"$here/log\"\nexec \"$@\"\n";
     fs::write(&script, text)
         .and_then(|()| fs::set_permissions(&script, fs::Permissions::from_mode(0o755)))
         .map_err(said)?;

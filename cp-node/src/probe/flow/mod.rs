@@ -121,11 +121,11 @@ mod tests {
     use clap::Parser as _;
 
     use super::*;
-    use crate::cli::{Cli, Command, ProbeEnd};
+    use crate::cli::{Cli, Command, ProbeEnd, Top};
 
     fn options(words: &str) -> Flow {
         match Cli::parse_from(format!("cp-node probe flow {words}").split(' ')).command {
-            Some(Command::Probe { end: ProbeEnd::Flow(options) }) => options,
+            Some(Top::Node(Command::Probe { end: ProbeEnd::Flow(options) })) => options,
             other => panic!("{other:?}"),
         }
     }
