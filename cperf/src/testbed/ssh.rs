@@ -76,7 +76,8 @@ impl Ssh {
     /// `run`, and looks whether they have what the run `needs`.
     ///
     /// # Errors
-    /// [`Stop::Missing`] with everything that is in the way, of every node.
+    /// [`Stop::Missing`] with everything that is in the way, of every node; [`Stop::Usage`] if that is only what their
+    /// kernels do not have.
     pub(crate) fn build(cluster: Cluster, nodes: usize, run: &str, needs: Needs) -> anyhow::Result<Self> {
         let fleet = Fleet::new(cluster)?;
         let agents = fleet.agents(nodes);
@@ -110,12 +111,13 @@ impl Ssh {
                 Err(err) => troubles.push((number, format!("{}: {err:#}", machine.access.host))),
             }
         }
-        if !troubles.is_empty() {
+        let refusal = if troubles.is_empty() { lacking(&made, &needs) } else { Some(all(nodes, troubles)) };
+        if let Some(refusal) = refusal {
             let remove = |(path, agent): (String, Arc<Agent>)| (agent.send(&Order::RemoveDir { path }), agent);
             let removed: Vec<_> = dirs.into_iter().map(remove).collect();
             // Before this process ends; what is in the way is told in any case.
             removed.iter().for_each(|(ticket, agent)| drop(agent.answer(*ticket, QUICK)));
-            return Err(all(nodes, troubles).into());
+            return Err(refusal.into());
         }
         let agents = made.iter().map(|node| Arc::clone(&node.agent)).collect();
         let watch = Watch::start(agents, fleet.cluster().silence)?;
@@ -234,15 +236,25 @@ fn obstacles(machine: &Machine, facts: &Facts, needs: &Needs) -> Vec<String> {
     if needs.homa && facts.capabilities.is_some_and(|set| set & NET_RAW == 0) {
         troubles.push("it lacks CAP_NET_RAW, which Homa's sockets need: set `prefix = [\"sudo\", \"-n\"]`".to_owned());
     }
-    let known = &facts.congestion_controls;
-    for name in needs.congestion.iter().filter(|name| !known.is_empty() && !known.contains(name)) {
-        troubles.push(format!(
-            "its kernel has no TCP congestion control {name}, only {}: `modprobe tcp_{name}` as root there, a kernel that \
-             has it, or --protocols and --tcp-cc without it",
-            known.join(", ")
-        ));
-    }
     troubles
+}
+
+/// The congestion controls that kernels lack, of every node. No waiting helps: what was asked for is not to be had there.
+fn lacking(made: &[Remote], needs: &Needs) -> Option<Stop> {
+    let of = |(number, node): (usize, &Remote)| {
+        let known = &node.facts.congestion_controls;
+        let missing = needs.congestion.iter().filter(|name| !known.is_empty() && !known.contains(name));
+        let say = |name: &String| {
+            let (host, known) = (&node.machine.access.host, known.join(", "));
+            format!(
+                "{host}: its kernel has no TCP congestion control {name}, only {known}: `modprobe tcp_{name}` as root there, \
+                 or --protocols and --tcp-cc without it"
+            )
+        };
+        missing.map(|name| (number, say(name))).collect::<Vec<_>>()
+    };
+    let troubles: Vec<_> = made.iter().enumerate().flat_map(of).collect();
+    (!troubles.is_empty()).then(|| Stop::Usage(all(made.len(), troubles).to_string()))
 }
 
 /// Everything that is in the way, of every node.
