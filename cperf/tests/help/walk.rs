@@ -5,7 +5,7 @@ use std::any::TypeId;
 use clap::{Arg, Command};
 
 /// Words for what a number counts, one of which stands in the help of every option that takes a number.
-const UNITS: [&str; 35] = [
+const UNITS: [&str; 36] = [
     " us",
     " ms",
     " ns",
@@ -41,6 +41,7 @@ const UNITS: [&str; 35] = [
     "Round trips",
     "round trips",
     "Requests",
+    "packets",
 ];
 /// What options that take a number may call it: a name that is a unit, or an N with the help saying of what.
 const NAMES: [&str; 9] = ["US", "MS", "S", "SECONDS", "BYTES", "KB", "MB", "GBPS", "MBPS"];

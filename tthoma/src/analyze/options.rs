@@ -59,11 +59,11 @@ pub struct Options {
     #[arg(long, value_name = "CORE")]
     pub core: Option<u16>,
 
-    /// Only this process
+    /// Only this process, by its number
     #[arg(long, value_name = "PID")]
     pub pid: Option<u32>,
 
-    /// Moment of interest, in us
+    /// Moment of interest, in us [default: 0]
     #[arg(long, value_name = "US", allow_negative_numbers = true)]
     pub time: Option<f64>,
 
@@ -71,11 +71,11 @@ pub struct Options {
     #[arg(long, value_name = "ID:OFFSET")]
     pub pkt: Option<Pkt>,
 
-    /// Transmit queue of interest
+    /// Transmit queue of interest, by its number [default: all]
     #[arg(long, value_name = "QID")]
     pub tx_qid: Option<u32>,
 
-    /// Ignore RPCs that took longer than this, in us
+    /// Ignore RPCs that took longer than this, in us [default: none is ignored]
     #[arg(long, value_name = "US")]
     pub max_rtt: Option<f64>,
 
@@ -139,11 +139,11 @@ pub struct Options {
     #[arg(long, value_name = "RANGE")]
     pub rtt: Option<Range>,
 
-    /// Smallest message, in bytes
+    /// Smallest message, in bytes [default: 0]
     #[arg(long, value_name = "BYTES")]
     pub min: Option<u64>,
 
-    /// Largest message, in bytes
+    /// Largest message, in bytes [default: any]
     #[arg(long, value_name = "BYTES")]
     pub max: Option<u64>,
 
@@ -179,11 +179,11 @@ pub struct Options {
     #[arg(long, value_name = "US", default_value_t = 100.0)]
     pub backlog_age: f64,
 
-    /// An episode of backlog begins when this many packets wait
+    /// An episode of backlog begins when this many packets wait [default: by --backlog-age]
     #[arg(long, value_name = "N")]
     pub backlog_pkts: Option<u64>,
 
-    /// An episode of backlog begins when this many kilobytes wait
+    /// An episode of backlog begins when this many kilobytes wait [default: by --backlog-age]
     #[arg(long, value_name = "KB")]
     pub backlog_kb: Option<f64>,
 
