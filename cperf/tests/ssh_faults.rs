@@ -151,7 +151,7 @@ fn while_collecting(lab: &mut Lab, harm: Harm, code: i32, says: &str) -> Result<
         run.halt_until_counters(node)?;
         harm(run, lab)?;
         // Until it has been told by a heartbeat.
-        std::thread::sleep(Duration::from_millis(2500));
+        std::thread::sleep(Duration::from_millis(1500));
         let _ = Command::new("sh").args(["-c", &format!("kill -CONT {node} 2>&1")]).output();
         Ok(())
     })?;
