@@ -31,6 +31,9 @@ use crate::wire::{IPPROTO_HOMA, Kind, fill_checksum, prepare_checksum};
 /// for one of them only after: with the EtherType of IPv4 here each packet would come some 0.6 us later.
 const ETHERTYPE_ALL: u16 = libc::ETH_P_ALL as u16;
 
+/// IP packets that the ring holds where super-frames are to be expected: those of links with the usual MTU.
+const SMALL_PACKET: usize = 1500;
+
 /// Bytes of super-frames that may wait in the socket.
 const RECEIVE_BUFFER: i32 = 1 << 22;
 
@@ -75,7 +78,8 @@ impl PacketDevice {
         let mac = interface.mac.ok_or_else(|| OpenError::NotEthernet(interface.name.clone()))?;
         let system = |what: &'static str| move |source: io::Error| OpenError::System { what, source };
         let Sockets { packets, pieces, holders: [v4, v6] } = sockets;
-        let (fd, ring) = packet_socket(packets, frames, ETHERNET_LEN + mtu)?;
+        let gatherer = Gatherer::open(pieces, interface)?;
+        let (fd, ring) = packet_socket(packets, frames, ETHERNET_LEN + ring_holds(mtu, framing, gatherer.is_some()))?;
         // Frames that do not fit the ring, which senders or network cards made of several packets, come by `recv`.
         sys::set_option(&fd, libc::SOL_PACKET, libc::PACKET_COPY_THRESH, &1_i32)
             .map_err(system("PACKET_COPY_THRESH"))?;
@@ -101,7 +105,7 @@ impl PacketDevice {
             addrs,
             mac,
             framing,
-            gatherer: Gatherer::open(pieces, interface)?,
+            gatherer,
             large: vec![0; ETHERNET_LEN + SUPER_FRAME].into_boxed_slice(),
             large_at: None,
             slot: vec![0; HOMA_AT + mtu],
@@ -258,6 +262,15 @@ impl PacketDevice {
         let macs = (mac, self.mac);
         Some((frame::write_headers(&mut self.slot, macs, self.framing, from, to, priority, len), from))
     }
+}
+
+/// The longest IP packet that frames of the receive ring hold.
+///
+/// The kernel copies the begin of a super-frame to the ring too, as much of it as a frame holds, and does so on the core
+/// that sends, where super-frames are made: with frames for an MTU of 9000 that is a quarter of all that is sent, for
+/// nothing, since all of it comes by `recv`.
+fn ring_holds(mtu: usize, framing: Framing, gathers: bool) -> usize {
+    if framing == Framing::Hijack && gathers { mtu.min(SMALL_PACKET) } else { mtu }
 }
 
 /// Notes that a packet is about to be handed to the system.
