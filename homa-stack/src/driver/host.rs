@@ -205,6 +205,7 @@ impl Host {
         let gso_bytes = if config.super_frames { device.gso_bytes() } else { 0 };
         let homa = Config { mtu, gso_bytes, pid: std::process::id(), first_id, first_port, ..config.homa };
         let mut core = Endpoint::new(homa);
+        core.put_off();
         let counter = Clock::Counter(device.clock().counter());
         let mut trace = Recorder::new(config.trace_entries, counter, config.trace_core);
         trace.set_device(device.word());
@@ -302,7 +303,7 @@ impl Host {
     }
 
     /// Sends what calls and replies since the last turn have left to send. If that is nothing, waits until a packet
-    /// comes, a timer of the protocol is due, `until` has come or a [`Waker`] calls: spins for at most the time given
+    /// comes, a timer of the protocol is due, `until` has come or a [`Waker`] calls, if there are no events: spins for at most the time given
     /// as [`HostConfig::poll`], then sleeps.
     ///
     /// # Errors
@@ -310,7 +311,9 @@ impl Host {
     /// Those of `ppoll`.
     pub fn wait(&mut self, until: Option<Instant>) -> io::Result<()> {
         let start = self.tell_time();
-        if self.device.transmit(&mut self.core, start) {
+        let sent = self.device.transmit(&mut self.core, start);
+        // Room that has become free is news.
+        if self.core.settle() || sent {
             return Ok(());
         }
         let until = match (until, self.core.next_deadline()) {

@@ -24,6 +24,7 @@ impl Endpoint {
     /// Gives up a call without a word: no event about it follows. Without effect if it is over; the end of a private
     /// call that nobody took is dropped.
     pub fn abort(&mut self, id: RpcId) {
+        self.settle();
         if let Some(&key) = self.clients.get(&id.get()) {
             self.metrics.abort_calls += 1;
             self.end(key);
@@ -33,6 +34,7 @@ impl Endpoint {
 
     /// Gives up a call: [`Event::Failed`](super::Event::Failed) with `error` follows. False if it is over.
     pub fn cancel(&mut self, id: RpcId, error: RpcError) -> bool {
+        self.settle();
         let known = self.clients.get(&id.get()).copied();
         if let Some(key) = known {
             self.metrics.abort_calls += 1;
@@ -44,6 +46,7 @@ impl Endpoint {
     /// Gives up many calls, each as [`Self::cancel`] does, the oldest first; returns how many. Requests that others
     /// have sent to us go on.
     pub fn cancel_all(&mut self, calls: Calls, error: RpcError) -> usize {
+        self.settle();
         let is_meant = |rpc: &Rpc| {
             let addr = || self.peers[rpc.peer].addr;
             rpc.is_client()

@@ -31,6 +31,8 @@ pub struct Sizes {
     pub peers: usize,
     /// Private calls under way or not taken.
     pub private: usize,
+    /// Ends of RPCs that are put off.
+    pub late: usize,
 }
 
 /// Fails with a text that names the values, unless `$cond` holds.
@@ -116,6 +118,7 @@ impl Endpoint {
             tombstones: self.tombstones.len(),
             peers: self.peers.len(),
             private: self.private.len(),
+            late: self.late.len(),
         }
     }
 

@@ -14,6 +14,7 @@ use super::grants::{Grants, RpcKey, View};
 use super::heap::{Queue, Turn};
 use super::icmp::Refusals;
 use super::incast::Incast;
+use super::late::LateWork;
 use super::memory::Occupied;
 use super::output::Control;
 use super::pacer::Pacing;
@@ -141,6 +142,8 @@ pub struct Endpoint {
     pub(super) spare_gaps: Spare<Gap>,
     pub(super) boxes_tx: Boxes<TxMessage>,
     pub(super) boxes_rx: Boxes<RxMessage>,
+    /// Ends of RPCs that are put off.
+    pub(super) late: LateWork,
     /// What a tick found to do.
     pub(super) due: Vec<(RpcKey, Due)>,
 }
@@ -201,6 +204,7 @@ impl Endpoint {
             spare_gaps: Spare::default(),
             boxes_tx: Boxes::default(),
             boxes_rx: Boxes::default(),
+            late: LateWork::default(),
             due: Vec::new(),
             config,
         }
@@ -228,6 +232,7 @@ impl Endpoint {
     /// Gives up a port: its RPCs end, and no events about them follow but those that wait to be taken already. Ends of
     /// private calls are dropped. Peers that go on sending are told by ICMP.
     pub fn unbind(&mut self, port: u16) {
+        self.settle();
         self.ports.close(port);
         self.forget_refused(port);
         self.forget_private_of(port);
@@ -409,7 +414,7 @@ impl Endpoint {
 
     /// RPCs in the table, as client and as server.
     pub fn active_rpcs(&self) -> usize {
-        self.rpcs.len()
+        self.rpcs.len() - self.late.calls()
     }
 
     /// True if messages are on their way to peers, or not known to have come there.
@@ -428,6 +433,7 @@ impl Endpoint {
             && self.events.is_empty()
             && self.private.is_empty()
             && self.forwards.is_empty()
+            && self.late.is_empty()
     }
 
     // ---- shared by input, output and timers ----
@@ -586,7 +592,7 @@ impl Endpoint {
             self.metrics.responses_received += 1;
             self.metrics.client_responses_done += 1;
             self.tell(id, Event::Response { id, cookie, port, peer, msg });
-            self.end(key);
+            self.end_answered(key);
         } else {
             self.metrics.requests_received += 1;
             self.metrics.server_requests_done += 1;

@@ -117,6 +117,7 @@ impl Endpoint {
 
     /// Takes an error about a packet of one of our RPCs, if it is one.
     pub(super) fn icmp_error(&mut self, now: Instant, error: IcmpError) {
+        self.settle();
         match self.believe(now, error) {
             Ok(()) => {
                 self.metrics.icmp_errors += 1;

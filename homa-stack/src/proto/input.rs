@@ -78,6 +78,7 @@ impl Endpoint {
                 });
             }
         };
+        self.settle();
         self.latest = self.latest.max(now);
         self.heard += (bytes.len() + AROUND_PACKET) as u64;
         let kind = packet.kind();
@@ -147,7 +148,7 @@ impl Endpoint {
         data: &Data<'_>,
     ) -> Result<(), DropReason> {
         if let Some(ack) = data.ack {
-            self.acked(from, known, ack.client_id);
+            self.acked_with_data(from, known, ack.client_id);
         }
         let (key, new) = match self.find(known, ends) {
             Ok(key) => (key, false),
@@ -204,7 +205,7 @@ impl Endpoint {
         if self.unread >= self.config.max_unread {
             return Err(DropReason::Unread);
         }
-        if self.servers.len() >= self.config.max_server_rpcs || !self.has_room_for_responses(known) {
+        if self.serves_too_many(known) && (self.late.is_empty() || self.settles_too_many(known)) {
             return Err(DropReason::TooManyRpcs);
         }
         if !self.has_tables() {
@@ -608,7 +609,7 @@ impl Endpoint {
     }
 
     /// The client at `from` is done with what it calls `client_id`.
-    fn acked(&mut self, from: IpAddr, peer: Option<PeerKey>, client_id: u64) {
+    pub(super) fn acked(&mut self, from: IpAddr, peer: Option<PeerKey>, client_id: u64) {
         if self.config.shard.is_part() && self.forward_ack(from, client_id) {
             return;
         }

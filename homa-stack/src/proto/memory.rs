@@ -173,7 +173,7 @@ impl Occupied {
         self.message_bytes -= len;
     }
 
-    fn has_limit(&self) -> bool {
+    pub(super) fn has_limit(&self) -> bool {
         self.budget.0.is_some()
     }
 

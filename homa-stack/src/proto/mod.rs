@@ -22,6 +22,7 @@ mod icmp;
 mod incast;
 mod informed;
 mod input;
+mod late;
 mod memory;
 mod output;
 mod pacer;

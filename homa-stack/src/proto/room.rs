@@ -77,9 +77,7 @@ impl Endpoint {
         let limits =
             [(Limit::Port(from), 1), (Limit::Endpoint, bytes), (Limit::Peer(addr), bytes), (Limit::Memory, bytes)];
         for (limit, need) in limits {
-            let (used, most) = self.used(limit);
-            // The only message may be longer than the limit: it would have no room ever.
-            if used > 0 && used.saturating_add(need) > most {
+            if self.lacks_room(limit, need) && (self.late.is_empty() || self.lacks_room_settled(limit, need)) {
                 self.note_refusal(limit, need);
                 return Err(SendError::WouldBlock(limit));
             }
@@ -95,12 +93,37 @@ impl Endpoint {
     /// Those of `reply`, which use the request up. [`ReplyError::WouldBlock`], which gives it back.
     pub fn try_reply(&mut self, now: Instant, rpc: ServerRpc, payload: Payload) -> Result<(), ReplyError> {
         let need = payload.len() + FOOTPRINT;
-        let (used, most) = self.used(Limit::Responses);
-        if used > 0 && used.saturating_add(need) > most {
-            self.note_refusal(Limit::Responses, need);
+        let limit = Limit::Responses;
+        if self.lacks_room(limit, need) && (self.late.is_empty() || self.lacks_room_settled(limit, need)) {
+            self.note_refusal(limit, need);
             return Err(ReplyError::WouldBlock(rpc, payload));
         }
         Ok(self.reply(now, rpc, payload)?)
+    }
+
+    /// True if there is no room for `need`. The only message may be longer than the limit: it would have no room ever.
+    fn lacks_room(&self, limit: Limit, need: usize) -> bool {
+        let (used, most) = self.used(limit);
+        used > 0 && used.saturating_add(need) > most
+    }
+
+    /// As [`Self::lacks_room`], without what is over.
+    #[cold]
+    fn lacks_room_settled(&mut self, limit: Limit, need: usize) -> bool {
+        self.settle();
+        self.lacks_room(limit, need)
+    }
+
+    /// True if no request is heard, of `peer` or at all, since too many are under way.
+    pub(super) fn serves_too_many(&self, peer: Option<PeerKey>) -> bool {
+        self.servers.len() >= self.config.max_server_rpcs || !self.has_room_for_responses(peer)
+    }
+
+    /// As [`Self::serves_too_many`], without those that are over.
+    #[cold]
+    pub(super) fn settles_too_many(&mut self, peer: Option<PeerKey>) -> bool {
+        self.settle();
+        self.serves_too_many(peer)
     }
 
     /// False while `peer`, or all peers together, hold so much that their requests are not heard: their responses

@@ -50,6 +50,7 @@ impl Endpoint {
     /// Does what is due at `now`; without effect if that is nothing. A caller that comes late loses ticks: silence
     /// while this host did not listen is not held against the peer.
     pub fn handle_timeout(&mut self, now: Instant) {
+        self.settle();
         self.latest = self.latest.max(now);
         if let Some(pacing) = &mut self.pacing {
             // What waited goes with the next packets.

@@ -61,6 +61,11 @@ impl Plan {
         self.seed.is_multiple_of(2)
     }
 
+    /// True if ends of RPCs wait until there is nothing to send, or longer.
+    pub fn puts_off(&self) -> bool {
+        self.seed % 5 < 2
+    }
+
     /// True if servers answer only what has room.
     pub fn keeps_answers_back(&self) -> bool {
         self.seed.is_multiple_of(3)

@@ -31,6 +31,7 @@ tally! {
     aborted: "calls given up",
     gone: "calls whose host began anew",
     refused: "calls that had to wait for room",
+    put_off: "steps after which ends of RPCs waited",
     early: "looks at messages while they arrived",
     cut: "such messages cut off",
     forged: "forged packets",

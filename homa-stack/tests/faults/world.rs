@@ -137,7 +137,7 @@ impl World {
     fn new(plan: Plan, verbose: bool) -> Self {
         let start = Instant::from_nanos(1_000_000);
         let workers = (0..plan.configs.len() * plan.workers).map(|host| plan.config(host));
-        let hosts = workers.map(|config| Host::new(config, 0, plan.reads_early())).collect();
+        let hosts = workers.map(|config| Host::new(config, 0, &plan)).collect();
         let mut world = Self {
             rng: Rng::new(plan.seed ^ 0x5eed_0000_0000),
             now: start,
@@ -202,7 +202,9 @@ impl World {
             };
             self.tally.steps += 1;
             self.work(host)?;
-            self.check(host)?;
+            if self.settle(host)? {
+                self.check(host)?;
+            }
         }
         {
             let left: Vec<_> = self.hosts.iter().map(|host| host.core.sizes()).collect();
@@ -270,7 +272,7 @@ impl World {
                 self.after(Nanos::ZERO, What::Call(call));
             }
             let config = Config { first_id: first_id(node, life), ..self.plan.config(host) };
-            self.hosts[host] = Host::new(config, life, self.plan.reads_early());
+            self.hosts[host] = Host::new(config, life, &self.plan);
         }
         for (sent, plan) in self.calls.iter_mut().zip(&self.plan.calls) {
             if plan.from == node && sent.id.is_some() && sent.outcome == Outcome::Pending {
@@ -297,6 +299,20 @@ impl World {
         self.transmit(host);
         self.hand_on(host);
         Ok(())
+    }
+
+    /// Does what a host has put off, often but not always; true if nothing of that waits.
+    fn settle(&mut self, host: usize) -> Result<bool, String> {
+        let late = self.hosts[host].core.sizes().late > 0;
+        self.tally.put_off += u64::from(late);
+        // Steps that follow must not mind.
+        if late && self.tally.steps.is_multiple_of(3) {
+            return Ok(false);
+        }
+        if self.hosts[host].core.settle() {
+            self.work(host)?;
+        }
+        Ok(true)
     }
 
     /// What must hold of a host at any time.
@@ -357,8 +373,11 @@ impl World {
 }
 
 impl Host {
-    fn new(config: Config, life: usize, early: bool) -> Self {
-        let mut core = Endpoint::new(config);
+    fn new(config: Config, life: usize, plan: &Plan) -> Self {
+        let (mut core, early) = (Endpoint::new(config), plan.reads_early());
+        if plan.puts_off() {
+            core.put_off();
+        }
         core.bind(PORT).expect("a free port");
         let port = core.client_port().expect("a free port");
         core.read_early(PORT, early);
