@@ -326,6 +326,7 @@ impl Host {
             until
         };
         let spin_end = start + self.poll;
+        sys::prefetch(self);
         let mut now = start;
         while now < spin_end {
             let called = self.wake.was_called();

@@ -88,9 +88,10 @@ impl Endpoint {
         self.late.list = list;
     }
 
-    /// Ends a call whose response is delivered, now or later.
+    /// Ends a call whose response is delivered, now or later. Not later if some of its request was to be sent again.
     pub(super) fn end_answered(&mut self, key: RpcKey) {
-        if !self.late.takes(Late::Over(key)) {
+        let sends = self.rpcs[key].tx.as_ref().is_some_and(|tx| tx.has_resend());
+        if sends || !self.late.takes(Late::Over(key)) {
             self.end(key);
         }
     }

@@ -128,9 +128,6 @@ impl Endpoint {
                 return announcement;
             }
         }
-        if !self.resending.is_empty() {
-            self.settle();
-        }
         while let Some(&key) = self.resending.front() {
             if !open {
                 self.wait_for_nic(now);
