@@ -352,7 +352,8 @@ impl World {
                 hold!(sent.outcome == Outcome::Answered, "call {call}: {:?} although nothing went wrong", sent.outcome);
             }
         }
-        for (i, host) in self.hosts.iter().enumerate() {
+        for (i, host) in self.hosts.iter_mut().enumerate() {
+            hold!(!host.core.settle(), "host {i} has news when nothing is due");
             hold!(host.core.is_quiet(), "host {i} is not quiet: {:?}", host.core.sizes());
             hold!(host.core.sizes().tombstones == 0, "host {i} remembers: {:?}", host.core.sizes());
             self.tally.count(&host.core);
