@@ -309,7 +309,9 @@ impl World {
         if late && self.tally.steps.is_multiple_of(3) {
             return Ok(false);
         }
-        if self.hosts[host].core.settle() {
+        self.hosts[host].core.settle();
+        // An error that came back at once, of a packet just sent, has settled, too: room is news in either case.
+        if self.plan.puts_off() && self.hosts[host].core.sizes().events > 0 {
             self.work(host)?;
         }
         Ok(true)
