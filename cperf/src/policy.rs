@@ -1,15 +1,18 @@
 //! What is done about a point that failed on nodes that can fail, as it is stated before a run and told after it.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
 use crate::cli::{OnFailure, RunArgs};
 use crate::error::{self, Stop};
 use crate::manifest;
+use crate::signals::Interrupt;
 
 /// How often nodes that cannot be used are tried again.
-pub const PAUSE: Duration = Duration::from_secs(2);
+const PAUSE: Duration = Duration::from_secs(2);
+/// How often waiting code looks at the interrupt flag.
+const SLICE: Duration = Duration::from_millis(50);
 /// How often a point of an experiment is measured again, unless the command line says otherwise.
 const RETRY: u32 = 1;
 /// How long nodes are waited for, seconds, unless the command line says otherwise.
@@ -176,6 +179,21 @@ pub fn note(attempts: &mut Vec<Attempt>, attempt: Attempt) {
     if !attempts.last_mut().is_some_and(|last| last.absorbs(&attempt)) {
         attempts.push(attempt);
     }
+}
+
+/// Waits until nodes that could not be used are to be tried again.
+///
+/// # Errors
+/// [`Stop::Interrupted`].
+pub fn pause(interrupt: &Interrupt) -> Result<(), Stop> {
+    let begun = Instant::now();
+    while begun.elapsed() < PAUSE {
+        if interrupt.is_set() {
+            return Err(Stop::Interrupted);
+        }
+        std::thread::sleep(SLICE);
+    }
+    Ok(())
 }
 
 /// The local time.

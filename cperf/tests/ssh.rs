@@ -40,11 +40,18 @@ const CHECKS: [(&str, Check); 12] = [
 ];
 
 fn main() -> ExitCode {
-    if let Ok(sizes) = std::env::var("CPERF_SSH_STARTS") {
-        return starts::run(&sizes);
-    }
-    if let Ok(sizes) = std::env::var("CPERF_SSH_COLLECT") {
-        return collects::run(&sizes);
+    let measures: [(&str, fn(&str) -> Result<()>); 2] =
+        [("CPERF_SSH_STARTS", starts::measure), ("CPERF_SSH_COLLECT", collects::measure)];
+    for (variable, measure) in measures {
+        if let Ok(sizes) = std::env::var(variable) {
+            return match measure(&sizes) {
+                Ok(()) => ExitCode::SUCCESS,
+                Err(why) => {
+                    eprintln!("{why}");
+                    ExitCode::FAILURE
+                }
+            };
+        }
     }
     let lab = match Lab::build(8) {
         Ok(lab) => RefCell::new(lab),

@@ -1,17 +1,14 @@
 //! Measuring points on nodes that can fail: one after the other, each as often as the policy says, with an account of it.
 
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use super::account::{Account, set_aside};
 use super::engine::dir;
 use super::plan::{Point, describe};
 use crate::error::{self, Stop};
-use crate::policy::{Attempt, Next, PAUSE, Patience, State, now};
+use crate::policy::{Attempt, Next, Patience, State, now, pause};
 use crate::signals::Interrupt;
-
-/// How often waiting code looks at the interrupt flag.
-const SLICE: Duration = Duration::from_millis(50);
 
 /// Measures `points`, which are those of the experiment in `out` without a result, by `attempt`; notes in `account`, and on
 /// disk, what came of each.
@@ -94,21 +91,10 @@ impl<A: FnMut(&Point, &Path) -> anyhow::Result<()>> Call<'_, A> {
             eprintln!("cperf: {}, seed {}: {}: {what}", describe(&point.varied), seed(point), attempt.reason);
             match next {
                 Next::LeaveOut => return Ok(()),
-                Next::Wait => self.pause()?,
+                Next::Wait => pause(self.interrupt)?,
                 Next::Again | Next::End => {}
             }
         }
-    }
-
-    fn pause(&self) -> anyhow::Result<()> {
-        let begun = Instant::now();
-        while begun.elapsed() < PAUSE {
-            if self.interrupt.is_set() {
-                return Err(Stop::Interrupted.into());
-            }
-            std::thread::sleep(SLICE);
-        }
-        Ok(())
     }
 }
 

@@ -3,7 +3,7 @@
 
 use std::fs;
 use std::path::Path;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use anyhow::Context as _;
 
@@ -13,12 +13,9 @@ use crate::error::{self, Stop};
 use crate::journal::Journal;
 use crate::node::Nodes;
 use crate::outdir::OutDir;
-use crate::policy::{Attempt, Next, PAUSE, Patience, Policy, Round, State, note, now};
+use crate::policy::{Attempt, Next, Patience, Policy, Round, State, note, now, pause};
 use crate::signals::Interrupt;
 use crate::testbed::Testbed;
-
-/// How often waiting code looks at the interrupt flag.
-const SLICE: Duration = Duration::from_millis(50);
 
 /// A run on nodes that can fail.
 pub(super) struct Rounds<'a> {
@@ -117,7 +114,7 @@ impl<'a> Rounds<'a> {
                     self.now(State::LeftOut);
                     return Ok(());
                 }
-                Next::Wait => self.pause()?,
+                Next::Wait => pause(&self.interrupt)?,
                 Next::Again | Next::End => {}
             }
             self.parts.truncate(before);
@@ -144,17 +141,6 @@ impl<'a> Rounds<'a> {
 
     fn failed(&mut self, attempt: Attempt) {
         self.account.iter_mut().last().into_iter().for_each(|round| note(&mut round.attempts, attempt.clone()));
-    }
-
-    fn pause(&self) -> anyhow::Result<()> {
-        let begun = Instant::now();
-        while begun.elapsed() < PAUSE {
-            if self.interrupt.is_set() {
-                return Err(Stop::Interrupted.into());
-            }
-            std::thread::sleep(SLICE);
-        }
-        Ok(())
     }
 }
 

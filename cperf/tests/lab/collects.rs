@@ -5,7 +5,7 @@
 use std::fs;
 use std::io::{BufRead, BufReader, Write as _};
 use std::path::{Path, PathBuf};
-use std::process::{Command, ExitCode, Stdio};
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use super::lab::{control, kill};
@@ -17,17 +17,7 @@ const ROUNDS: usize = 5;
 const LONG: [&str; 10] =
     ["w2", "--protocols", "tcp", "--slowdown", "fixed", "--seconds", "60", "--warmup", "0.1", "--gbps=0.005"];
 
-pub(super) fn run(sizes: &str) -> ExitCode {
-    match measure(sizes) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(why) => {
-            eprintln!("{why}");
-            ExitCode::FAILURE
-        }
-    }
-}
-
-fn measure(sizes: &str) -> Result<()> {
+pub(super) fn measure(sizes: &str) -> Result<()> {
     let numbers: std::result::Result<Vec<usize>, _> = sizes.split(',').map(str::parse).collect();
     let Ok([nodes, megabytes]) = numbers.as_deref() else {
         return Err(format!("CPERF_SSH_COLLECT={sizes}: nodes and MB of each are needed, like 4,100"));

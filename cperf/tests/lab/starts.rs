@@ -3,7 +3,7 @@
 //! the tests, or the one that CPERF names.
 
 use std::io::{BufRead, BufReader};
-use std::process::{ExitCode, Stdio};
+use std::process::Stdio;
 use std::time::Instant;
 
 use super::{Lab, Result, SHORT, start};
@@ -11,17 +11,7 @@ use super::{Lab, Result, SHORT, start};
 /// Runs of each size; the median counts.
 const RUNS: usize = 5;
 
-pub(super) fn run(sizes: &str) -> ExitCode {
-    match measure(sizes) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(why) => {
-            eprintln!("{why}");
-            ExitCode::FAILURE
-        }
-    }
-}
-
-fn measure(sizes: &str) -> Result<()> {
+pub(super) fn measure(sizes: &str) -> Result<()> {
     let sizes: std::result::Result<Vec<usize>, _> = sizes.split(',').map(str::parse).collect();
     let sizes = sizes.map_err(|err| format!("CPERF_SSH_STARTS={}: {err}", "sizes like 5,10,20,40"))?;
     let most = sizes.iter().copied().max().unwrap_or(2);
