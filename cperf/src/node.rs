@@ -14,6 +14,8 @@ use crate::testbed::{NodeProcess, ProcessHandle};
 const PROMPT: &[u8] = b"% ";
 /// How often waiting code looks at the interrupt flag.
 const SLICE: Duration = Duration::from_millis(50);
+/// How long the cause of a node's failure is looked for among the others.
+const CAUSE: Duration = Duration::from_millis(500);
 /// More output than any error has; a node that babbles is cut off here.
 const MOST_OUTPUT: usize = 64 * 1024;
 
@@ -334,7 +336,25 @@ impl Nodes {
         Ok(())
     }
 
+    /// What a node says went wrong; or that another one has died or cannot be used, which those that talk to it notice
+    /// first.
     fn failed(&mut self, number: usize) -> NodeError {
+        let start = Instant::now();
+        while start.elapsed() < CAUSE {
+            match self.receive.recv_timeout(SLICE) {
+                Ok((other, None)) if other != number && !self.nodes[other].given_up => return self.died(other),
+                Ok((other, None)) => self.nodes[other].closed = true,
+                Ok((other, Some(bytes))) => {
+                    let heard = &mut self.nodes[other].heard;
+                    heard.extend_from_slice(&bytes);
+                    heard.truncate(MOST_OUTPUT);
+                }
+                Err(_) => {}
+            }
+            if let Err(trouble) = self.look() {
+                return trouble;
+            }
+        }
         let node = &mut self.nodes[number];
         let end = prompt_at_end(&node.heard).unwrap_or(node.heard.len());
         let text = String::from_utf8_lossy(&node.heard[..end]).trim().to_owned();

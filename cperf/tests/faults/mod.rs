@@ -97,7 +97,8 @@ impl Run {
         while !done(self) {
             let over = self.child.as_mut().is_none_or(|child| child.try_wait().is_ok_and(|status| status.is_some()));
             if start.elapsed() > Duration::from_secs(40) || over {
-                return Err(format!("the run never came to `{what}`"));
+                let log = fs::read_to_string(self.out.join("cperf.log")).unwrap_or_default();
+                return Err(format!("the run never came to `{what}`: {log}"));
             }
             std::thread::sleep(Duration::from_millis(2));
         }
