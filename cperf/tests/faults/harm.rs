@@ -54,7 +54,8 @@ pub(crate) fn stop_sshd(_: &mut Run, lab: &mut Lab) -> Result<()> {
     Ok(())
 }
 
-pub(crate) fn cut_link(_: &mut Run, lab: &mut Lab) -> Result<()> {
+pub(crate) fn cut_link(run: &mut Run, lab: &mut Lab) -> Result<()> {
+    run.cut = true;
     lab.set_data_link(VICTIM, false)
 }
 

@@ -26,6 +26,8 @@ pub(crate) const DISK: u64 = 16 << 20;
 
 /// A run that lasts until something happens to it, on machines with disks of their own.
 pub(crate) struct Run {
+    /// The victim's link is down.
+    pub(crate) cut: bool,
     pub(crate) child: Option<Child>,
     pub(crate) out: PathBuf,
     /// Directories of the machines.
@@ -36,6 +38,9 @@ pub(crate) struct Run {
     pub(crate) before: Vec<Settings>,
     pub(crate) cluster: PathBuf,
 }
+
+/// How long a link that comes back may seem to be down: the kernel tells of carriers once a second.
+const CARRIER: Duration = Duration::from_millis(1200);
 
 /// How a run ended.
 pub(crate) struct Ended {
@@ -68,7 +73,7 @@ impl Run {
         };
         let cluster = lab.cluster(NODES, "silence_s = 3\ntimeout_s = 2", each)?;
         let before = settings(lab)?;
-        Ok(Self { child: None, out: lab.fresh("out"), disks, clock, before, cluster })
+        Ok(Self { child: None, cut: false, out: lab.fresh("out"), disks, clock, before, cluster })
     }
 
     /// `warmup` and `seconds` of TCP.
@@ -189,8 +194,12 @@ pub(crate) fn harmed(
     if let (Err(_), Some(child)) = (&harmed, &mut run.child) {
         let _ = child.kill();
     }
+    let was_cut = run.cut;
     let ended = run.finish();
     lab.set_data_link(VICTIM, true)?;
+    if was_cut {
+        std::thread::sleep(CARRIER);
+    }
     harmed.and(ended)
 }
 
