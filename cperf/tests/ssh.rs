@@ -23,6 +23,7 @@ use serde_json::Value;
 
 type Result<T> = std::result::Result<T, String>;
 type Check = fn(&mut Lab) -> Result<()>;
+type Measure = fn(&str) -> Result<()>;
 
 const CHECKS: [(&str, Check); 12] = [
     ("the_program_is_copied_once_and_whole", copied_once),
@@ -40,9 +41,9 @@ const CHECKS: [(&str, Check); 12] = [
 ];
 
 fn main() -> ExitCode {
-    let measures: [(&str, fn(&str) -> Result<()>); 2] =
+    const MEASURES: [(&str, Measure); 2] =
         [("CPERF_SSH_STARTS", starts::measure), ("CPERF_SSH_COLLECT", collects::measure)];
-    for (variable, measure) in measures {
+    for (variable, measure) in MEASURES {
         if let Ok(sizes) = std::env::var(variable) {
             return match measure(&sizes) {
                 Ok(()) => ExitCode::SUCCESS,
