@@ -162,12 +162,12 @@ fn strict(ipv6: bool) -> Result<(), String> {
 fn frames_ahead(net: &Netns) -> Result<u64, String> {
     let (come, done) = (AtomicU64::new(0), AtomicBool::new(false));
     let to = net.address(2);
-    let (come, done) = (&come, &done);
+    let (come, done, together) = (&come, &done, &Barrier::new(3));
     std::thread::scope(|scope| {
-        let floods = [0, 1].map(|node| scope.spawn(move || on(net, node, || flood(to, done))));
+        let floods = [0, 1].map(|node| scope.spawn(move || on(net, node, || flood(to, done, together))));
         let count = scope.spawn(move || on(net, 2, || count(to, come, done)));
         let echo = scope.spawn(move || on(net, 2, || notice(to, come, done)));
-        let sent = on(net, 3, || probe(to, come, done));
+        let sent = on(net, 3, || probe(to, come, done, together));
         done.store(true, Ordering::Release);
         for thread in floods.into_iter().chain([count]) {
             thread.join().map_err(|_| "a host panicked")??;
@@ -189,9 +189,20 @@ fn udp(to: IpAddr, port: u16) -> Result<UdpSocket, String> {
     Ok(socket)
 }
 
+/// Waits until all of `together` know the hardware address of `to`: a question about it that is lost is asked again after a
+/// second, when all is over.
+fn meet(to: IpAddr, together: &Barrier) -> Result<(), String> {
+    let opened = RawPing::open(None, DeviceKind::AfPacket).map_err(told("opening a ring"));
+    let known = opened.and_then(|mut raw| raw.mac_of(to, Duration::from_secs(3)).map_err(told("resolving")));
+    together.wait();
+    known.map(drop)
+}
+
 /// Sends full frames without pause.
-fn flood(to: IpAddr, done: &AtomicBool) -> Result<(), String> {
-    let socket = udp(to, 0)?;
+fn flood(to: IpAddr, done: &AtomicBool, together: &Barrier) -> Result<(), String> {
+    let socket = udp(to, 0);
+    meet(to, together)?;
+    let socket = socket?;
     while !done.load(Ordering::Acquire) {
         // A full queue of the host is what a flood meets.
         if socket.send_to(&[0; 1400], (to, FLOOD)).is_err() {
@@ -213,8 +224,10 @@ fn count(to: IpAddr, come: &AtomicU64, done: &AtomicBool) -> Result<(), String> 
 }
 
 /// Sends numbered packets of the highest precedence; how many of the flood had come before each.
-fn probe(to: IpAddr, come: &AtomicU64, done: &AtomicBool) -> Result<Vec<u64>, String> {
-    let socket = udp(to, 0)?;
+fn probe(to: IpAddr, come: &AtomicU64, done: &AtomicBool, together: &Barrier) -> Result<Vec<u64>, String> {
+    let socket = udp(to, 0);
+    meet(to, together)?;
+    let socket = socket?;
     if to.is_ipv6() {
         rustix::net::sockopt::set_ipv6_tclass(&socket, 7 << 5).map_err(told("setting the traffic class"))?;
     } else {
