@@ -272,7 +272,7 @@ fn protocols_and_levels() -> Result<(), String> {
         let done = AtomicBool::new(false);
         std::thread::scope(|scope| {
             let (net, done) = (&net, &done);
-            let server = scope.spawn(move || on(net, 1, || answer(done)));
+            let server = scope.spawn(move || on(net, 1, || answer(net.address(0), done)));
             let called = on(net, 0, || call(peer, 50));
             done.store(true, Ordering::Release);
             server.join().map_err(|_| "the server panicked")??;
@@ -297,8 +297,10 @@ fn protocols_and_levels() -> Result<(), String> {
 
 const PORT: u16 = 4000;
 
-fn answer(done: &AtomicBool) -> Result<(), String> {
+fn answer(peer: IpAddr, done: &AtomicBool) -> Result<(), String> {
     let mut host = Host::open(HostConfig::default()).map_err(told("opening a host"))?;
+    // Else the first CUTOFFS go nowhere, and the next ones only a millisecond later.
+    host.resolve(peer, Duration::from_secs(3)).map_err(told("resolving"))?;
     host.core().bind(PORT).map_err(told("binding"))?;
     while !done.load(Ordering::Acquire) {
         host.turn().map_err(told("turning"))?;
