@@ -304,20 +304,23 @@ impl Nodes {
             return Err(Stop::Interrupted.into());
         }
         match self.receive.recv_timeout(limit) {
-            Ok((number, _)) if self.nodes[number].given_up => Ok(()),
-            Ok((number, Some(bytes))) => {
-                let heard = &mut self.nodes[number].heard;
-                heard.extend_from_slice(&bytes);
-                heard.truncate(MOST_OUTPUT);
-                Ok(())
-            }
-            Ok((number, None)) => {
-                self.nodes[number].closed = true;
-                Err(self.died(number).into())
-            }
+            Ok((number, said)) if self.took(number, said.as_deref()) => Ok(()),
+            Ok((number, _)) => Err(self.died(number).into()),
             Err(RecvTimeoutError::Timeout) => Ok(()),
             Err(RecvTimeoutError::Disconnected) => unreachable!("we hold a sender ourselves"),
         }
+    }
+
+    /// Takes what a node said; false if that is its end.
+    fn took(&mut self, number: usize, said: Option<&[u8]>) -> bool {
+        let node = &mut self.nodes[number];
+        if node.given_up {
+            return true;
+        }
+        node.closed |= said.is_none();
+        node.heard.extend_from_slice(said.unwrap_or_default());
+        node.heard.truncate(MOST_OUTPUT);
+        said.is_some()
     }
 
     /// Nodes that show a bare prompt are done; text before it is a failure.
@@ -342,14 +345,8 @@ impl Nodes {
         let start = Instant::now();
         while start.elapsed() < CAUSE {
             match self.receive.recv_timeout(SLICE) {
-                Ok((other, None)) if other != number && !self.nodes[other].given_up => return self.died(other),
-                Ok((other, None)) => self.nodes[other].closed = true,
-                Ok((other, Some(bytes))) => {
-                    let heard = &mut self.nodes[other].heard;
-                    heard.extend_from_slice(&bytes);
-                    heard.truncate(MOST_OUTPUT);
-                }
-                Err(_) => {}
+                Ok((other, said)) if !self.took(other, said.as_deref()) && other != number => return self.died(other),
+                _ => {}
             }
             if let Err(trouble) = self.look() {
                 return trouble;

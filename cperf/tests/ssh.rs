@@ -178,6 +178,21 @@ fn copied_once(lab: &mut Lab) -> Result<()> {
     lab.await_silence(Duration::from_secs(5))
 }
 
+/// There are results and samples of Homa and of TCP, of all nodes.
+fn both_measured(json: &Value, out: &Path, workload: &str, nodes: usize) -> Result<()> {
+    for (at, protocol) in ["homa", "tcp"].into_iter().enumerate() {
+        let result = &json["results"][at];
+        holds(result["protocol"] == protocol && result["samples"].as_u64() > Some(0), || result.to_string())?;
+        holds(result["missing_nodes"] == serde_json::json!([]), || result["missing_nodes"].to_string())?;
+        for node in 0..nodes {
+            let name = format!("{protocol}_{workload}-{node}.rtts");
+            let size = fs::metadata(out.join(&name)).map_err(|err| format!("{name}: {err}"))?.len();
+            holds(size > 0, || format!("{name} is empty"))?;
+        }
+    }
+    Ok(())
+}
+
 fn eight_machines(lab: &mut Lab) -> Result<()> {
     let cluster = lab.cluster(8, "", |_| String::new())?;
     let words = [
@@ -196,16 +211,7 @@ fn eight_machines(lab: &mut Lab) -> Result<()> {
     let (output, out) = run(lab, &cluster, &words)?;
     ended(&output, 0)?;
     let json: Value = serde_json::from_slice(&output.stdout).map_err(|err| err.to_string())?;
-    for (at, protocol) in ["homa", "tcp"].into_iter().enumerate() {
-        let result = &json["results"][at];
-        holds(result["protocol"] == protocol && result["samples"].as_u64() > Some(0), || result.to_string())?;
-        holds(result["missing_nodes"] == serde_json::json!([]), || result["missing_nodes"].to_string())?;
-        for node in 0..8 {
-            let name = format!("{protocol}_w4-{node}.rtts");
-            let size = fs::metadata(out.join(&name)).map_err(|err| format!("{name}: {err}"))?.len();
-            holds(size > 0, || format!("{name} is empty"))?;
-        }
-    }
+    both_measured(&json, &out, "w4", 8)?;
     let manifest = &json["manifest"];
     for node in 0..8 {
         let address = manifest["nodes"][node]["address"].as_str().unwrap_or_default();

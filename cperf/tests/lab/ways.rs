@@ -8,7 +8,7 @@ use std::time::Duration;
 use serde_json::Value;
 
 use super::lab::control_v6;
-use super::{Lab, Result, SHORT, ended, holds, run, says, stderr};
+use super::{Lab, Result, SHORT, both_measured, ended, holds, run, says, stderr};
 
 /// Short, with both protocols.
 const BOTH: [&str; 10] =
@@ -21,15 +21,7 @@ pub(super) fn ipv6(lab: &mut Lab) -> Result<()> {
     let (output, out) = run(lab, &cluster, &BOTH)?;
     ended(&output, 0)?;
     let json: Value = serde_json::from_slice(&output.stdout).map_err(|err| err.to_string())?;
-    for (at, protocol) in ["homa", "tcp"].into_iter().enumerate() {
-        let result = &json["results"][at];
-        holds(result["protocol"] == protocol && result["samples"].as_u64() > Some(0), || result.to_string())?;
-        holds(result["missing_nodes"] == serde_json::json!([]), || result["missing_nodes"].to_string())?;
-        for node in 0..3 {
-            let path = out.join(format!("{protocol}_w2-{node}.rtts"));
-            holds(fs::metadata(&path).is_ok_and(|about| about.len() > 0), || format!("nothing in {}", path.display()))?;
-        }
-    }
+    both_measured(&json, &out, "w2", 3)?;
     let manifest = &json["manifest"];
     for node in 0..3 {
         let address = &manifest["nodes"][node]["address"];

@@ -326,7 +326,9 @@ impl Host {
             until
         };
         let spin_end = start + self.poll;
-        sys::prefetch(self);
+        if !self.device.has_packet() {
+            sys::prefetch(self);
+        }
         let mut now = start;
         while now < spin_end {
             let called = self.wake.was_called();

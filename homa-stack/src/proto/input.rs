@@ -205,7 +205,7 @@ impl Endpoint {
         if self.unread >= self.config.max_unread {
             return Err(DropReason::Unread);
         }
-        if self.serves_too_many(known) && (self.late.is_empty() || self.settles_too_many(known)) {
+        if self.serves_too_many(known) {
             return Err(DropReason::TooManyRpcs);
         }
         if !self.has_tables() {

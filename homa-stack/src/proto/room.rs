@@ -77,7 +77,7 @@ impl Endpoint {
         let limits =
             [(Limit::Port(from), 1), (Limit::Endpoint, bytes), (Limit::Peer(addr), bytes), (Limit::Memory, bytes)];
         for (limit, need) in limits {
-            if self.lacks_room(limit, need) && (self.late.is_empty() || self.lacks_room_settled(limit, need)) {
+            if self.lacks_room(limit, need) {
                 self.note_refusal(limit, need);
                 return Err(SendError::WouldBlock(limit));
             }
@@ -94,7 +94,7 @@ impl Endpoint {
     pub fn try_reply(&mut self, now: Instant, rpc: ServerRpc, payload: Payload) -> Result<(), ReplyError> {
         let need = payload.len() + FOOTPRINT;
         let limit = Limit::Responses;
-        if self.lacks_room(limit, need) && (self.late.is_empty() || self.lacks_room_settled(limit, need)) {
+        if self.lacks_room(limit, need) {
             self.note_refusal(limit, need);
             return Err(ReplyError::WouldBlock(rpc, payload));
         }
@@ -102,28 +102,26 @@ impl Endpoint {
     }
 
     /// True if there is no room for `need`. The only message may be longer than the limit: it would have no room ever.
-    fn lacks_room(&self, limit: Limit, need: usize) -> bool {
-        let (used, most) = self.used(limit);
-        used > 0 && used.saturating_add(need) > most
-    }
-
-    /// As [`Self::lacks_room`], without what is over.
-    #[cold]
-    fn lacks_room_settled(&mut self, limit: Limit, need: usize) -> bool {
-        self.settle();
-        self.lacks_room(limit, need)
+    fn lacks_room(&mut self, limit: Limit, need: usize) -> bool {
+        self.holds_settled(|endpoint| {
+            let (used, most) = endpoint.used(limit);
+            used > 0 && used.saturating_add(need) > most
+        })
     }
 
     /// True if no request is heard, of `peer` or at all, since too many are under way.
-    pub(super) fn serves_too_many(&self, peer: Option<PeerKey>) -> bool {
-        self.servers.len() >= self.config.max_server_rpcs || !self.has_room_for_responses(peer)
+    pub(super) fn serves_too_many(&mut self, peer: Option<PeerKey>) -> bool {
+        self.holds_settled(|endpoint| {
+            endpoint.servers.len() >= endpoint.config.max_server_rpcs || !endpoint.has_room_for_responses(peer)
+        })
     }
 
-    /// As [`Self::serves_too_many`], without those that are over.
-    #[cold]
-    pub(super) fn settles_too_many(&mut self, peer: Option<PeerKey>) -> bool {
-        self.settle();
-        self.serves_too_many(peer)
+    /// True if `full` holds, and still does without what is over.
+    fn holds_settled(&mut self, full: impl Fn(&Self) -> bool) -> bool {
+        full(self) && {
+            self.settle();
+            full(self)
+        }
     }
 
     /// False while `peer`, or all peers together, hold so much that their requests are not heard: their responses
